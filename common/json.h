@@ -1,0 +1,37 @@
+/* json - strict decoding over Jansson.
+ *
+ * A decoder walks one object with a table of fields; unknown fields are
+ * refused (requests, our own files) or ignored (replies of the service).
+ * Errors name the field and what it should be. */
+#ifndef HSMINT_JSON_H
+#define HSMINT_JSON_H
+
+#include "common/error.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+
+void json_freep(json_t **j);
+#define JSON CLEANUP(json_freep) json_t *
+
+enum json_kind { FIELD_STRING, FIELD_INT, FIELD_BOOL, FIELD_OBJECT, FIELD_ARRAY, FIELD_ANY };
+
+struct json_field {
+    const char *name;
+    enum json_kind kind;
+    bool required;
+    void *out; /* const char **, json_int_t *, bool *, json_t ** (borrowed) */
+    bool *present; /* may be NULL */
+};
+
+/* null counts as absent. Strings have no embedded NUL. */
+MUST_CHECK enum code json_decode(json_t *object, const struct json_field *fields,
+                                 size_t n, bool allow_unknown, const char *what,
+                                 struct error *e);
+#define JSON_FIELDS(f) (f), sizeof(f) / sizeof((f)[0])
+/* One value from text: depth and size bounded (Jansson's 2048, `len`),
+ * duplicates refused. */
+MUST_CHECK enum code json_parse(const char *text, size_t len, const char *what,
+                                json_t **out, struct error *e);
+
+#endif

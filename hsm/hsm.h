@@ -1,0 +1,112 @@
+/* hsm - the keeper's view of the HSM: log in, keys, seal, sign.
+ *
+ * Loaded by the keeper only, one PKCS#11 module by absolute path through
+ * p11-kit. Thread-safe; sessions come from a bounded pool. An HSM that goes
+ * away gives ERR_HSM_ABSENT and is found again by the next call once it is
+ * back (C_Finalize, C_Initialize, find slot, log in anew with the PIN that the
+ * configuration names, or ERR_LOCKED). Every CK_RV passes one wrapper, which
+ * names function, code and object in the error.
+ */
+#ifndef HSMINT_HSM_H
+#define HSMINT_HSM_H
+
+#include "common/error.h"
+#include "common/json.h"
+#include "common/secret.h"
+#include "common/settings.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct hsm;
+
+enum hsm_use {      /* one key each, labels "hsmint-<use>-<version>" */
+    HSM_SEAL,       /* AES-256, or RSA-3072 where GCM is not to be had */
+    HSM_BLOB,       /* EC P-256: signs sealed blobs */
+    HSM_CALL,       /* EC P-256: signs Admin API calls */
+    HSM_LOG,        /* EC P-256: signs checkpoints */
+    HSM_USES
+};
+
+/* Loads nothing yet; a missing module shows at the first call. */
+MUST_CHECK enum code hsm_new(struct hsm **out, const struct settings *s,
+                             struct error *e);
+void hsm_free(struct hsm *h);
+
+/* State "absent", "locked" (not logged in), "unprovisioned", "ready"; maker,
+ * model, serial, label, firmware; PIN flags; keys with fingerprints; seal
+ * mechanism; sessions open and allowed. Never fails for an absent HSM. */
+MUST_CHECK enum code hsm_describe(struct hsm *h, json_t **out,
+                                  struct error *e);
+
+/* PIN rules of spec/KEEPER.md. pin NULL: from the configured source. When
+ * already logged in, checks against the verifier only. *by_hsm: the HSM itself
+ * was asked. `force`: an administrator said `hsmint hsm unlock`.
+ * ERR_PIN_WRONG, ERR_PIN_HELD, ERR_PIN_LOCKED, ERR_HSM_ABSENT. */
+MUST_CHECK enum code hsm_login(struct hsm *h, const struct secret *pin,
+                               bool force, bool *by_hsm, struct error *e);
+MUST_CHECK enum code hsm_logout(struct hsm *h, struct error *e);
+
+/* create: make the keys that are missing (refused when pins is given and one
+ * is missing: ERR_HSM_KEYS). pins NULL: none yet. *out: {"instance",
+ * "mechanism", "keys": [{use, label, id, version, fingerprint, public_key}],
+ * "pins": {…}}; pins is what the daemon stores and gives again at each start.
+ * Checks LOCAL, NEVER_EXTRACTABLE, ALWAYS_SENSITIVE, single use, fingerprint,
+ * duplicates. Holds the sealed HMAC key too. */
+MUST_CHECK enum code hsm_provision(struct hsm *h, bool create,
+                                   const json_t *pins, json_t **out,
+                                   struct error *e);
+bool hsm_ready(struct hsm *h); /* logged in and provisioned */
+
+/* Raw r||s over a SHA-256 digest (ecdsa-p256-sha256). HSM_BLOB, _CALL, _LOG. */
+MUST_CHECK enum code hsm_sign(struct hsm *h, enum hsm_use use,
+                              const uint8_t digest[32], uint8_t signature[64],
+                              struct error *e);
+/* "hsmint-call-1:<16 hex of fingerprint>": keyid of signatures. */
+MUST_CHECK enum code hsm_keyid(struct hsm *h, enum hsm_use use, char id[64],
+                               struct error *e);
+
+/* ---- sealed blobs, spec/SEAL.md ---- */
+enum seal_kind { SEAL_ADMIN_KEY = 1, SEAL_HMAC_KEY = 2, SEAL_VALUE = 3 };
+#define SEAL_TEXT_MAX 256
+struct seal_subject { /* what the blob is bound to (additional data) */
+    enum seal_kind kind;
+    uint32_t version;                    /* grows with each sealing */
+    char org[SEAL_TEXT_MAX];             /* hsmint's name of the organisation */
+    char key_id[SEAL_TEXT_MAX];          /* key_…; or the lease id */
+    char endpoint[SEAL_TEXT_MAX];        /* the only base it may be sent to */
+    char organization_id[SEAL_TEXT_MAX]; /* OpenAI-Organization; or "" */
+};
+#define SEAL_BLOB_MAX 65536
+MUST_CHECK enum code hsm_seal(struct hsm *h, const struct seal_subject *s,
+                              const struct secret *plain, uint8_t **blob,
+                              size_t *len, struct error *e);
+/* Check format and signature and tell the subject; opens nothing. */
+MUST_CHECK enum code hsm_verify(struct hsm *h, const uint8_t *blob, size_t len,
+                                struct seal_subject *s, struct error *e);
+/* Verify and open. The caller compares the subject first or after. */
+MUST_CHECK enum code hsm_unseal(struct hsm *h, const uint8_t *blob, size_t len,
+                                struct seal_subject *s, struct secret **plain,
+                                struct error *e);
+
+/* Private CKO_DATA objects, application "hsmint". put: the new one is made
+ * before older ones of the label go. get: of several, all are given to fn. */
+MUST_CHECK enum code hsm_data_put(struct hsm *h, const char *label,
+                                  const uint8_t *data, size_t len,
+                                  struct error *e);
+typedef enum code (*hsm_data_fn)(const uint8_t *data, size_t len, void *ctx,
+                                 struct error *e);
+MUST_CHECK enum code hsm_data_get(struct hsm *h, const char *label,
+                                  hsm_data_fn fn, void *ctx, struct error *e);
+MUST_CHECK enum code hsm_data_delete(struct hsm *h, const char *label,
+                                     struct error *e);
+
+/* HMAC-SHA256 under the sealed HMAC key, unwrapped for this call only. */
+MUST_CHECK enum code hsm_hmac(struct hsm *h, const void *data, size_t len,
+                              uint8_t mac[32], struct error *e);
+/* Many at once for one unwrap. */
+MUST_CHECK enum code hsm_hmac_many(struct hsm *h, const char *const *texts,
+                                   size_t n, uint8_t (*macs)[32],
+                                   struct error *e);
+
+#endif

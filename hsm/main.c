@@ -1,0 +1,5 @@
+/* hsmint-keeper - see spec/KEEPER.md. */
+int main(void)
+{
+    return 0;
+}

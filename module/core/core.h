@@ -1,0 +1,145 @@
+/* core - what the daemon does, apart from how it is asked.
+ *
+ * Owns the keeper (core/keeper.h), the gate (core/gate.h), roles, leases and
+ * the sweeper's thread. Thread-safe; no lock is held across HSM or network.
+ * JSON results are the caller's; their members are spec/org.hsmint.varlink's.
+ */
+#ifndef HSMINT_CORE_H
+#define HSMINT_CORE_H
+
+#include "common/error.h"
+#include "common/json.h"
+#include "common/secret.h"
+#include "common/settings.h"
+#include "module/store/store.h"
+
+#include <sys/types.h>
+
+struct core;
+
+struct core_options {
+    struct store *store;             /* stays the caller's, outlives core */
+    const struct settings *settings; /* likewise */
+    const char *config_path;         /* told to the keeper */
+    const char *keeper_path;         /* absolute */
+};
+
+/* Starts keeper and sweeper. A missing HSM is no failure: the state is told by
+ * core_status() and by each call. Logs in when a PIN source is configured. */
+MUST_CHECK enum code core_open(struct core **out, const struct core_options *o,
+                               struct error *e);
+void core_close(struct core *c);
+
+/* Who asks. Filled by the server from the socket; core trusts it. */
+struct caller {
+    const char *owner;       /* "user:1000" */
+    uid_t uid;
+    pid_t pid;
+    const char *program;
+    const char *application; /* hash of the attach token (hex), never the token */
+    bool administrator;      /* may seal, set roles and configuration */
+};
+
+/* ---- login, keys, state ---- */
+/* pin_fd -1: from the configured source. force: `hsmint hsm unlock`. Unlocks
+ * the daemon when it was locked: checks the pinned HSM keys, loads blobs. */
+MUST_CHECK enum code core_login(struct core *c, const struct caller *by,
+                                int pin_fd, bool force, struct error *e);
+/* Forget PIN and HSM login. */
+MUST_CHECK enum code core_lock(struct core *c, const struct caller *by,
+                               struct error *e);
+bool core_locked(struct core *c);
+/* Live leases or pending work: a user daemon must not leave. */
+bool core_busy(struct core *c);
+/* Provision the HSM's keys (once) and add the organisation (ERR_EXISTS). */
+MUST_CHECK enum code core_init(struct core *c, const struct caller *by,
+                               const char *org, json_t **out, struct error *e);
+MUST_CHECK enum code core_status(struct core *c, json_t **out,
+                                 struct error *e);
+/* [{id, org, label, serial}] in order of id. */
+MUST_CHECK enum code core_slots(struct core *c, json_t **out, struct error *e);
+
+/* ---- configuration of an organisation ---- */
+/* fields: plugin's names (api_endpoint, organization_id, admin_api_key_id,
+ * rotation_period …); admin key as descriptor, -1 to keep it. Verified against
+ * the service before anything is stored. *out: as get, with "warnings". */
+MUST_CHECK enum code core_config_set(struct core *c, const struct caller *by,
+                                     const char *org, json_t *fields,
+                                     int key_fd, json_t **out,
+                                     struct error *e);
+MUST_CHECK enum code core_config_get(struct core *c, const struct caller *by,
+                                     const char *org, json_t **out,
+                                     struct error *e);
+/* ERR_EXISTS while leases live. */
+MUST_CHECK enum code core_config_delete(struct core *c,
+                                        const struct caller *by,
+                                        const char *org, struct error *e);
+
+/* ---- roles ---- */
+MUST_CHECK enum code core_role_set(struct core *c, const struct caller *by,
+                                   const char *org, const char *name,
+                                   json_t *fields, json_t **out,
+                                   struct error *e);
+MUST_CHECK enum code core_role_get(struct core *c, const struct caller *by,
+                                   const char *org, const char *name,
+                                   json_t **out, struct error *e);
+MUST_CHECK enum code core_role_list(struct core *c, const struct caller *by,
+                                    const char *org, json_t **out,
+                                    struct error *e);
+MUST_CHECK enum code core_role_delete(struct core *c, const struct caller *by,
+                                      const char *org, const char *name,
+                                      struct error *e);
+
+/* ---- leases ---- */
+struct mint_request {
+    const char *org;        /* NULL: the default organisation */
+    const char *role;       /* NULL or "": the default role */
+    int64_t ttl_s;          /* 0: the role's */
+    int64_t session;        /* 0: not bound */
+    bool bound;             /* to session, or to the application if 0 */
+    bool reuse;             /* `hsmint key`: the same caller's live one */
+    const char *label;      /* NULL */
+    const uint8_t *cka_id;  /* NULL */
+    size_t cka_id_len;
+    const char *request_id; /* text_id of the caller's */
+};
+/* *lease and *key are the caller's. *warnings: array of texts, or NULL. */
+MUST_CHECK enum code core_mint(struct core *c, const struct caller *by,
+                               const struct mint_request *m,
+                               struct store_lease *lease, struct secret **key,
+                               json_t **warnings, struct error *e);
+MUST_CHECK enum code core_renew(struct core *c, const struct caller *by,
+                                const char *lease_id, int64_t ttl_s,
+                                const char *request_id,
+                                struct store_lease *lease, struct error *e);
+/* Returns when the service has confirmed, or ERR_SERVICE_* with the lease in
+ * state revoking: the sweeper goes on. */
+MUST_CHECK enum code core_revoke(struct core *c, const struct caller *by,
+                                 const char *lease_id, const char *reason,
+                                 const char *request_id, struct error *e);
+MUST_CHECK enum code core_lease_get(struct core *c, const struct caller *by,
+                                    const char *lease_id,
+                                    struct store_lease *lease,
+                                    struct error *e);
+/* q->owner is forced to the caller's own unless it may see all. */
+MUST_CHECK enum code core_lease_each(struct core *c, const struct caller *by,
+                                     struct store_lease_query *q,
+                                     store_lease_fn fn, void *ctx,
+                                     struct error *e);
+/* ERR_SENSITIVE unless the role keeps values and the owner asks. */
+MUST_CHECK enum code core_lease_value(struct core *c, const struct caller *by,
+                                      const char *lease_id,
+                                      struct secret **value, struct error *e);
+/* Cosmetic: label and/or cka_id; NULL keeps. */
+MUST_CHECK enum code core_lease_label(struct core *c, const struct caller *by,
+                                      const char *lease_id, const char *label,
+                                      const uint8_t *cka_id, size_t cka_id_len,
+                                      struct error *e);
+/* The session closed (session > 0), or the application is gone (0): its bound
+ * leases are handed to the sweeper at once. */
+void core_end_session(struct core *c, const char *application,
+                      int64_t session);
+/* JSON of a lease as the protocol shows it (no value). */
+json_t *core_lease_json(const struct store_lease *l);
+
+#endif

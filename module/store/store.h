@@ -1,0 +1,212 @@
+/* store - what the daemon remembers: organisations, configuration, roles,
+ * leases, journal, audit records. spec/STORE.md.
+ *
+ * One interface; sqlite*.c is its first implementation. All changes go through
+ * store_commit(): the function runs in one durable transaction, on the
+ * calling thread when the writer is idle, else on the writer thread together
+ * with others (group commit); each has its own savepoint, so one that fails
+ * undoes only its own. Reads use connections of their own and see the last
+ * commit.
+ *
+ * Times are milliseconds since 1970. Strings in structs that a `get` filled
+ * are owned by the struct: *_clear() frees them. Thread-safe.
+ */
+#ifndef HSMINT_STORE_H
+#define HSMINT_STORE_H
+
+#include "common/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct store;
+struct store_tx; /* valid only inside the function given to store_commit */
+
+#define STORE_SCHEMA 1
+
+struct store_options {
+    const char *dir;       /* private state directory, made if absent */
+    uint64_t disk_reserve; /* bytes kept for revocations */
+};
+
+/* ERR_BUSY: another daemon has this state. ERR_SCHEMA: newer. ERR_READ_ONLY.
+ * A migration first saves the old file beside it. */
+MUST_CHECK enum code store_open(struct store **out,
+                                const struct store_options *o,
+                                struct error *e);
+void store_close(struct store *s); /* takes NULL */
+
+enum store_urgency {
+    STORE_NORMAL, /* refused with ERR_DISK_FULL below the reserve */
+    STORE_RESERVE /* revocations, outcomes: may use the reserve */
+};
+typedef enum code (*store_fn)(struct store_tx *tx, void *ctx, struct error *e);
+/* Returns when it is on disk, or failed and left nothing. */
+MUST_CHECK enum code store_commit(struct store *s, enum store_urgency urgency,
+                                  store_fn fn, void *ctx, struct error *e);
+
+/* ---- meta: pinned HSM keys, instance id, sealed values ---- */
+MUST_CHECK enum code store_meta_put(struct store_tx *tx, const char *key,
+                                    const void *value, size_t len,
+                                    struct error *e);
+/* ERR_NOT_FOUND; caller frees *value (NUL-terminated behind len). */
+MUST_CHECK enum code store_meta_get(struct store *s, const char *key,
+                                    void **value, size_t *len,
+                                    struct error *e);
+
+/* ---- organisations; id is the slot id and never moves ---- */
+struct store_org {
+    int64_t id;
+    char *name;
+    int64_t created_ms;
+    char *config;         /* JSON, core/config.c; "{}" when new */
+    uint8_t *admin_blob;  /* sealed admin key, NULL if none */
+    size_t admin_blob_len;
+};
+void store_org_clear(struct store_org *o);
+MUST_CHECK enum code store_org_add(struct store_tx *tx, const char *name,
+                                   int64_t now_ms, int64_t *id,
+                                   struct error *e); /* ERR_EXISTS */
+MUST_CHECK enum code store_org_set_config(struct store_tx *tx, int64_t org,
+                                          const char *config, struct error *e);
+MUST_CHECK enum code store_org_set_blob(struct store_tx *tx, int64_t org,
+                                        const void *blob, size_t len,
+                                        struct error *e); /* NULL: delete */
+MUST_CHECK enum code store_org_get(struct store *s, const char *name,
+                                   struct store_org *out, struct error *e);
+/* In order of id. The callback's struct is the store's; non-OK ends it. */
+typedef enum code (*store_org_fn)(const struct store_org *o, void *ctx,
+                                  struct error *e);
+MUST_CHECK enum code store_org_each(struct store *s, store_org_fn fn, void *ctx,
+                                    struct error *e);
+
+/* ---- roles ---- */
+struct store_role {
+    int64_t org;
+    char *name;
+    char *body;      /* JSON, core/role.c */
+    int64_t version; /* 1, 2 … */
+    int64_t changed_ms;
+};
+void store_role_clear(struct store_role *r);
+MUST_CHECK enum code store_role_put(struct store_tx *tx, int64_t org,
+                                    const char *name, const char *body,
+                                    int64_t now_ms, struct error *e);
+MUST_CHECK enum code store_role_delete(struct store_tx *tx, int64_t org,
+                                       const char *name, struct error *e);
+MUST_CHECK enum code store_role_get(struct store *s, int64_t org,
+                                    const char *name, struct store_role *out,
+                                    struct error *e); /* ERR_ROLE_UNKNOWN */
+typedef enum code (*store_role_fn)(const struct store_role *r, void *ctx,
+                                   struct error *e);
+MUST_CHECK enum code store_role_each(struct store *s, int64_t org,
+                                     store_role_fn fn, void *ctx,
+                                     struct error *e); /* by name */
+
+/* ---- leases ---- */
+enum lease_state { LEASE_PENDING, LEASE_ACTIVE, LEASE_REVOKING, LEASE_REVOKED };
+const char *lease_state_name(enum lease_state s);
+
+struct store_lease {
+    char id[32];              /* text_id: time-ordered */
+    int64_t org;
+    char *role;
+    char *owner;              /* identity, core/identity.h: "user:1000" */
+    char *program;            /* as the client told */
+    char *application;        /* hash of the attach token while bound, else "" */
+    int64_t session;          /* the application's session; 0 if not bound */
+    enum lease_state state;
+    bool bound;               /* dies with its session or application */
+    bool reusable;            /* `key`: given again to the same owner */
+    int64_t issued_ms;
+    int64_t expires_ms;       /* ours: revoked then */
+    int64_t max_expires_ms;   /* renewals never go beyond */
+    int64_t provider_expires_ms; /* what the service said; 0: ignored by it */
+    int64_t revoked_ms;       /* 0 until then */
+    char *project;
+    char *account_name;       /* unique, made beforehand */
+    char *account_id;         /* "" until known */
+    char *key_id;             /* "" until known */
+    char *api_base;           /* what users of this key are told */
+    char *label;              /* CKA_LABEL as set later; "" = role */
+    uint8_t *cka_id;          /* NULL: the lease id */
+    size_t cka_id_len;
+    uint8_t *sealed;          /* keep_value or reusable: blob; else NULL */
+    size_t sealed_len;
+    int64_t next_try_ms;      /* pending and revoking: when the sweeper acts */
+    int64_t tries;
+    char *last_error;         /* "" if none */
+    char *request_id;         /* the caller's, for retries */
+    char *reason;             /* why revoked: expired, revoked, session … */
+};
+void store_lease_clear(struct store_lease *l);
+MUST_CHECK enum code store_lease_insert(struct store_tx *tx,
+                                        const struct store_lease *l,
+                                        struct error *e);
+/* Whole row by id, only while its state is still `expect`; else ERR_EXISTS. */
+MUST_CHECK enum code store_lease_update(struct store_tx *tx,
+                                        const struct store_lease *l,
+                                        enum lease_state expect,
+                                        struct error *e);
+MUST_CHECK enum code store_lease_get(struct store *s, const char *id,
+                                     struct store_lease *out, struct error *e);
+
+struct store_lease_query {
+    int64_t org;             /* 0: all */
+    const char *owner;       /* NULL: all */
+    const char *role;        /* NULL: all */
+    const char *application; /* NULL: all; bound ones of it */
+    int64_t session;         /* 0: all */
+    const char *before;      /* ids below this one (paging, newest first) */
+    bool live_only;          /* pending, active, revoking */
+    bool reusable_only;
+    int limit;               /* 0: 1 000 000 */
+};
+typedef enum code (*store_lease_fn)(const struct store_lease *l, void *ctx,
+                                    struct error *e);
+/* Newest first. Cost grows with what matches: partial indexes on live rows. */
+MUST_CHECK enum code store_lease_each(struct store *s,
+                                      const struct store_lease_query *q,
+                                      store_lease_fn fn, void *ctx,
+                                      struct error *e);
+/* Active and past expires_ms, or pending/revoking and past next_try_ms;
+ * earliest first. */
+MUST_CHECK enum code store_lease_due(struct store *s, int64_t now_ms, int limit,
+                                     store_lease_fn fn, void *ctx,
+                                     struct error *e);
+/* When the next is due; INT64_MAX if none. */
+MUST_CHECK enum code store_lease_next_due(struct store *s, int64_t *due_ms,
+                                          struct error *e);
+struct store_counts { int64_t pending, active, revoking; };
+MUST_CHECK enum code store_lease_counts(struct store *s, int64_t org,
+                                        const char *role, /* NULL: all */
+                                        struct store_counts *out,
+                                        struct error *e);
+/* Revoked rows older than `before_ms`; at most `limit` a call. */
+MUST_CHECK enum code store_lease_prune(struct store_tx *tx, int64_t before_ms,
+                                       int limit, struct error *e);
+
+/* ---- journal: answers to request ids, for retries ---- */
+MUST_CHECK enum code store_journal_put(struct store_tx *tx, const char *owner,
+                                       const char *request_id,
+                                       const char *method, const char *result,
+                                       int64_t now_ms, struct error *e);
+/* ERR_NOT_FOUND; caller frees. Another owner's is not found. */
+MUST_CHECK enum code store_journal_get(struct store *s, const char *owner,
+                                       const char *request_id, char **method,
+                                       char **result, struct error *e);
+MUST_CHECK enum code store_journal_prune(struct store_tx *tx, int64_t before_ms,
+                                         struct error *e);
+
+/* ---- audit records: one JSON line each, numbered without gaps ---- */
+#define STORE_RECORD_MAX 65535
+MUST_CHECK enum code store_record_add(struct store_tx *tx, const char *line,
+                                      int64_t *sequence, struct error *e);
+typedef enum code (*store_record_fn)(int64_t sequence, const char *line,
+                                     void *ctx, struct error *e);
+MUST_CHECK enum code store_record_each(struct store *s, int64_t from, int limit,
+                                       store_record_fn fn, void *ctx,
+                                       struct error *e);
+
+#endif
