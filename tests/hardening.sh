@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# What was built is hardened: read off the files themselves.
+set -u
+cd "${top_builddir:-.}" || exit 99
+n=0
+result() { # result STATUS TEXT
+	n=$((n + 1))
+	if [ "$1" -eq 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; fi
+}
+real() { # the ELF file behind libtool's wrapper
+	local dir base
+	dir=$(dirname "$1") base=$(basename "$1")
+	if [ -f "$dir/.libs/$base" ]; then echo "$dir/.libs/$base"; else echo "$1"; fi
+}
+
+if grep -q -- '-fsanitize' Makefile; then
+	echo "1..0 # SKIP a sanitizer's build is not hardened"
+	exit 0
+fi
+
+module=$(real module/pkcs11/hsmint-pkcs11.so)
+for file in tools/hsmint tools/hsmintd hsm/hsmint-keeper "$module"; do
+	file=$(real "$file")
+	readelf -lW "$file" | grep -q GNU_RELRO &&
+		readelf -dW "$file" | grep -qE 'BIND_NOW|FLAGS_1.*NOW'
+	result $? "$file: full RELRO, eager binding"
+	readelf -lW "$file" | grep 'GNU_STACK' | grep -qv 'RWE'
+	result $? "$file: no executable stack"
+	readelf -sW "$file" | grep -q __stack_chk_fail
+	result $? "$file: stack protector"
+	readelf -sW "$file" | grep -qE '_chk@'
+	result $? "$file: FORTIFY_SOURCE"
+	[ "$(readelf -hW "$file" | awk '/Type:/ {print $2}')" = DYN ]
+	result $? "$file: position-independent"
+	if [ "$(uname -m)" = x86_64 ]; then
+		readelf -nW "$file" | grep -q 'IBT.*SHSTK\|SHSTK.*IBT'
+		result $? "$file: CET"
+	fi
+done
+
+readelf -dW "$module" | grep -q 'FLAGS_1.*NODELETE'
+result $? "the module stays loaded (nodelete)"
+needs=$(readelf -dW "$module" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | sort | tr '\n' ' ')
+[ "$needs" = "libc.so.6 libjansson.so.4 " ]
+result $? "the module links libc and Jansson only: $needs"
+extra=$(readelf --dyn-syms -W "$module" |
+	awk '$5 == "GLOBAL" && $7 != "UND" {print $8}' | grep -v '^C_')
+[ -z "$extra" ]
+result $? "the module exports C_* only $extra"
+! readelf -dW "$module" | grep -qE '\((INIT|FINI|INIT_ARRAY|FINI_ARRAY)\)' ||
+	[ "$(readelf -SW "$module" | awk '$2 == ".init_array" || $3 == ".init_array" {print}' | grep -oE ' 0*8 ' | head -n 1)" ]
+result $? "the module has no constructors of its own"
+echo "1..$n"
