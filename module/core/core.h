@@ -139,7 +139,7 @@ MUST_CHECK enum code core_lease_label(struct core *c, const struct caller *by,
  * leases are handed to the sweeper at once. */
 void core_end_session(struct core *c, const char *application,
                       int64_t session);
-/* JSON of a lease as the protocol shows it (no value). */
-json_t *core_lease_json(const struct store_lease *l);
+/* JSON of a lease as the protocol shows it (no value); NULL: no memory. */
+json_t *core_lease_json(struct core *c, const struct store_lease *l);
 
 #endif
