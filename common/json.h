@@ -24,7 +24,8 @@ struct json_field {
     bool *present; /* may be NULL */
 };
 
-/* null counts as absent. Strings have no embedded NUL. */
+/* null counts as absent; what is absent leaves *out as it was. Strings have no
+ * embedded NUL. ERR_INVALID. */
 MUST_CHECK enum code json_decode(json_t *object, const struct json_field *fields,
                                  size_t n, bool allow_unknown, const char *what,
                                  struct error *e);

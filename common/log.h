@@ -1,7 +1,8 @@
 /* log - one line an event, to the journal, syslog or stderr; never a secret.
  *
  * Everything printed is escaped (control characters, terminal escapes,
- * invalid UTF-8), so that a caller's name cannot forge a line. */
+ * invalid UTF-8), so that a caller's name cannot forge a line. Until log_open()
+ * nothing is written: the module lives in strangers' processes. */
 #ifndef HSMINT_LOG_H
 #define HSMINT_LOG_H
 
