@@ -42,7 +42,9 @@ enum store_urgency {
     STORE_RESERVE /* revocations, outcomes: may use the reserve */
 };
 typedef enum code (*store_fn)(struct store_tx *tx, void *ctx, struct error *e);
-/* Returns when it is on disk, or failed and left nothing. */
+/* Returns when it is on disk, or failed and left nothing. The function may run
+ * on another thread and calls no store_commit(). It sets all its results each
+ * time: after a full disk was relieved a STORE_RESERVE one is run once more. */
 MUST_CHECK enum code store_commit(struct store *s, enum store_urgency urgency,
                                   store_fn fn, void *ctx, struct error *e);
 
@@ -144,7 +146,8 @@ void store_lease_clear(struct store_lease *l);
 MUST_CHECK enum code store_lease_insert(struct store_tx *tx,
                                         const struct store_lease *l,
                                         struct error *e);
-/* Whole row by id, only while its state is still `expect`; else ERR_EXISTS. */
+/* Whole row by id, only while its state is still `expect`; else ERR_EXISTS.
+ * What was set once stays: org, role, owner, issued_ms, request_id. */
 MUST_CHECK enum code store_lease_update(struct store_tx *tx,
                                         const struct store_lease *l,
                                         enum lease_state expect,
@@ -199,7 +202,7 @@ MUST_CHECK enum code store_journal_get(struct store *s, const char *owner,
 MUST_CHECK enum code store_journal_prune(struct store_tx *tx, int64_t before_ms,
                                          struct error *e);
 
-/* ---- audit records: one JSON line each, numbered without gaps ---- */
+/* ---- audit records: one JSON line each, numbered from 1 without gaps ---- */
 #define STORE_RECORD_MAX 65535
 MUST_CHECK enum code store_record_add(struct store_tx *tx, const char *line,
                                       int64_t *sequence, struct error *e);
