@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include "common/deadline.h"
 #include "common/file.h"
 #include "common/secret.h"
 
@@ -11,7 +12,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 /* The bytes end where the second guard page begins, so that the first one
@@ -182,35 +182,6 @@ enum code secret_to_pipe(const struct secret *s, int *fd, struct error *e)
     return OK;
 }
 
-/* Deadlines go by the real clock, also where tests replace common/clock. */
-static int64_t real_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static enum code wait_readable(int fd, int64_t end_ms, struct error *e)
-{
-    for (;;) {
-        int64_t left = -1;
-        if (end_ms >= 0) {
-            left = end_ms - real_ms();
-            if (left < 0)
-                left = 0;
-        }
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        int n = poll(&p, 1, left > INT_MAX ? INT_MAX : (int)left);
-        if (n > 0)
-            return OK;
-        if (n == 0)
-            return error_set(e, ERR_DEADLINE,
-                             "the secret did not arrive in time");
-        if (errno != EINTR)
-            return error_errno(e, errno, "poll");
-    }
-}
-
 /* One read from a stranger's pipe. He may drain it after our poll and clear
  * O_NONBLOCK, which the two ends share; a splice into a pipe of our own does
  * not block whatever he does. */
@@ -250,12 +221,14 @@ static ssize_t read_some(const struct source *src, struct secret *s)
 }
 
 static enum code read_all(const struct source *src, struct secret *s,
-                          int64_t end_ms, struct error *e)
+                          int64_t end, struct error *e)
 {
     while (s->len < s->capacity) {
-        enum code rc = wait_readable(src->fd, end_ms, e);
+        enum code rc = deadline_wait(src->fd, POLLIN, end, e);
         if (rc)
-            return rc;
+            return rc == ERR_DEADLINE
+                       ? error_set(e, rc, "the secret did not arrive in time")
+                       : rc;
         ssize_t n = read_some(src, s);
         if (n == 0)
             return OK;
@@ -307,7 +280,7 @@ enum code secret_from_fd(struct secret **out, int fd, size_t max,
     rc = allocate(&s, max + 1, e);
     if (rc)
         return rc;
-    rc = read_all(&src, s, deadline_ms < 0 ? -1 : real_ms() + deadline_ms, e);
+    rc = read_all(&src, s, deadline_after(deadline_ms), e);
     if (rc)
         return rc;
     if (s->len == 0)

@@ -1,0 +1,425 @@
+#include "config.h"
+
+#include "common/buffer.h"
+#include "common/deadline.h"
+#include "common/file.h"
+#include "common/socket.h"
+#include "common/text.h"
+#include "common/wire.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define INTERFACE "org.hsmint."
+#define KEEP_BYTES 65536 /* a larger buffer is given back when it is empty */
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* Linux 6.5 */
+#endif
+
+struct wire {
+    int fd;
+    struct buffer in;
+    struct buffer out;
+    size_t scanned;  /* of `in`: no NUL before */
+    int passed;      /* descriptor that came, -1 */
+    size_t passed_at; /* … with this byte of `in` as the last of its read */
+    bool broken;     /* the stream's place is lost */
+};
+
+enum code wire_new(struct wire **out, int fd, struct error *e)
+{
+    struct wire *w = calloc(1, sizeof *w);
+    *out = w;
+    if (!w) {
+        fd_closep(&fd);
+        return error_set(e, ERR_NOMEM, "no memory for a connection");
+    }
+    w->fd = fd;
+    w->passed = -1;
+    w->in.max = w->out.max = WIRE_MESSAGE_MAX + 1;
+    return OK;
+}
+
+void wire_free(struct wire *w)
+{
+    if (!w)
+        return;
+    buffer_free(&w->in);
+    buffer_free(&w->out);
+    fd_closep(&w->passed);
+    fd_closep(&w->fd);
+    free(w);
+}
+
+void wire_freep(struct wire **w)
+{
+    wire_free(*w);
+    *w = NULL;
+}
+
+int wire_fd(const struct wire *w)
+{
+    return w->fd;
+}
+
+bool wire_buffered(const struct wire *w)
+{
+    return w->in.len > 0;
+}
+
+static enum code check_whole(const struct wire *w, struct error *e)
+{
+    if (w->broken)
+        return error_set(e, ERR_PROTOCOL,
+                         "the connection is unusable after an earlier error");
+    return OK;
+}
+
+enum code wire_send(struct wire *w, const json_t *message, int fd,
+                    int deadline_ms, struct error *e)
+{
+    enum code rc = check_whole(w, e);
+    if (rc)
+        return rc;
+    w->out.len = 0;
+    rc = buffer_append_json(&w->out, message, e);
+    if (!rc)
+        rc = buffer_append(&w->out, "", 1, e);
+    if (rc)
+        return rc;
+    struct iovec part = {w->out.data, w->out.len};
+    rc = socket_send(w->fd, &part, 1, fd, deadline_after(deadline_ms), e);
+    w->broken = rc != OK;
+    if (w->out.cap > KEEP_BYTES)
+        buffer_free(&w->out);
+    return rc;
+}
+
+/* One read into the buffer. A read ends with the bytes that its descriptor
+ * came with, so it belongs to the message of the read's last byte. */
+static enum code fill(struct wire *w, int64_t end, struct error *e)
+{
+    enum code rc = buffer_reserve(&w->in, 1, e);
+    if (rc)
+        return rc;
+    bool had = w->passed >= 0;
+    int fd = had ? w->passed : -1;
+    size_t n = 0;
+    rc = socket_recv(w->fd, w->in.data + w->in.len, w->in.cap - w->in.len, &n,
+                     &fd, end, e);
+    w->passed = fd;
+    if (rc)
+        return rc;
+    w->in.len += n;
+    if (!had && fd >= 0)
+        w->passed_at = w->in.len - 1;
+    return OK;
+}
+
+/* Read until the first message is whole; its length without the NUL. */
+static enum code whole_message(struct wire *w, size_t *len, int64_t end,
+                               struct error *e)
+{
+    for (;;) {
+        char *nul = w->in.len > w->scanned
+                        ? memchr(w->in.data + w->scanned, '\0',
+                                 w->in.len - w->scanned)
+                        : NULL;
+        if (nul) {
+            *len = (size_t)(nul - w->in.data);
+            return OK;
+        }
+        w->scanned = w->in.len;
+        enum code rc = fill(w, end, e);
+        if (rc)
+            return rc;
+    }
+}
+
+static void take_passed(struct wire *w, size_t message_end, int *fd)
+{
+    if (w->passed < 0)
+        return;
+    if (w->passed_at > message_end) {
+        w->passed_at -= message_end + 1;
+        return;
+    }
+    *fd = w->passed;
+    w->passed = -1;
+}
+
+enum code wire_recv(struct wire *w, json_t **message, int *fd, int deadline_ms,
+                    struct error *e)
+{
+    *message = NULL;
+    *fd = -1;
+    enum code rc = check_whole(w, e);
+    if (rc)
+        return rc;
+    size_t len = 0;
+    rc = whole_message(w, &len, deadline_after(deadline_ms), e);
+    if (rc) {
+        w->broken = rc != ERR_DEADLINE; /* what came so far is kept */
+        return rc;
+    }
+    FD passed = -1;
+    take_passed(w, len, &passed);
+    rc = json_parse(w->in.data, len, "message", message, e);
+    wipe(w->in.data, len);
+    buffer_consume(&w->in, len + 1);
+    w->scanned = 0;
+    if (w->in.len == 0 && w->in.cap > KEEP_BYTES)
+        buffer_free(&w->in);
+    if (!rc && !json_is_object(*message))
+        rc = error_set(e, ERR_PROTOCOL, "message: not a JSON object");
+    if (rc) {
+        json_freep(message);
+        w->broken = true;
+        if (e)
+            e->code = ERR_PROTOCOL;
+        return ERR_PROTOCOL;
+    }
+    *fd = passed;
+    passed = -1;
+    return OK;
+}
+
+static int open_pidfd(int fd, pid_t pid)
+{
+    int pidfd = -1;
+    socklen_t len = sizeof pidfd;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0)
+        return pidfd;
+    return pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+}
+
+enum code wire_peer(int fd, struct wire_peer *peer, struct error *e)
+{
+    struct ucred cred;
+    socklen_t len = sizeof cred;
+    *peer = (struct wire_peer){(uid_t)-1, (gid_t)-1, 0, -1};
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0)
+        return error_errno(e, errno, "SO_PEERCRED");
+    peer->uid = cred.uid;
+    peer->gid = cred.gid;
+    peer->pid = cred.pid;
+    peer->pidfd = open_pidfd(fd, cred.pid);
+    return OK;
+}
+
+static enum code address(const char *path, struct sockaddr_un *a,
+                         struct error *e)
+{
+    *a = (struct sockaddr_un){.sun_family = AF_UNIX};
+    size_t len = strlen(path);
+    if (len == 0 || len >= sizeof a->sun_path)
+        return error_set(e, ERR_CONFIG,
+                         "socket %s: the path must have 1 to %zu bytes", path,
+                         sizeof a->sun_path - 1);
+    memcpy(a->sun_path, path, len);
+    return OK;
+}
+
+/* A socket that nobody listens on may go; anything else stays. */
+static enum code remove_stale(const char *path, struct error *e)
+{
+    struct stat st;
+    if (lstat(path, &st) != 0)
+        return errno == ENOENT ? OK
+                               : error_errno(e, errno, "socket %s", path);
+    if (!S_ISSOCK(st.st_mode))
+        return error_set(e, ERR_CONFIG,
+                         "%s: is there and no socket: remove it", path);
+    FD probe = -1;
+    enum code rc = wire_connect(path, 100, &probe, e);
+    if (rc != ERR_DAEMON_DOWN)
+        return error_set(e, ERR_BUSY, "socket %s: another process listens",
+                         path);
+    if (unlink(path) != 0)
+        return error_errno(e, errno, "socket %s", path);
+    return OK;
+}
+
+enum code wire_listen(const char *path, mode_t mode, int *fd, struct error *e)
+{
+    struct sockaddr_un a;
+    *fd = -1;
+    enum code rc = address(path, &a, e);
+    if (!rc)
+        rc = remove_stale(path, e);
+    if (rc)
+        return rc;
+    FD s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    /* Before listen() nobody can connect: the mode is in place by then. */
+    if (s < 0 || bind(s, (struct sockaddr *)&a, sizeof a) != 0 ||
+        chmod(path, mode) != 0 || listen(s, SOMAXCONN) != 0)
+        return error_errno(e, errno, "socket %s", path);
+    *fd = s;
+    s = -1;
+    return OK;
+}
+
+static enum code connect_error(struct error *e, int errnum, const char *path)
+{
+    switch (errnum) {
+    case ENOENT:
+    case ENOTDIR:
+    case ECONNREFUSED:
+        return error_set(e, ERR_DAEMON_DOWN, "no daemon listens on %s", path);
+    case EAGAIN:
+        return error_set(e, ERR_DEADLINE,
+                         "the daemon on %s does not take connections", path);
+    case EACCES:
+        return error_set(e, ERR_DENIED, "socket %s: no permission", path);
+    default:
+        return error_errno(e, errnum, "socket %s", path);
+    }
+}
+
+enum code wire_connect(const char *path, int deadline_ms, int *fd,
+                       struct error *e)
+{
+    struct sockaddr_un a;
+    *fd = -1;
+    enum code rc = address(path, &a, e);
+    if (rc)
+        return rc;
+    FD s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (s < 0)
+        return error_errno(e, errno, "socket");
+    /* connect() to a full queue waits for as long as a send would. */
+    struct timeval t = {0};
+    if (deadline_ms >= 0) {
+        int ms = deadline_ms ? deadline_ms : 1;
+        t = (struct timeval){ms / 1000, ms % 1000 * 1000};
+        if (setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t) != 0)
+            return error_errno(e, errno, "socket");
+    }
+    int64_t end = deadline_after(deadline_ms);
+    while (connect(s, (struct sockaddr *)&a, sizeof a) != 0) {
+        if (errno != EINTR || deadline_left(end) == 0)
+            return connect_error(e, errno == EINTR ? EAGAIN : errno, path);
+    }
+    *fd = s;
+    s = -1;
+    return OK;
+}
+
+/* {name: value, "parameters": parameters}; steals both. */
+static json_t *envelope(const char *name, json_t *value, json_t *parameters)
+{
+    JSON message = json_object();
+    if (!parameters)
+        parameters = json_object();
+    int rc = name ? json_object_set_new(message, name, value) : 0;
+    rc |= json_object_set_new(message, "parameters", parameters);
+    if (rc)
+        return NULL;
+    json_t *whole = message;
+    message = NULL;
+    return whole;
+}
+
+json_t *wire_request(const char *method, json_t *parameters)
+{
+    return envelope("method", json_string(method), parameters);
+}
+
+json_t *wire_reply(json_t *parameters)
+{
+    return envelope(NULL, NULL, parameters);
+}
+
+json_t *wire_error_reply(const struct error *e)
+{
+    char name[64];
+    snprintf(name, sizeof name, INTERFACE "%s", error_name(e->code));
+    const char *text = e->text[0] ? e->text : error_default_text(e->code);
+    return envelope("error", json_string(name),
+                    json_pack("{s:s, s:s, s:I}", "text", text,
+                              "service_request_id", e->service_request_id,
+                              "retry_after_ms",
+                              (json_int_t)e->retry_after_ms));
+}
+
+enum code wire_parse_request(json_t *message, const char **method,
+                             json_t **parameters, struct error *e)
+{
+    *method = NULL;
+    *parameters = NULL;
+    const struct json_field fields[] = {
+        {"method", FIELD_STRING, true, method, NULL},
+        {"parameters", FIELD_OBJECT, false, parameters, NULL},
+    };
+    enum code rc =
+        json_decode(message, JSON_FIELDS(fields), false, "request", e);
+    if (rc)
+        return rc;
+    if (*parameters)
+        return OK;
+    *parameters = json_object();
+    if (json_object_set_new(message, "parameters", *parameters) != 0)
+        return error_set(e, ERR_NOMEM, "request: out of memory");
+    return OK;
+}
+
+static enum code carried_error(const char *name, json_t *parameters,
+                               struct error *e)
+{
+    const char *text = "", *id = "";
+    json_int_t retry = 0;
+    const struct json_field fields[] = {
+        {"text", FIELD_STRING, false, &text, NULL},
+        {"service_request_id", FIELD_STRING, false, &id, NULL},
+        {"retry_after_ms", FIELD_INT, false, &retry, NULL},
+    };
+    if (strncmp(name, INTERFACE, strlen(INTERFACE)) != 0)
+        return error_set(e, ERR_PROTOCOL, "the daemon answered %s", name);
+    enum code code = error_from_name(name + strlen(INTERFACE));
+    enum code rc = json_decode(parameters, JSON_FIELDS(fields), true,
+                               "error reply", e);
+    if (rc)
+        return error_set(e, code, "%s", error_default_text(code));
+    error_set(e, code, "%s", *text ? text : error_default_text(code));
+    if (!e)
+        return code;
+    text_escape(e->service_request_id, sizeof e->service_request_id, id,
+                strlen(id));
+    if (retry > 0)
+        e->retry_after_ms = retry < UINT32_MAX ? (uint32_t)retry : UINT32_MAX;
+    return code;
+}
+
+enum code wire_parse_reply(json_t *message, json_t **parameters,
+                           struct error *e)
+{
+    const char *name = NULL;
+    json_t *carried = NULL;
+    bool continues = false;
+    const struct json_field fields[] = {
+        {"error", FIELD_STRING, false, &name, NULL},
+        {"parameters", FIELD_OBJECT, false, &carried, NULL},
+        {"continues", FIELD_BOOL, false, &continues, NULL},
+    };
+    *parameters = NULL;
+    enum code rc = json_decode(message, JSON_FIELDS(fields), true, "reply", e);
+    if (rc || continues)
+        return error_set(e, ERR_PROTOCOL, "a reply that is none of Varlink's");
+    if (!carried) {
+        carried = json_object();
+        if (json_object_set_new(message, "parameters", carried) != 0)
+            return error_set(e, ERR_NOMEM, "reply: out of memory");
+    }
+    if (name)
+        return carried_error(name, carried, e);
+    *parameters = carried;
+    return OK;
+}
