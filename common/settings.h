@@ -39,6 +39,7 @@ struct settings {
     char *ca_file;           /* NULL: the system's */
     bool allow_http_loopback;/* default no */
     bool http2;              /* default no */
+    bool send_signature;     /* RFC 9421 headers go upstream; default no */
     int64_t connect_ms;      /* default 10 s */
     int64_t call_ms;         /* default 30 s, whole call */
     uint64_t reply_max;      /* default 1 MiB */

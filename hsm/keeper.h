@@ -1,0 +1,70 @@
+/* keeper - what the files of the keeper program share.
+ *
+ * One `struct keeper` a process, made before the threads and never freed; each
+ * of its parts guards itself. One `struct channel` a thread. No lock is held
+ * across the HSM or the network.
+ */
+#ifndef HSMINT_KEEPER_H
+#define HSMINT_KEEPER_H
+
+#include "common/frame.h"
+#include "common/settings.h"
+#include "hsm/hsm.h"
+
+struct calls;
+struct orgkeys;
+struct http;
+
+struct keeper {
+    const struct settings *settings;
+    struct hsm *hsm;
+    struct calls *calls;     /* signed, not yet executed: call.h */
+    struct orgkeys *orgkeys; /* the sealed admin keys: orgkey.h */
+};
+
+struct channel {
+    struct keeper *keeper;
+    int sock;          /* owned */
+    struct http *http; /* owned; made at the first call */
+};
+
+MUST_CHECK enum code keeper_init(struct keeper *k, const struct settings *s,
+                                 struct error *e);
+void keeper_clear(struct keeper *k); /* for tests: the program just leaves */
+
+/* Serve requests on c->sock until it ends; closes what the channel owns. */
+void permit_serve(struct channel *c);
+
+/* One verb: reads in->head, body and fd (all stay the frame's), fills out. */
+typedef enum code (*verb_fn)(struct channel *c, struct frame *in,
+                             struct frame *out, struct error *e);
+enum code access_describe(struct channel *c, struct frame *in,
+                          struct frame *out, struct error *e);
+enum code access_login(struct channel *c, struct frame *in, struct frame *out,
+                       struct error *e);
+enum code access_logout(struct channel *c, struct frame *in, struct frame *out,
+                        struct error *e);
+enum code access_provision(struct channel *c, struct frame *in,
+                           struct frame *out, struct error *e);
+enum code orgkey_seal(struct channel *c, struct frame *in, struct frame *out,
+                      struct error *e);
+enum code orgkey_bind(struct channel *c, struct frame *in, struct frame *out,
+                      struct error *e);
+enum code orgkey_use(struct channel *c, struct frame *in, struct frame *out,
+                     struct error *e);
+enum code orgkey_drop(struct channel *c, struct frame *in, struct frame *out,
+                      struct error *e);
+enum code execute_sign(struct channel *c, struct frame *in, struct frame *out,
+                       struct error *e);
+enum code execute_call(struct channel *c, struct frame *in, struct frame *out,
+                       struct error *e);
+enum code value_seal(struct channel *c, struct frame *in, struct frame *out,
+                     struct error *e);
+enum code value_unwrap(struct channel *c, struct frame *in, struct frame *out,
+                       struct error *e);
+enum code value_probe(struct channel *c, struct frame *in, struct frame *out,
+                      struct error *e);
+enum code marker_hmac(struct channel *c, struct frame *in, struct frame *out,
+                      struct error *e);
+
+#endif
