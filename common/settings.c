@@ -57,6 +57,7 @@ static const struct key keys[] = {
     {"service", "allow_http_loopback", BOOLEAN, AT(allow_http_loopback), 0, 0,
      0, NULL},
     {"service", "http2", BOOLEAN, AT(http2), 0, 0, 0, NULL},
+    {"service", "send_signature", BOOLEAN, AT(send_signature), 0, 0, 0, NULL},
     {"service", "connect_timeout", MS, AT(connect_ms), 10000, 1000, 600000,
      NULL},
     {"service", "call_timeout", MS, AT(call_ms), 30000, 1000, 600000, NULL},

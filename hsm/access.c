@@ -1,4 +1,6 @@
 /* access - describe, login, logout, provision: the HSM's door. */
+#include "config.h"
+
 #include "hsm/keeper.h"
 
 #include "common/file.h"

@@ -1,4 +1,6 @@
 /* call - see call.h. */
+#include "config.h"
+
 #include "hsm/call.h"
 
 #include "common/clock.h"

@@ -1,4 +1,6 @@
 /* execute - the verbs sign-call and execute: no signature, no key. */
+#include "config.h"
+
 #include "hsm/keeper.h"
 
 #include "common/clock.h"

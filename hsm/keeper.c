@@ -1,4 +1,6 @@
 /* keeper - see keeper.h. */
+#include "config.h"
+
 #include "hsm/keeper.h"
 
 #include "hsm/call.h"

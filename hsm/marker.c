@@ -1,4 +1,6 @@
 /* marker - see marker.h; and the verb hmac. */
+#include "config.h"
+
 #include "hsm/marker.h"
 
 #include "common/file.h"

@@ -1,5 +1,7 @@
 /* orgkey - see orgkey.h; and the verbs seal-key, bind-key, use-key, drop-key.
  */
+#include "config.h"
+
 #include "hsm/orgkey.h"
 
 #include "common/file.h"

@@ -1,5 +1,7 @@
 /* permit - the verbs, what each may bring along and what it needs; and the
  * thread that serves one channel. spec/KEEPER.md. */
+#include "config.h"
+
 #include "hsm/keeper.h"
 
 #include "common/file.h"

@@ -1,4 +1,6 @@
 /* reply - see reply.h. */
+#include "config.h"
+
 #include "hsm/reply.h"
 
 #include "common/file.h"

@@ -1,4 +1,6 @@
 /* sigbase - see sigbase.h. */
+#include "config.h"
+
 #include "hsm/sigbase.h"
 
 #include "common/file.h"

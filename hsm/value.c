@@ -1,5 +1,7 @@
 /* value - minted keys that a role keeps: seal-value, unwrap-value; and probe,
  * which asks whether one is dead. */
+#include "config.h"
+
 #include "hsm/keeper.h"
 
 #include "common/file.h"
