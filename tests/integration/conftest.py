@@ -1,0 +1,296 @@
+"""Fixtures: a private SoftHSM2 token, the double of the service, a configuration
+and a daemon, each in a directory of its own that goes away afterwards.
+
+    def test_x(daemon):                 # started, HSM provisioned by nobody yet
+    def test_y(ready):                  # initialised, admin key set, role "my-app"
+        with ready.attached() as c: c.change("Mint", role="my-app")
+
+The build to test: $top_builddir, else ./build of the source tree.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import ssl
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from varlink import Connection
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("top_builddir") or SOURCE / "build")
+PIN = "271828"
+PROJECT = "proj_abc"
+
+
+def program(*parts):
+    path = BUILD.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"{path} is not built")
+    return path
+
+
+def softhsm_module():
+    for folder in ("/usr/lib/softhsm", "/usr/lib64/softhsm", "/usr/lib64/pkcs11", "/usr/lib/x86_64-linux-gnu/softhsm"):
+        path = pathlib.Path(folder, "libsofthsm2.so")
+        if path.exists():
+            return path
+    pytest.skip("softhsm2 is not installed")
+
+
+def wait_for(check, seconds=10, what="condition"):
+    """check() until it is true; its value. Fails the test when time is up."""
+    end = time.monotonic() + seconds
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > end:
+            pytest.fail(f"{what}: not within {seconds} s")
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def place():
+    """A short private directory: a socket's path has 107 bytes at most."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="hsmint-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+class Token:
+    """A SoftHSM2 token; `environment` is what its library needs."""
+
+    def __init__(self, place, label="test", pin=PIN):
+        self.label, self.pin = label, pin
+        self.directory = place / f"token-{label}"
+        self.directory.mkdir(mode=0o700)
+        self.config = place / f"softhsm2-{label}.conf"
+        self.config.write_text(f"directories.tokendir = {self.directory}\nobjectstore.backend = file\nlog.level = ERROR\n")
+        self.environment = {"SOFTHSM2_CONF": str(self.config)}
+        self.module = softhsm_module()
+        subprocess.run(
+            ["softhsm2-util", "--init-token", "--free", "--label", label, "--pin", pin, "--so-pin", "314159"],
+            env={**os.environ, **self.environment},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+
+@pytest.fixture
+def token(place):
+    return Token(place)
+
+
+class Service:
+    """The double: tests/adminsim/hsmint-adminsim."""
+
+    def __init__(self, place, *options):
+        self.directory = place / "double"
+        self.directory.mkdir(mode=0o700)
+        self.admin_key_file = self.directory / "admin-key"
+        self.log = open(self.directory / "log", "wb")
+        self.process = subprocess.Popen(
+            [program("tests", "adminsim", "hsmint-adminsim"), "--port", "0", "--tls", self.directory]
+            + ["--admin-key-file", self.admin_key_file, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+        )
+        started = json.loads(self.process.stdout.readline())
+        self.url, self.ca = started["url"], started["ca_file"]
+        self.control_url = started.get("control", self.url.removesuffix("/v1") + "/control")
+        self.context = ssl.create_default_context(cafile=self.ca)
+        self.admin_key = self.admin_key_file.read_text().strip()
+
+    def request(self, method, url, body=None, bearer=None):
+        """(status, JSON) of one request."""
+        r = urllib.request.Request(url, method=method)
+        if body is not None:
+            r.data = json.dumps(body).encode()
+            r.add_header("Content-Type", "application/json")
+        if bearer:
+            r.add_header("Authorization", "Bearer " + bearer)
+        try:
+            with urllib.request.urlopen(r, context=self.context, timeout=30) as reply:
+                return reply.status, json.loads(reply.read() or b"null")
+        except urllib.error.HTTPError as e:
+            text = e.read()
+            try:
+                return e.code, json.loads(text)
+            except ValueError:
+                return e.code, text
+
+    def accepts(self, key):
+        """Does the service take this minted key?"""
+        status, _ = self.request("GET", self.url + "/models", bearer=key)
+        assert status in (200, 401), status
+        return status == 200
+
+    def accounts(self, project=PROJECT):
+        """Service accounts that exist there, asked as an administrator would."""
+        path = f"{self.url}/organization/projects/{project}/service_accounts?limit=100"
+        found, after = [], ""
+        while True:
+            status, page = self.request("GET", path + after, bearer=self.admin_key)
+            assert status == 200, page
+            found += page["data"]
+            if not page["has_more"]:
+                return found
+            after = "&after=" + found[-1]["id"]
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(10)
+        self.log.close()
+
+
+@pytest.fixture
+def service(place):
+    s = Service(place)
+    yield s
+    s.stop()
+
+
+class Daemon:
+    """hsmintd with a state, a socket and a configuration of its own."""
+
+    def __init__(self, place, token, service=None):
+        self.place, self.token, self.service = place, token, service
+        self.state = place / "state"
+        self.run = place / "run"
+        self.socket = self.run / "socket"
+        self.config = place / "hsmint.conf"
+        self.pin_file = place / "pin"
+        self.log_file = place / "daemon.log"
+        self.process = None
+        self.settings = {
+            "daemon": {"mode": "user", "state_dir": self.state, "socket": self.socket, "log": "stderr", "log_level": "debug"},
+            "hsm": {"module": token.module, "uri": f"pkcs11:token={token.label}", "pin_source": self.pin_file},
+            "hsm.env": dict(token.environment),
+            "service": {"ca_file": service.ca} if service else {},
+        }
+        self.pin_file.write_text(token.pin)
+        self.pin_file.chmod(0o600)
+        self.run.mkdir(mode=0o700)
+
+    def write_config(self):
+        text = ""
+        for section, values in self.settings.items():
+            text += f"[{section}]\n" + "".join(f"{k} = {v}\n" for k, v in values.items()) + "\n"
+        self.config.write_text(text)
+        self.config.chmod(0o600)
+
+    def command(self, *options):
+        return [program("hsmintd"), "--config", self.config, "--keeper", program("hsmint-keeper"), *options]
+
+    def spawn(self, *options, env=None, **popen):
+        """Start without waiting; its standard error goes to log_file."""
+        self.write_config()
+        with open(self.log_file, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command(*options),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env={**os.environ, **(env or {})},
+                **popen,
+            )
+        return self.process
+
+    def start(self, *options, **popen):
+        self.spawn(*options, **popen)
+        wait_for(self.answers, 15, "the daemon to start")
+        return self
+
+    def answers(self):
+        if self.process.poll() is not None:
+            pytest.fail(f"hsmintd ended with {self.process.returncode}:\n{self.log()}")
+        try:
+            with self.attached():
+                return True
+        except (ConnectionError, FileNotFoundError, EOFError):
+            return False
+
+    def fails(self, *options):
+        """Start it, expecting it not to: (exit status, text)."""
+        self.write_config()
+        r = subprocess.run(self.command(*options), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        return r.returncode, r.stderr
+
+    def log(self):
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def connect(self, **options):
+        return Connection(self.socket, **options)
+
+    def attached(self, program="pytest", token=None, **options):
+        c = self.connect(**options)
+        try:
+            c.attach(program, token)
+        except BaseException:
+            c.close()
+            raise
+        return c
+
+    def keeper(self):
+        """The keeper's process id."""
+        children = pathlib.Path(f"/proc/{self.process.pid}/task")
+        for task in children.iterdir():
+            for pid in (task / "children").read_text().split():
+                if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith("hsmint-keeper"):
+                    return int(pid)
+        return None
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self):
+        """Orderly; returns the exit status."""
+        if self.process is None:
+            return None
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def prepare(self):
+        """Initialise, set the admin key, make the role my-app."""
+        with self.attached() as c:
+            c.change("Init")
+            c.change(
+                "SetConfig",
+                secret=self.service.admin_key.encode(),
+                fields={"api_endpoint": self.service.url, "organization_id": "org-test"},
+            )
+            c.change("SetRole", name="my-app", fields={"project_id": PROJECT, "ttl": 3600, "max_ttl": 86400})
+        return self
+
+
+@pytest.fixture
+def daemon_stopped(place, token, service):
+    d = Daemon(place, token, service)
+    yield d
+    d.stop()
+
+
+@pytest.fixture
+def daemon(daemon_stopped):
+    return daemon_stopped.start()
+
+
+@pytest.fixture
+def ready(daemon):
+    return daemon.prepare()
