@@ -1,0 +1,543 @@
+#include "config.h"
+
+#include "common/client.h"
+#include "common/deadline.h"
+#include "common/file.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CONNECT_MS 100
+#define CALL_MS 90000
+
+/* One of the connections: no wire yet while it is being opened. */
+struct link {
+    struct wire *wire;
+    bool taken; /* by the one thread that uses it */
+};
+
+/* `lock` guards everything below it; it is never held during I/O. */
+struct client {
+    char *socket; /* NULL: the default one, looked up at each connect */
+    char *program;
+    int connect_ms, call_ms;
+    bool start_daemon, allow_root_start;
+    _Atomic bool allow_start;
+    pid_t pid; /* who made it: a forked child may not speak for its parent */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* a link is free, or the token is settled */
+    struct link links[CLIENT_CONNECTIONS];
+    bool attaching; /* somebody is asking for the token */
+    char token[WIRE_TOKEN_HEX + 1];
+};
+
+static char *copy(const char *s)
+{
+    return s ? strdup(s) : NULL;
+}
+
+static void init_lock(struct client *c)
+{
+    pthread_condattr_t attr;
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->changed, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+enum code client_new(struct client **out, const struct client_options *o,
+                     struct error *e)
+{
+    *out = NULL;
+    struct client *c = calloc(1, sizeof *c);
+    if (!c)
+        return error_set(e, ERR_NOMEM, "no memory for a client");
+    init_lock(c);
+    c->socket = copy(o->socket);
+    c->program = copy(o->program ? o->program : "");
+    c->connect_ms = o->connect_ms ? o->connect_ms : CONNECT_MS;
+    c->call_ms = o->call_ms ? o->call_ms : CALL_MS;
+    c->start_daemon = o->start_daemon;
+    c->allow_root_start = o->allow_root_start;
+    c->allow_start = o->start_daemon;
+    c->pid = getpid();
+    if (!c->program || (o->socket && !c->socket)) {
+        client_free(c);
+        return error_set(e, ERR_NOMEM, "no memory for a client");
+    }
+    *out = c;
+    return OK;
+}
+
+static bool is_ours(const struct client *c)
+{
+    return c->pid == getpid();
+}
+
+void client_free(struct client *c)
+{
+    if (!c)
+        return;
+    if (!is_ours(c))
+        client_abandon(c);
+    for (size_t i = 0; i < CLIENT_CONNECTIONS; i++)
+        wire_free(c->links[i].wire);
+    if (is_ours(c)) {
+        pthread_cond_destroy(&c->changed);
+        pthread_mutex_destroy(&c->lock);
+    }
+    wipe(c->token, sizeof c->token);
+    free(c->socket);
+    free(c->program);
+    free(c);
+}
+
+void client_freep(struct client **c)
+{
+    client_free(*c);
+    *c = NULL;
+}
+
+void client_abandon(struct client *c)
+{
+    /* No lock: the thread that held it may not exist in this process. A link
+     * that was in use then is in no known state: only its socket is closed. */
+    for (size_t i = 0; i < CLIENT_CONNECTIONS; i++) {
+        struct link *l = &c->links[i];
+        if (l->wire && l->taken)
+            close(wire_fd(l->wire));
+        else
+            wire_free(l->wire);
+        l->wire = NULL;
+        l->taken = false;
+    }
+    wipe(c->token, sizeof c->token);
+    c->pid = -1;
+}
+
+void client_allow_start(struct client *c, bool allow)
+{
+    c->allow_start = allow;
+}
+
+/* With the lock held, until somebody changed something. */
+static enum code wait_change(struct client *c, int64_t end, struct error *e)
+{
+    struct timespec t = {.tv_sec = end / 1000,
+                         .tv_nsec = end % 1000 * 1000000};
+    int rc = end < 0 ? pthread_cond_wait(&c->changed, &c->lock)
+                     : pthread_cond_timedwait(&c->changed, &c->lock, &t);
+    if (rc == 0)
+        return OK;
+    return error_set(e, ERR_DEADLINE,
+                     "no connection to the daemon became free in time");
+}
+
+/* ---- the peer ---------------------------------------------------------- */
+
+/* A system daemon under a user of its own: only root can have put its socket
+ * where it is. */
+static bool is_system_socket(const char *path, uid_t uid)
+{
+    struct stat dir, above;
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        return false;
+    FREE char *parent = NULL;
+    FREE char *grand = NULL;
+    int len = (int)(slash - path);
+    if (asprintf(&parent, "%.*s/", len, path) < 0)
+        parent = NULL;
+    if (asprintf(&grand, "%.*s/..", len, path) < 0)
+        grand = NULL;
+    if (!parent || !grand || stat(parent, &dir) != 0 ||
+        stat(grand, &above) != 0)
+        return false;
+    return (dir.st_uid == 0 || dir.st_uid == uid) && above.st_uid == 0 &&
+           !((dir.st_mode | above.st_mode) & (S_IWGRP | S_IWOTH));
+}
+
+static enum code check_peer(const char *path, int fd, struct error *e)
+{
+    struct wire_peer peer;
+    enum code rc = wire_peer(fd, &peer, e);
+    if (rc)
+        return rc;
+    fd_closep(&peer.pidfd);
+    if (peer.uid == geteuid() || peer.uid == 0 ||
+        is_system_socket(path, peer.uid))
+        return OK;
+    return error_set(e, ERR_DENIED,
+                     "socket %s: uid %u listens, which is neither you nor the "
+                     "system's daemon: nothing was sent",
+                     path, (unsigned)peer.uid);
+}
+
+/* ---- opening a connection ---------------------------------------------- */
+
+static enum code connect_socket(struct client *c, const char *path, int *fd,
+                                struct error *e)
+{
+    enum code rc = wire_connect(path, c->connect_ms, fd, e);
+    if (rc != ERR_DAEMON_DOWN || !c->start_daemon || !c->allow_start)
+        return rc;
+    rc = client_start_daemon(path, c->allow_root_start, e);
+    return rc ? rc : wire_connect(path, c->connect_ms, fd, e);
+}
+
+static enum code open_wire(struct client *c, struct wire **out,
+                           struct error *e)
+{
+    char found[256];
+    const char *path = c->socket;
+    enum code rc = OK;
+    *out = NULL;
+    if (!path) {
+        rc = client_default_socket(found, sizeof found, e);
+        path = found;
+    }
+    FD fd = -1;
+    if (!rc)
+        rc = connect_socket(c, path, &fd, e);
+    if (!rc)
+        rc = check_peer(path, fd, e);
+    if (rc)
+        return rc;
+    int taken = fd;
+    fd = -1;
+    return wire_new(out, taken, e);
+}
+
+/* Send and take the answer of one message. *broken: the connection ended
+ * before an answer came, so the daemon may not have seen the message. */
+static enum code exchange(struct wire *w, const json_t *message,
+                          const struct secret *in, int64_t end, json_t **answer,
+                          int *fd, bool *broken, struct error *e)
+{
+    FD pipe = -1;
+    enum code rc = in ? secret_to_pipe(in, &pipe, e) : OK;
+    *broken = false;
+    *answer = NULL;
+    *fd = -1;
+    if (rc)
+        return rc;
+    rc = wire_send(w, message, pipe, deadline_left(end), e);
+    if (!rc)
+        rc = wire_recv(w, answer, fd, deadline_left(end), e);
+    *broken = rc == ERR_DAEMON_DOWN || rc == ERR_IO;
+    return rc;
+}
+
+/* The token to join with, "" when this thread is the one to get it. */
+static enum code begin_attach(struct client *c, char *token, int64_t end,
+                              struct error *e)
+{
+    enum code rc = OK;
+    pthread_mutex_lock(&c->lock);
+    while (!rc && !c->token[0] && c->attaching)
+        rc = wait_change(c, end, e);
+    memcpy(token, c->token, sizeof c->token);
+    if (!rc && !token[0])
+        c->attaching = true;
+    pthread_mutex_unlock(&c->lock);
+    return rc;
+}
+
+/* `got` is NULL when the daemon did not give one. */
+static void end_attach(struct client *c, const char *used, const char *got)
+{
+    pthread_mutex_lock(&c->lock);
+    if (!used[0])
+        c->attaching = false;
+    if (got && !used[0])
+        memcpy(c->token, got, sizeof c->token);
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* The daemon does not know this token any more; another thread may have got
+ * a new one meanwhile. */
+static void forget_token(struct client *c, const char *token)
+{
+    pthread_mutex_lock(&c->lock);
+    if (strcmp(c->token, token) == 0)
+        wipe(c->token, sizeof c->token);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static enum code attach(struct client *c, struct wire *w, const char *token,
+                        int64_t end, json_t **answer, const char **got,
+                        struct error *e)
+{
+    JSON message = wire_request(
+        "org.hsmint.Attach", json_pack("{s:i, s:s, s:s*}", "version",
+                                       CLIENT_PROTOCOL, "program", c->program,
+                                       "token", token[0] ? token : NULL));
+    bool broken;
+    FD fd = -1;
+    json_t *parameters = NULL;
+    if (!message)
+        return error_set(e, ERR_NOMEM, "no memory for a message");
+    enum code rc = exchange(w, message, NULL, end, answer, &fd, &broken, e);
+    if (!rc)
+        rc = wire_parse_reply(*answer, &parameters, e);
+    if (rc)
+        return rc;
+    *got = json_string_value(json_object_get(parameters, "token"));
+    if (!*got || strlen(*got) != WIRE_TOKEN_HEX)
+        return error_set(e, ERR_PROTOCOL, "the daemon gave no attach token");
+    return OK;
+}
+
+/* Connect and attach. A token that the daemon refuses (it lost its state, or
+ * forgot us) is given up for a new one, once. */
+static enum code open_link(struct client *c, bool quick, int64_t call_end,
+                           struct wire **out, struct error *e)
+{
+    enum code rc = OK;
+    for (int round = 0; round < 2; round++) {
+        char token[WIRE_TOKEN_HEX + 1];
+        JSON answer = NULL;
+        const char *got = NULL;
+        struct wire *w CLEANUP(wire_freep) = NULL;
+        rc = open_wire(c, &w, e);
+        if (rc)
+            return rc;
+        int64_t end = quick ? deadline_after(c->connect_ms) : call_end;
+        rc = begin_attach(c, token, end, e);
+        if (rc)
+            return rc;
+        rc = attach(c, w, token, end, &answer, &got, e);
+        end_attach(c, token, rc ? NULL : got);
+        bool refused = rc == ERR_NOT_FOUND && token[0];
+        if (refused)
+            forget_token(c, token);
+        wipe(token, sizeof token);
+        if (!rc) {
+            *out = w;
+            w = NULL;
+            return OK;
+        }
+        if (!refused)
+            return rc;
+    }
+    return rc;
+}
+
+/* ---- the pool ---------------------------------------------------------- */
+
+/* An idle link, else an empty place, else NULL. */
+static struct link *choose(struct client *c)
+{
+    struct link *empty = NULL;
+    for (size_t i = 0; i < CLIENT_CONNECTIONS; i++) {
+        struct link *l = &c->links[i];
+        if (l->taken)
+            continue;
+        if (l->wire)
+            return l;
+        if (!empty)
+            empty = l;
+    }
+    return empty;
+}
+
+static void give_back(struct client *c, struct link *l, struct wire *w)
+{
+    pthread_mutex_lock(&c->lock);
+    l->wire = w;
+    l->taken = false;
+    pthread_cond_signal(&c->changed);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void close_link(struct client *c, struct link *l)
+{
+    pthread_mutex_lock(&c->lock);
+    struct wire *w = l->wire;
+    l->wire = NULL;
+    pthread_mutex_unlock(&c->lock);
+    wire_free(w);
+    give_back(c, l, NULL);
+}
+
+static enum code take_link(struct client *c, bool quick, int64_t end,
+                           struct link **out, struct error *e)
+{
+    *out = NULL;
+    if (!is_ours(c))
+        return error_set(e, ERR_DAEMON_DOWN,
+                         "this connection was made before a fork: open a new "
+                         "one in the child");
+    enum code rc = OK;
+    struct link *l = NULL;
+    pthread_mutex_lock(&c->lock);
+    while (!rc && !(l = choose(c)))
+        rc = wait_change(c, end, e);
+    if (!rc)
+        l->taken = true;
+    pthread_mutex_unlock(&c->lock);
+    if (rc)
+        return rc;
+    struct wire *w = NULL;
+    if (!l->wire) {
+        rc = open_link(c, quick, end, &w, e);
+        pthread_mutex_lock(&c->lock);
+        l->wire = w;
+        pthread_mutex_unlock(&c->lock);
+    }
+    if (rc) {
+        give_back(c, l, NULL);
+        return rc;
+    }
+    *out = l;
+    return OK;
+}
+
+/* The daemon went away: what is idle is as dead as what just broke. */
+static void close_idle(struct client *c)
+{
+    struct wire *dead[CLIENT_CONNECTIONS];
+    size_t n = 0;
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < CLIENT_CONNECTIONS; i++) {
+        struct link *l = &c->links[i];
+        if (l->taken || !l->wire)
+            continue;
+        dead[n++] = l->wire;
+        l->wire = NULL;
+    }
+    pthread_mutex_unlock(&c->lock);
+    while (n)
+        wire_free(dead[--n]);
+}
+
+enum code client_connect(struct client *c, struct error *e)
+{
+    struct link *l;
+    enum code rc =
+        take_link(c, true, deadline_after(c->connect_ms), &l, e);
+    if (!rc)
+        give_back(c, l, l->wire);
+    return rc;
+}
+
+/* ---- calls ------------------------------------------------------------- */
+
+struct call {
+    json_t *message;
+    const struct secret *in;
+    int64_t end;
+    json_t *answer;
+    int fd; /* that came with the answer */
+};
+
+static void call_clear(struct call *k)
+{
+    json_freep(&k->message);
+    json_freep(&k->answer);
+    fd_closep(&k->fd);
+}
+
+static enum code attempt(struct client *c, struct call *k, bool *broken,
+                         struct error *e)
+{
+    struct link *l;
+    *broken = false;
+    enum code rc = take_link(c, false, k->end, &l, e);
+    if (rc)
+        return rc;
+    rc = exchange(l->wire, k->message, k->in, k->end, &k->answer, &k->fd,
+                  broken, e);
+    if (rc)
+        close_link(c, l); /* a late answer would be taken for the next one */
+    else
+        give_back(c, l, l->wire);
+    return rc;
+}
+
+static enum code finish(struct call *k, json_t **reply, struct secret **out,
+                        struct error *e)
+{
+    json_t *parameters;
+    enum code rc = wire_parse_reply(k->answer, &parameters, e);
+    if (rc)
+        return rc;
+    if (out && k->fd >= 0)
+        rc = secret_from_fd(out, k->fd, SECRET_MAX, deadline_left(k->end), true,
+                            e);
+    if (!rc && reply)
+        *reply = json_incref(parameters);
+    return rc;
+}
+
+enum code client_call(struct client *c, const char *method,
+                      json_t *parameters, const struct secret *in,
+                      json_t **reply, struct secret **out, struct error *e)
+{
+    char name[64];
+    snprintf(name, sizeof name, "org.hsmint.%s", method);
+    CLEANUP(call_clear) struct call k = {
+        .message = wire_request(name, parameters),
+        .in = in,
+        .end = deadline_after(c->call_ms),
+        .fd = -1,
+    };
+    if (reply)
+        *reply = NULL;
+    if (out)
+        *out = NULL;
+    if (!k.message)
+        return error_set(e, ERR_NOMEM, "no memory for a message");
+    bool broken;
+    enum code rc = attempt(c, &k, &broken, e);
+    if (broken) {
+        /* The same request_id: what was done already is not done again. */
+        close_idle(c);
+        rc = attempt(c, &k, &broken, e);
+    }
+    return rc ? rc : finish(&k, reply, out, e);
+}
+
+/* ---- where the daemon is ----------------------------------------------- */
+
+static bool is_own_dir(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 && S_ISDIR(st.st_mode) &&
+           st.st_uid == geteuid() && !(st.st_mode & (S_IWGRP | S_IWOTH));
+}
+
+enum code client_default_socket(char *path, size_t cap, struct error *e)
+{
+    static const char system_socket[] = "/run/hsmint/socket";
+    const char *set = secure_getenv("HSMINT_SOCKET");
+    const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
+    char dir[64];
+    snprintf(dir, sizeof dir, "/run/user/%u", (unsigned)geteuid());
+    int n;
+    if (set && set[0])
+        n = snprintf(path, cap, "%s", set);
+    else if (access(system_socket, F_OK) == 0)
+        n = snprintf(path, cap, "%s", system_socket);
+    else if (runtime && runtime[0] == '/')
+        n = snprintf(path, cap, "%s/hsmint/socket", runtime);
+    else if (is_own_dir(dir))
+        n = snprintf(path, cap, "%s/hsmint/socket", dir);
+    else
+        return error_set(e, ERR_CONFIG,
+                         "no place for the daemon's socket: set "
+                         "XDG_RUNTIME_DIR or HSMINT_SOCKET");
+    if (n < 0 || (size_t)n >= cap)
+        return error_set(e, ERR_CONFIG, "the socket's path is too long");
+    return OK;
+}
