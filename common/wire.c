@@ -31,7 +31,8 @@ struct wire {
     size_t scanned;  /* of `in`: no NUL before */
     int passed;      /* descriptor that came, -1 */
     size_t passed_at; /* … with this byte of `in` as the last of its read */
-    bool broken;     /* the stream's place is lost */
+    bool lost_in, lost_out; /* the stream's place, in one direction: a peer
+                               that sent nonsense can still be told so */
 };
 
 enum code wire_new(struct wire **out, int fd, struct error *e)
@@ -75,9 +76,9 @@ bool wire_buffered(const struct wire *w)
     return w->in.len > 0;
 }
 
-static enum code check_whole(const struct wire *w, struct error *e)
+static enum code check_whole(bool lost, struct error *e)
 {
-    if (w->broken)
+    if (lost)
         return error_set(e, ERR_PROTOCOL,
                          "the connection is unusable after an earlier error");
     return OK;
@@ -86,7 +87,7 @@ static enum code check_whole(const struct wire *w, struct error *e)
 enum code wire_send(struct wire *w, const json_t *message, int fd,
                     int deadline_ms, struct error *e)
 {
-    enum code rc = check_whole(w, e);
+    enum code rc = check_whole(w->lost_out, e);
     if (rc)
         return rc;
     w->out.len = 0;
@@ -97,7 +98,7 @@ enum code wire_send(struct wire *w, const json_t *message, int fd,
         return rc;
     struct iovec part = {w->out.data, w->out.len};
     rc = socket_send(w->fd, &part, 1, fd, deadline_after(deadline_ms), e);
-    w->broken = rc != OK;
+    w->lost_out = rc != OK;
     if (w->out.cap > KEEP_BYTES)
         buffer_free(&w->out);
     return rc;
@@ -161,13 +162,13 @@ enum code wire_recv(struct wire *w, json_t **message, int *fd, int deadline_ms,
 {
     *message = NULL;
     *fd = -1;
-    enum code rc = check_whole(w, e);
+    enum code rc = check_whole(w->lost_in, e);
     if (rc)
         return rc;
     size_t len = 0;
     rc = whole_message(w, &len, deadline_after(deadline_ms), e);
     if (rc) {
-        w->broken = rc != ERR_DEADLINE; /* what came so far is kept */
+        w->lost_in = rc != ERR_DEADLINE; /* what came so far is kept */
         return rc;
     }
     FD passed = -1;
@@ -182,7 +183,7 @@ enum code wire_recv(struct wire *w, json_t **message, int *fd, int deadline_ms,
         rc = error_set(e, ERR_PROTOCOL, "message: not a JSON object");
     if (rc) {
         json_freep(message);
-        w->broken = true;
+        w->lost_in = true;
         if (e)
             e->code = ERR_PROTOCOL;
         return ERR_PROTOCOL;
