@@ -181,7 +181,7 @@ enum code http_check_base(const struct settings *s, const char *what,
         return rc;
     if (has_part(u, CURLUPART_USER) || has_part(u, CURLUPART_PASSWORD) ||
         has_part(u, CURLUPART_QUERY) || has_part(u, CURLUPART_FRAGMENT) ||
-        strstr(strstr(url, "://") + 3, "//") || strstr(url, "/."))
+        strstr(strstr(url, "://") + 2, "//") || strstr(url, "/."))
         return error_set(e, ERR_INVALID,
                          "%s must be a host and a path alone", what);
     while (len > 0 && url[len - 1] == '/')
