@@ -98,15 +98,14 @@ class Service:
         self.admin_key_file = self.directory / "admin-key"
         self.log = open(self.directory / "log", "wb")
         self.process = subprocess.Popen(
-            [program("tests", "adminsim", "hsmint-adminsim"), "--port", "0", "--tls", self.directory]
+            [program("tests", "adminsim", "hsmint-adminsim"), "--tls", self.directory]
             + ["--admin-key-file", self.admin_key_file, *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self.log,
         )
         started = json.loads(self.process.stdout.readline())
-        self.url, self.ca = started["url"], started["ca_file"]
-        self.control_url = started.get("control", self.url.removesuffix("/v1") + "/control")
+        self.url, self.ca, self.control_url = started["url"], started["ca_file"], started["control"]
         self.context = ssl.create_default_context(cafile=self.ca)
         self.admin_key = self.admin_key_file.read_text().strip()
 
@@ -119,7 +118,8 @@ class Service:
         if bearer:
             r.add_header("Authorization", "Bearer " + bearer)
         try:
-            with urllib.request.urlopen(r, context=self.context, timeout=30) as reply:
+            context = self.context if url.startswith("https") else None
+            with urllib.request.urlopen(r, context=context, timeout=30) as reply:
                 return reply.status, json.loads(reply.read() or b"null")
         except urllib.error.HTTPError as e:
             text = e.read()
@@ -127,6 +127,20 @@ class Service:
                 return e.code, json.loads(text)
             except ValueError:
                 return e.code, text
+
+    def control(self, path, body=None, method=None):
+        """The double's control endpoint: tests/adminsim/README.md."""
+        method = method or ("GET" if body is None else "POST")
+        status, reply = self.request(method, f"{self.control_url}/{path}", body)
+        assert status == 200, reply
+        return reply
+
+    def fault(self, **fault):
+        self.control("faults", fault)
+
+    def alive(self):
+        """How many service accounts exist, by the double's own count."""
+        return self.control("counters")["accounts_alive"]
 
     def accepts(self, key):
         """Does the service take this minted key?"""
@@ -273,7 +287,7 @@ class Daemon:
             c.change(
                 "SetConfig",
                 secret=self.service.admin_key.encode(),
-                fields={"api_endpoint": self.service.url, "organization_id": "org-test"},
+                fields={"api_endpoint": self.service.url, "organization_id": "org-adminsim"},
             )
             c.change("SetRole", name="my-app", fields={"project_id": PROJECT, "ttl": 3600, "max_ttl": 86400})
         return self

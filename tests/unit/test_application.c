@@ -1,0 +1,341 @@
+/* Applications: tokens, ends, and the grace after a restart; with the real
+ * store and real processes, and a double of core that counts what was ended.
+ */
+#include "config.h"
+
+#include "common/file.h"
+#include "common/text.h"
+#include "tools/application.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define OWNER "user:1000"
+
+static struct {
+    int calls;
+    char application[WIRE_TOKEN_HEX + 1];
+    int64_t session;
+} ended;
+
+void core_end_session(struct core *c, const char *application, int64_t session)
+{
+    (void)c;
+    ended.calls++;
+    snprintf(ended.application, sizeof ended.application, "%s", application);
+    ended.session = session;
+}
+
+struct fixture {
+    char dir[64];
+    int epoll;
+    struct store *store;
+    struct applications *table;
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    struct error e = {.code = OK};
+    strcpy(f->dir, "/tmp/hsmint-application-XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    f->epoll = epoll_create1(EPOLL_CLOEXEC);
+    struct store_options o = {.dir = f->dir};
+    assert_int_equal(store_open(&f->store, &o, &e), OK);
+    assert_int_equal(applications_new(&f->table, NULL, f->store, f->epoll, &e),
+                     OK);
+    memset(&ended, 0, sizeof ended);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    char command[128];
+    applications_free(f->table);
+    store_close(f->store);
+    close(f->epoll);
+    snprintf(command, sizeof command, "rm -r '%s'", f->dir);
+    assert_int_equal(system(command), 0);
+    free(f);
+    return 0;
+}
+
+static enum code attach(struct fixture *f, uid_t uid, const char *token,
+                        char *made, struct application **out)
+{
+    struct wire_peer peer = {.uid = uid, .pid = getpid(), .pidfd = -1};
+    struct error e = {.code = OK};
+    return application_attach(f->table, &peer, OWNER, "test\n", token, made,
+                              out, &e);
+}
+
+static void joins_by_token(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1], other[WIRE_TOKEN_HEX + 1];
+    struct application *a, *b, *c;
+    assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
+    assert_int_equal(strlen(token), WIRE_TOKEN_HEX);
+    assert_string_not_equal(a->hash, token);
+    assert_string_equal(a->program, "test\\x0a");
+    assert_int_equal(attach(f, 1000, NULL, other, &b), OK);
+    assert_ptr_not_equal(a, b);
+    assert_string_not_equal(token, other);
+    assert_int_equal(attach(f, 1000, token, NULL, &c), OK);
+    assert_ptr_equal(a, c);
+    assert_int_equal(applications_count(f->table), 2);
+    application_detach(f->table, b);
+    application_detach(f->table, a);
+    application_detach(f->table, c);
+}
+
+static void token_is_bound_to_uid(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1];
+    struct application *a, *b;
+    assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
+    assert_int_equal(attach(f, 1001, token, NULL, &b), ERR_NOT_FOUND);
+    application_detach(f->table, a);
+}
+
+static void bad_tokens_are_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct application *a;
+    char unknown[WIRE_TOKEN_HEX + 1];
+    memset(unknown, 'a', WIRE_TOKEN_HEX);
+    unknown[WIRE_TOKEN_HEX] = '\0';
+    assert_int_equal(attach(f, 1000, unknown, NULL, &a), ERR_NOT_FOUND);
+    assert_int_equal(attach(f, 1000, "", NULL, &a), ERR_INVALID);
+    assert_int_equal(attach(f, 1000, "abcd", NULL, &a), ERR_INVALID);
+    unknown[3] = 'x';
+    assert_int_equal(attach(f, 1000, unknown, NULL, &a), ERR_INVALID);
+}
+
+static void last_connection_ends_it(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1], hash[WIRE_TOKEN_HEX + 1];
+    struct application *a, *b;
+    assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
+    assert_int_equal(attach(f, 1000, token, NULL, &b), OK);
+    strcpy(hash, a->hash);
+    application_detach(f->table, a);
+    assert_int_equal(ended.calls, 0);
+    application_detach(f->table, b);
+    assert_int_equal(ended.calls, 1);
+    assert_string_equal(ended.application, hash);
+    assert_int_equal(ended.session, 0);
+    assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_NOT_FOUND);
+}
+
+static void retired_table_ends_nothing(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1];
+    struct application *a;
+    assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
+    applications_retire(f->table);
+    application_detach(f->table, a);
+    assert_int_equal(ended.calls, 0);
+}
+
+static void process_end_ends_it(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1];
+    struct application *a, *late;
+    struct error e = {.code = OK};
+    pid_t pid = fork();
+    if (pid == 0)
+        for (;;)
+            pause();
+    struct wire_peer peer = {
+        .uid = 1000,
+        .pid = pid,
+        .pidfd = (int)syscall(SYS_pidfd_open, pid, 0),
+    };
+    assert_int_equal(application_attach(f->table, &peer, OWNER, "child", NULL,
+                                        token, &a, &e),
+                     OK);
+    assert_int_equal(peer.pidfd, -1);
+    struct epoll_event ev;
+    assert_int_equal(epoll_wait(f->epoll, &ev, 1, 0), 0);
+    kill(pid, SIGKILL);
+    assert_int_equal(epoll_wait(f->epoll, &ev, 1, 5000), 1);
+    assert_int_equal(ev.data.u64, a->number);
+    assert_false(application_dead(f->table, a));
+    applications_exited(f->table, ev.data.u64);
+    assert_true(application_dead(f->table, a));
+    assert_int_equal(ended.calls, 1);
+    /* Its connection lives on, in a forked child: nobody joins any more. */
+    assert_int_equal(attach(f, 1000, token, NULL, &late), ERR_NOT_FOUND);
+    assert_int_equal(epoll_wait(f->epoll, &ev, 1, 0), 0);
+    application_detach(f->table, a);
+    assert_int_equal(ended.calls, 1);
+    waitpid(pid, NULL, 0);
+}
+
+static void session_end_marks_mints_underway(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1];
+    struct application *a;
+    struct application_flight one, two, all, late;
+    assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
+    application_take_off(f->table, a, &one, 1);
+    application_take_off(f->table, a, &two, 2);
+    application_end_session(f->table, a, 2);
+    assert_int_equal(ended.session, 2);
+    assert_false(application_land(f->table, a, &one));
+    assert_true(application_land(f->table, a, &two));
+    application_take_off(f->table, a, &all, 0);
+    applications_exited(f->table, a->number);
+    assert_true(application_land(f->table, a, &all));
+    application_take_off(f->table, a, &late, 0);
+    assert_true(application_land(f->table, a, &late));
+    application_detach(f->table, a);
+}
+
+/* ---- the grace ---- */
+
+struct left { /* a bound lease of an application from before the restart */
+    const char *hash;
+    enum lease_state state;
+    bool bound;
+};
+
+static enum code insert(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct left *left = ctx;
+    char role[] = "r", owner[] = OWNER, none[] = "", hash[80];
+    int64_t org = 0;
+    snprintf(hash, sizeof hash, "%s", left->hash);
+    enum code rc = store_org_add(tx, "default", 1, &org, NULL);
+    if (rc && rc != ERR_EXISTS)
+        return rc;
+    struct store_lease l = {
+        .org = 1,
+        .role = role,
+        .owner = owner,
+        .program = none,
+        .application = hash,
+        .state = left->state,
+        .bound = left->bound,
+        .issued_ms = 1,
+        .expires_ms = 2,
+        .max_expires_ms = 3,
+        .project = none,
+        .account_name = hash,
+        .account_id = none,
+        .key_id = none,
+        .api_base = none,
+        .label = none,
+        .last_error = none,
+        .request_id = none,
+        .reason = none,
+    };
+    rc = text_id(l.id, e);
+    l.request_id = l.id;
+    l.account_name = l.id;
+    return rc ? rc : store_lease_insert(tx, &l, e);
+}
+
+static void leave_lease(struct fixture *f, const char *hash,
+                        enum lease_state lease_state, bool bound)
+{
+    struct left left = {hash, lease_state, bound};
+    struct error e = {.code = OK};
+    if (store_commit(f->store, STORE_NORMAL, insert, &left, &e))
+        fail_msg("%s", e.text);
+}
+
+/* A token as an earlier daemon gave it, and its hash. */
+static void earlier(struct fixture *f, char *token, char *hash)
+{
+    struct application *a;
+    assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
+    strcpy(hash, a->hash);
+    application_detach(f->table, a);
+    memset(&ended, 0, sizeof ended);
+}
+
+static void returns_within_the_grace(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1], hash[WIRE_TOKEN_HEX + 1];
+    struct application *a, *b;
+    earlier(f, token, hash);
+    assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_NOT_FOUND);
+    leave_lease(f, hash, LEASE_ACTIVE, true);
+    assert_int_equal(attach(f, 1000, token, NULL, &a), OK);
+    assert_string_equal(a->hash, hash);
+    assert_int_equal(attach(f, 1000, token, NULL, &b), OK);
+    assert_ptr_equal(a, b);
+    applications_end_grace(f->table);
+    assert_int_equal(ended.calls, 0);
+    application_detach(f->table, a);
+    application_detach(f->table, b);
+    assert_int_equal(ended.calls, 1);
+}
+
+static void only_living_bound_leases_count(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1], hash[WIRE_TOKEN_HEX + 1];
+    struct application *a;
+    earlier(f, token, hash);
+    leave_lease(f, hash, LEASE_REVOKING, true);
+    leave_lease(f, "", LEASE_ACTIVE, false);
+    assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_NOT_FOUND);
+    applications_end_grace(f->table);
+    assert_int_equal(ended.calls, 0);
+}
+
+static void who_stays_away_is_ended(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1], hash[WIRE_TOKEN_HEX + 1];
+    struct application *a;
+    earlier(f, token, hash);
+    leave_lease(f, hash, LEASE_ACTIVE, true);
+    leave_lease(f, hash, LEASE_ACTIVE, true);
+    applications_end_grace(f->table);
+    assert_int_equal(ended.calls, 1);
+    assert_string_equal(ended.application, hash);
+    assert_int_equal(ended.session, 0);
+    /* Too late, although the double left the lease alive. */
+    assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_NOT_FOUND);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(joins_by_token),
+        T(token_is_bound_to_uid),
+        T(bad_tokens_are_refused),
+        T(last_connection_ends_it),
+        T(retired_table_ends_nothing),
+        T(process_end_ends_it),
+        T(session_end_marks_mints_underway),
+        T(returns_within_the_grace),
+        T(only_living_bound_leases_count),
+        T(who_stays_away_is_ended),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

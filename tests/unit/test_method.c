@@ -1,0 +1,109 @@
+/* The daemon's method table and spec/org.hsmint.varlink say the same. */
+#include "config.h"
+
+#include "common/file.h"
+#include "tools/method.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* The parameter list of a method in the text, or NULL; the caller frees. */
+static char *declared(const char *method)
+{
+    char wanted[80];
+    snprintf(wanted, sizeof wanted, "\nmethod %s(", method);
+    const char *at = strstr(method_interface, wanted);
+    if (!at)
+        return NULL;
+    at += strlen(wanted);
+    return strndup(at, strcspn(at, ")"));
+}
+
+static enum method_param param_named(const char *name)
+{
+    for (unsigned p = 0; p < METHOD_PARAMS; p++)
+        if (!strcmp(method_param_name(p), name))
+            return (enum method_param)p;
+    fail_msg("no method decodes the parameter %s", name);
+    return METHOD_PARAMS;
+}
+
+static void check_parameters(const struct method *m, char *list)
+{
+    uint32_t required = 0, optional = 0;
+    char *rest = NULL;
+    for (char *one = strtok_r(list, ",", &rest); one;
+         one = strtok_r(NULL, ",", &rest)) {
+        char name[32], type[32];
+        assert_int_equal(sscanf(one, " %31[a-z_]: %31s", name, type), 2);
+        enum method_param p = param_named(name);
+        const char *bare = type[0] == '?' ? type + 1 : type;
+        if (strcmp(bare, method_param_type(p)))
+            fail_msg("%s: %s is %s in the table, %s in the interface", m->name,
+                     name, method_param_type(p), bare);
+        *(type[0] == '?' ? &optional : &required) |= 1u << p;
+    }
+    if (required != m->required || optional != m->optional)
+        fail_msg("%s: parameters of table and interface differ: required "
+                 "%#x and %#x, optional %#x and %#x",
+                 m->name, m->required, required, m->optional, optional);
+}
+
+static void table_is_in_interface(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < method_count; i++) {
+        const struct method *m = &method_table[i];
+        if (strchr(m->name, '.'))
+            continue;
+        FREE char *list = declared(m->name);
+        if (!list)
+            fail_msg("%s is in no interface", m->name);
+        check_parameters(m, list);
+    }
+}
+
+static void interface_is_in_table(void **state)
+{
+    (void)state;
+    size_t n = 0;
+    const char *at = method_interface;
+    while ((at = strstr(at, "\nmethod "))) {
+        char name[64];
+        at += strlen("\nmethod ");
+        assert_int_equal(sscanf(at, "%63[A-Za-z]", name), 1);
+        bool found = false;
+        for (size_t i = 0; i < method_count; i++)
+            found |= !strcmp(method_table[i].name, name);
+        if (!found)
+            fail_msg("%s of the interface is not served", name);
+        n++;
+    }
+    assert_true(n > 20);
+}
+
+/* Whatever changes something carries the caller's request_id, and the server
+ * keeps no answer that it cannot name. */
+static void journaled_methods_have_request_ids(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < method_count; i++)
+        if (method_table[i].flags & METHOD_JOURNAL)
+            assert_true(method_table[i].required & 1u << PARAM_REQUEST_ID);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(table_is_in_interface),
+        cmocka_unit_test(interface_is_in_table),
+        cmocka_unit_test(journaled_methods_have_request_ids),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

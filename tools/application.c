@@ -1,0 +1,405 @@
+#include "config.h"
+
+#include "tools/application.h"
+
+#include "common/file.h"
+#include "common/log.h"
+#include "common/secret.h"
+#include "common/text.h"
+
+#include <errno.h>
+#include <openssl/evp.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+struct applications {
+    struct core *core;
+    struct store *store;
+    int epoll;
+    pthread_mutex_t lock;
+    struct application *first; /* the living */
+    uint64_t numbers;
+    bool grace;
+    bool retired;
+};
+
+enum code applications_new(struct applications **out, struct core *core,
+                           struct store *store, int epoll, struct error *e)
+{
+    struct applications *t = calloc(1, sizeof *t);
+    if (!t)
+        return error_set(e, ERR_NOMEM, "table of applications");
+    t->core = core;
+    t->store = store;
+    t->epoll = epoll;
+    t->grace = true;
+    pthread_mutex_init(&t->lock, NULL);
+    *out = t;
+    return OK;
+}
+
+void applications_free(struct applications *t)
+{
+    if (!t)
+        return;
+    pthread_mutex_destroy(&t->lock);
+    free(t);
+}
+
+/* ---- tokens ---- */
+
+static enum code token_hash(const char *token, char hash[WIRE_TOKEN_HEX + 1],
+                            struct error *e)
+{
+    uint8_t bytes[WIRE_TOKEN_HEX / 2], digest[EVP_MAX_MD_SIZE];
+    size_t len = 0;
+    unsigned digest_len = 0;
+    if (text_unhex(bytes, sizeof bytes, &len, token, NULL) ||
+        len != sizeof bytes)
+        return error_set(e, ERR_INVALID, "token: has to be %d hex digits",
+                         WIRE_TOKEN_HEX);
+    int ok =
+        EVP_Digest(bytes, len, digest, &digest_len, EVP_sha256(), NULL) == 1;
+    wipe(bytes, sizeof bytes);
+    if (!ok)
+        return error_set(e, ERR_INTERNAL, "SHA-256 of an attach token");
+    text_hex(hash, digest, digest_len);
+    return OK;
+}
+
+static enum code token_new(char token[WIRE_TOKEN_HEX + 1], struct error *e)
+{
+    uint8_t bytes[WIRE_TOKEN_HEX / 2];
+    enum code rc = text_random(bytes, sizeof bytes, e);
+    if (rc)
+        return rc;
+    text_hex(token, bytes, sizeof bytes);
+    wipe(bytes, sizeof bytes);
+    return OK;
+}
+
+/* ---- the table; its lock is held ---- */
+
+static struct application *find_hash(struct applications *t, const char *hash)
+{
+    struct application *a = t->first;
+    while (a && strcmp(a->hash, hash))
+        a = a->next;
+    return a;
+}
+
+static void unlink_application(struct applications *t, struct application *a)
+{
+    struct application **p = &t->first;
+    while (*p != a)
+        p = &(*p)->next;
+    *p = a->next;
+}
+
+static void mark_flights(struct application *a, int64_t session)
+{
+    for (struct application_flight *f = a->flights; f; f = f->next)
+        if (!session || f->session == session)
+            f->over = true;
+}
+
+/* Nobody finds it any more; it is freed with its last connection. */
+static void bury(struct applications *t, struct application *a)
+{
+    a->dead = true;
+    unlink_application(t, a);
+    mark_flights(a, 0);
+    if (a->pidfd >= 0) {
+        epoll_ctl(t->epoll, EPOLL_CTL_DEL, a->pidfd, NULL);
+        fd_closep(&a->pidfd);
+    }
+}
+
+static void add(struct applications *t, struct application *a)
+{
+    a->number = APPLICATION_NUMBERS + ++t->numbers;
+    a->connections = 1;
+    a->next = t->first;
+    t->first = a;
+    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = a->number};
+    if (a->pidfd >= 0 && epoll_ctl(t->epoll, EPOLL_CTL_ADD, a->pidfd, &ev) < 0)
+        log_warning("cannot watch process %d (%s): its end shows only by its "
+                    "connections",
+                    (int)a->pid, strerror(errno));
+}
+
+/* ---- attach and detach ---- */
+
+static enum code find_bound(const struct store_lease *l, void *ctx,
+                            struct error *e)
+{
+    (void)e;
+    bool *found = ctx;
+    if (l->bound && (l->state == LEASE_PENDING || l->state == LEASE_ACTIVE))
+        *found = true;
+    return OK;
+}
+
+/* Does a bound lease of this owner carry the hash? */
+static enum code left_from_before(struct applications *t, const char *owner,
+                                  const char *hash, bool *found,
+                                  struct error *e)
+{
+    struct store_lease_query q = {
+        .owner = owner, .application = hash, .live_only = true, .limit = 64};
+    *found = false;
+    return store_lease_each(t->store, &q, find_bound, found, e);
+}
+
+static bool join(struct applications *t, const char *hash, uid_t uid,
+                 struct application **out)
+{
+    pthread_mutex_lock(&t->lock);
+    struct application *a = find_hash(t, hash);
+    if (a && a->uid == uid)
+        a->connections++;
+    else
+        a = NULL;
+    pthread_mutex_unlock(&t->lock);
+    *out = a;
+    return a != NULL;
+}
+
+/* Put a new application into the table, unless two connections of one client
+ * return at the same moment and the other was first. */
+static enum code enter(struct applications *t, struct application *a,
+                       bool returning, struct application **out,
+                       struct error *e)
+{
+    pthread_mutex_lock(&t->lock);
+    struct application *twin = find_hash(t, a->hash);
+    bool late = returning && !t->grace;
+    if (twin)
+        twin->connections++;
+    else if (!late)
+        add(t, a);
+    pthread_mutex_unlock(&t->lock);
+    if (late && !twin)
+        return error_set(e, ERR_NOT_FOUND, "this token is not known");
+    *out = twin ? twin : a;
+    return OK;
+}
+
+static void application_freep(struct application **a)
+{
+    if (!*a)
+        return;
+    fd_closep(&(*a)->pidfd);
+    free(*a);
+}
+
+static enum code enter_new(struct applications *t, struct wire_peer *peer,
+                           const char *program, const char *hash,
+                           bool returning, struct application **out,
+                           struct error *e)
+{
+    CLEANUP(application_freep) struct application *a = calloc(1, sizeof *a);
+    if (!a)
+        return error_set(e, ERR_NOMEM, "application of process %d",
+                         (int)peer->pid);
+    strcpy(a->hash, hash);
+    text_escape(a->program, sizeof a->program, program, strlen(program));
+    a->uid = peer->uid;
+    a->pid = peer->pid;
+    a->pidfd = peer->pidfd;
+    peer->pidfd = -1;
+    enum code rc = enter(t, a, returning, out, e);
+    if (rc == OK && *out == a)
+        a = NULL;
+    return rc;
+}
+
+static enum code attach_known(struct applications *t, struct wire_peer *peer,
+                              const char *owner, const char *program,
+                              const char *token, struct application **out,
+                              struct error *e)
+{
+    char hash[WIRE_TOKEN_HEX + 1];
+    bool found = false;
+    enum code rc = token_hash(token, hash, e);
+    if (rc)
+        return rc;
+    if (join(t, hash, peer->uid, out))
+        return OK;
+    pthread_mutex_lock(&t->lock);
+    bool grace = t->grace;
+    pthread_mutex_unlock(&t->lock);
+    if (grace)
+        rc = left_from_before(t, owner, hash, &found, e);
+    if (rc)
+        return rc;
+    if (!found)
+        return error_set(e, ERR_NOT_FOUND, "this token is not known");
+    rc = enter_new(t, peer, program, hash, true, out, e);
+    if (rc == OK)
+        log_info("%s, process %d, is back with its leases", (*out)->program,
+                 (int)peer->pid);
+    return rc;
+}
+
+enum code application_attach(struct applications *t, struct wire_peer *peer,
+                             const char *owner, const char *program,
+                             const char *token,
+                             char new_token[WIRE_TOKEN_HEX + 1],
+                             struct application **out, struct error *e)
+{
+    char hash[WIRE_TOKEN_HEX + 1];
+    if (token)
+        return attach_known(t, peer, owner, program, token, out, e);
+    enum code rc = token_new(new_token, e);
+    if (rc == OK)
+        rc = token_hash(new_token, hash, e);
+    if (rc == OK)
+        rc = enter_new(t, peer, program, hash, false, out, e);
+    return rc;
+}
+
+void application_detach(struct applications *t, struct application *a)
+{
+    if (!a)
+        return;
+    pthread_mutex_lock(&t->lock);
+    bool last = --a->connections == 0;
+    bool ends = last && !a->dead;
+    bool retired = t->retired;
+    if (ends)
+        bury(t, a);
+    pthread_mutex_unlock(&t->lock);
+    if (ends && !retired)
+        core_end_session(t->core, a->hash, 0);
+    if (last)
+        free(a);
+}
+
+bool application_dead(struct applications *t, struct application *a)
+{
+    pthread_mutex_lock(&t->lock);
+    bool dead = a->dead;
+    pthread_mutex_unlock(&t->lock);
+    return dead;
+}
+
+void applications_exited(struct applications *t, uint64_t number)
+{
+    char hash[WIRE_TOKEN_HEX + 1];
+    pthread_mutex_lock(&t->lock);
+    struct application *a = t->first;
+    while (a && a->number != number)
+        a = a->next;
+    if (a) {
+        strcpy(hash, a->hash);
+        bury(t, a);
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (a)
+        core_end_session(t->core, hash, 0);
+}
+
+/* ---- sessions ---- */
+
+void application_take_off(struct applications *t, struct application *a,
+                          struct application_flight *f, int64_t session)
+{
+    pthread_mutex_lock(&t->lock);
+    *f = (struct application_flight){
+        .next = a->flights, .session = session, .over = a->dead};
+    a->flights = f;
+    pthread_mutex_unlock(&t->lock);
+}
+
+bool application_land(struct applications *t, struct application *a,
+                      struct application_flight *f)
+{
+    pthread_mutex_lock(&t->lock);
+    struct application_flight **p = &a->flights;
+    while (*p != f)
+        p = &(*p)->next;
+    *p = f->next;
+    bool over = f->over;
+    pthread_mutex_unlock(&t->lock);
+    return over;
+}
+
+void application_end_session(struct applications *t, struct application *a,
+                             int64_t session)
+{
+    pthread_mutex_lock(&t->lock);
+    mark_flights(a, session);
+    pthread_mutex_unlock(&t->lock);
+    core_end_session(t->core, a->hash, session);
+}
+
+/* ---- the grace after a restart ---- */
+
+struct hashes {
+    char (*items)[WIRE_TOKEN_HEX + 1];
+    size_t n;
+};
+
+static void hashes_clear(struct hashes *h)
+{
+    free(h->items);
+}
+
+static enum code collect(const struct store_lease *l, void *ctx,
+                         struct error *e)
+{
+    struct hashes *h = ctx;
+    if (!l->bound || strlen(l->application) != WIRE_TOKEN_HEX ||
+        (l->state != LEASE_PENDING && l->state != LEASE_ACTIVE))
+        return OK;
+    for (size_t i = 0; i < h->n; i++)
+        if (!strcmp(h->items[i], l->application))
+            return OK;
+    void *more = realloc(h->items, (h->n + 1) * sizeof h->items[0]);
+    if (!more)
+        return error_set(e, ERR_NOMEM, "list of applications");
+    h->items = more;
+    strcpy(h->items[h->n++], l->application);
+    return OK;
+}
+
+void applications_end_grace(struct applications *t)
+{
+    CLEANUP(hashes_clear) struct hashes left = {NULL, 0};
+    struct store_lease_query q = {.live_only = true};
+    struct error e = {.code = OK};
+    pthread_mutex_lock(&t->lock);
+    t->grace = false;
+    pthread_mutex_unlock(&t->lock);
+    /* From here on nobody returns: who is not in the table never will be. */
+    if (store_lease_each(t->store, &q, collect, &left, &e))
+        log_failure(&e, "look for leases whose application is gone");
+    for (size_t i = 0; i < left.n; i++) {
+        pthread_mutex_lock(&t->lock);
+        bool back = find_hash(t, left.items[i]) != NULL;
+        pthread_mutex_unlock(&t->lock);
+        if (!back)
+            core_end_session(t->core, left.items[i], 0);
+    }
+}
+
+void applications_retire(struct applications *t)
+{
+    pthread_mutex_lock(&t->lock);
+    t->retired = true;
+    pthread_mutex_unlock(&t->lock);
+}
+
+size_t applications_count(struct applications *t)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&t->lock);
+    for (struct application *a = t->first; a; a = a->next)
+        n++;
+    pthread_mutex_unlock(&t->lock);
+    return n;
+}

@@ -1,0 +1,99 @@
+/* application - one client process as the daemon knows it.
+ *
+ * An application begins with its first Attach and has a random token that
+ * joins further connections; the daemon keeps only the token's SHA-256. It
+ * ends when its process ends (pidfd) or its last connection does, whichever is
+ * first: a forked child that still holds the socket does not keep it alive.
+ * Then its bound leases are handed to the sweeper at once.
+ *
+ * After a restart of the daemon nobody is attached. For APPLICATION_GRACE_MS a
+ * client may join again with the token that it has, if a bound lease of its
+ * uid carries the token's hash; then the bound leases of all that did not are
+ * ended.
+ *
+ * Thread-safe: one lock in the table, never held across a call of core.
+ */
+#ifndef HSMINT_APPLICATION_H
+#define HSMINT_APPLICATION_H
+
+#include "common/error.h"
+#include "common/wire.h"
+#include "module/core/core.h"
+#include "module/store/store.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define APPLICATION_GRACE_MS 10000
+#define APPLICATION_PROGRAM_MAX 128
+#define APPLICATION_NUMBERS ((uint64_t)1 << 32) /* all are above: epoll data   \
+                                                 */
+
+struct application {
+    /* Set once, read without the lock. */
+    char hash[WIRE_TOKEN_HEX + 1];
+    char program[APPLICATION_PROGRAM_MAX]; /* escaped */
+    uid_t uid;
+    pid_t pid;
+    uint64_t number; /* of this daemon; names its pidfd in epoll */
+
+    /* The table's lock guards these. */
+    struct application *next;
+    struct application_flight *flights;
+    int pidfd;
+    int connections;
+    bool dead;
+};
+
+/* A bound mint underway, on its thread's stack. Its session may end before it
+ * has a lease to end. */
+struct application_flight {
+    struct application_flight *next;
+    int64_t session;
+    bool over;
+};
+
+struct applications;
+
+/* epoll: gets the pidfds, with an application's number as data. */
+MUST_CHECK enum code applications_new(struct applications **out,
+                                      struct core *core, struct store *store,
+                                      int epoll, struct error *e);
+/* Every connection has been detached. */
+void applications_free(struct applications *t);
+
+/* token NULL: a new application, whose token is written. Else joins the one
+ * with this token: ERR_NOT_FOUND when it is unknown, over or another uid's,
+ * and the client attaches anew. Takes peer->pidfd (sets it to -1) for a new
+ * application. `owner` is the peer's identity. */
+MUST_CHECK enum code
+application_attach(struct applications *t, struct wire_peer *peer,
+                   const char *owner, const char *program, const char *token,
+                   char new_token[WIRE_TOKEN_HEX + 1], struct application **out,
+                   struct error *e);
+/* One connection less; the last one ends the application. */
+void application_detach(struct applications *t, struct application *a);
+bool application_dead(struct applications *t, struct application *a);
+
+/* Its process ended, and so does it; the caller cuts the connections that it
+ * may have left. */
+void applications_exited(struct applications *t, uint64_t number);
+
+/* Around a bound mint: true when the session or the application ended in the
+ * meantime, so that the new lease has to be ended too. */
+void application_take_off(struct applications *t, struct application *a,
+                          struct application_flight *f, int64_t session);
+bool application_land(struct applications *t, struct application *a,
+                      struct application_flight *f);
+/* The session closed: marks its flights, ends its leases. */
+void application_end_session(struct applications *t, struct application *a,
+                             int64_t session);
+
+/* The grace is over: end bound leases of applications that did not return. */
+void applications_end_grace(struct applications *t);
+/* The daemon leaves: connections that end now end no application, so that its
+ * clients find their leases at the next one. */
+void applications_retire(struct applications *t);
+size_t applications_count(struct applications *t);
+
+#endif

@@ -1,0 +1,464 @@
+#include "config.h"
+
+#include "tools/handler.h"
+
+#include "common/file.h"
+#include "common/log.h"
+#include "common/text.h"
+#include "tools/server.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define DEFAULT_ORG "default"
+#define CKA_ID_MAX 128
+#define PAGE 250 /* leases in one reply: stays below WIRE_MESSAGE_MAX */
+
+struct caller handler_caller(const struct call *c)
+{
+    const struct application *a = *c->application;
+    return (struct caller){
+        .owner = c->owner,
+        .uid = c->peer->uid,
+        .pid = c->peer->pid,
+        .program = a ? a->program : "",
+        .application = a ? a->hash : "",
+        .administrator = c->administrator,
+    };
+}
+
+static const char *org_of(const struct arguments *a)
+{
+    return a->org ? a->org : DEFAULT_ORG;
+}
+
+/* {name: value}; takes the value. */
+static enum code reply_with(json_t **out, const char *name, json_t *value,
+                            struct error *e)
+{
+    *out = value ? json_pack("{s:o}", name, value) : NULL;
+    return *out ? OK : error_set(e, ERR_NOMEM, "reply with %s", name);
+}
+
+/* ---- attach, login, the daemon ---- */
+
+static enum code instance(struct call *c, char **out, struct error *e)
+{
+    size_t len = 0;
+    enum code rc =
+        store_meta_get(c->daemon->store, "instance", (void **)out, &len, e);
+    if (rc != ERR_NOT_FOUND)
+        return rc;
+    *out = strdup("");
+    return *out ? OK : error_set(e, ERR_NOMEM, "instance");
+}
+
+enum code handle_attach(struct call *c, const struct arguments *a, json_t **out,
+                        struct error *e)
+{
+    if (*c->application)
+        return error_set(e, ERR_EXISTS, "this connection is attached already");
+    if (a->version != METHOD_PROTOCOL)
+        return error_set(e, ERR_PROTOCOL,
+                         "this daemon speaks version %d of its protocol, not "
+                         "%lld: update the older of the two",
+                         METHOD_PROTOCOL, (long long)a->version);
+    FREE char *name = NULL;
+    enum code rc = instance(c, &name, e);
+    if (rc)
+        return rc;
+    char made[WIRE_TOKEN_HEX + 1];
+    rc = application_attach(c->daemon->applications, c->peer, c->owner,
+                            a->program, a->token, made, c->application, e);
+    if (rc)
+        return rc;
+    const char *mode =
+        c->daemon->settings->mode == MODE_SYSTEM ? "system" : "user";
+    *out = json_pack("{s:s, s:s, s:s}", "token", a->token ? a->token : made,
+                     "mode", mode, "instance", name);
+    wipe(made, sizeof made);
+    return *out ? OK : error_set(e, ERR_NOMEM, "reply to Attach");
+}
+
+enum code handle_login(struct call *c, const struct arguments *a, json_t **out,
+                       struct error *e)
+{
+    (void)out;
+    if (a->so && !c->administrator)
+        return error_set(e, ERR_DENIED, "%s is no administrator", c->owner);
+    struct daemon *d = c->daemon;
+    /* The socket has told who asks: nothing more to check. */
+    if (c->fd_in < 0 && !a->force && d->settings->mode == MODE_SYSTEM &&
+        !core_locked(d->core))
+        return OK;
+    struct caller by = handler_caller(c);
+    return core_login(d->core, &by, c->fd_in, a->force, e);
+}
+
+/* An application's login state is the module's (method.h): there is nothing to
+ * undo here, and others' logins are not touched. */
+enum code handle_logout(struct call *c, const struct arguments *a, json_t **out,
+                        struct error *e)
+{
+    (void)c, (void)a, (void)out, (void)e;
+    return OK;
+}
+
+enum code handle_lock(struct call *c, const struct arguments *a, json_t **out,
+                      struct error *e)
+{
+    (void)a, (void)out;
+    struct caller by = handler_caller(c);
+    return core_lock(c->daemon->core, &by, e);
+}
+
+enum code handle_stop(struct call *c, const struct arguments *a, json_t **out,
+                      struct error *e)
+{
+    (void)out;
+    if (c->daemon->settings->mode == MODE_SYSTEM)
+        return error_set(e, ERR_DENIED,
+                         "a system daemon is stopped by its service manager: "
+                         "systemctl stop hsmintd");
+    if (!a->force && core_busy(c->daemon->core))
+        return error_set(e, ERR_EXISTS,
+                         "leases are alive or being revoked: revoke them, or "
+                         "force it (the service then ends them by itself)");
+    log_info("stop, asked by %s, process %d", c->owner, (int)c->peer->pid);
+    server_stop(c->daemon->server);
+    return OK;
+}
+
+enum code handle_status(struct call *c, const struct arguments *a, json_t **out,
+                        struct error *e)
+{
+    (void)a;
+    JSON status = NULL;
+    enum code rc = core_status(c->daemon->core, &status, e);
+    if (rc)
+        return rc;
+    JSON daemon = json_pack(
+        "{s:s, s:i, s:I, s:I}", "version", PACKAGE_VERSION, "pid",
+        (int)getpid(), "connections",
+        (json_int_t)server_connections(c->daemon->server), "applications",
+        (json_int_t)applications_count(c->daemon->applications));
+    if (!daemon || json_object_set(status, "daemon", daemon) < 0)
+        return error_set(e, ERR_NOMEM, "status");
+    return reply_with(out, "status", json_incref(status), e);
+}
+
+enum code handle_slots(struct call *c, const struct arguments *a, json_t **out,
+                       struct error *e)
+{
+    (void)a;
+    const struct settings *s = c->daemon->settings;
+    bool source = s->pin_source || (s->hsm_uri && strstr(s->hsm_uri, "pin-"));
+    JSON slots = NULL;
+    enum code rc = core_slots(c->daemon->core, &slots, e);
+    if (rc)
+        return rc;
+    *out = json_pack("{s:O, s:b, s:b}", "slots", slots, "locked",
+                     core_locked(c->daemon->core), "protected",
+                     source || s->mode == MODE_SYSTEM);
+    return *out ? OK : error_set(e, ERR_NOMEM, "list of slots");
+}
+
+enum code handle_end_session(struct call *c, const struct arguments *a,
+                             json_t **out, struct error *e)
+{
+    (void)out;
+    if (a->session <= 0)
+        return error_set(e, ERR_INVALID, "session: has to be positive");
+    application_end_session(c->daemon->applications, *c->application,
+                            a->session);
+    return OK;
+}
+
+enum code handle_init(struct call *c, const struct arguments *a, json_t **out,
+                      struct error *e)
+{
+    struct caller by = handler_caller(c);
+    return core_init(c->daemon->core, &by, org_of(a), out, e);
+}
+
+/* ---- configuration ---- */
+
+enum code handle_set_config(struct call *c, const struct arguments *a,
+                            json_t **out, struct error *e)
+{
+    struct caller by = handler_caller(c);
+    JSON config = NULL;
+    enum code rc = core_config_set(c->daemon->core, &by, org_of(a), a->fields,
+                                   c->fd_in, &config, e);
+    if (rc)
+        return rc;
+    JSON warnings = json_incref(json_object_get(config, "warnings"));
+    if (!warnings)
+        warnings = json_array();
+    (void)json_object_del(config, "warnings");
+    *out = json_pack("{s:O, s:O}", "config", config, "warnings", warnings);
+    return *out ? OK : error_set(e, ERR_NOMEM, "reply to SetConfig");
+}
+
+enum code handle_get_config(struct call *c, const struct arguments *a,
+                            json_t **out, struct error *e)
+{
+    struct caller by = handler_caller(c);
+    json_t *config = NULL;
+    enum code rc = core_config_get(c->daemon->core, &by, org_of(a), &config, e);
+    return rc ? rc : reply_with(out, "config", config, e);
+}
+
+enum code handle_delete_config(struct call *c, const struct arguments *a,
+                               json_t **out, struct error *e)
+{
+    (void)out;
+    struct caller by = handler_caller(c);
+    return core_config_delete(c->daemon->core, &by, org_of(a), e);
+}
+
+/* ---- roles ---- */
+
+enum code handle_set_role(struct call *c, const struct arguments *a,
+                          json_t **out, struct error *e)
+{
+    struct caller by = handler_caller(c);
+    json_t *role = NULL;
+    enum code rc = core_role_set(c->daemon->core, &by, org_of(a), a->name,
+                                 a->fields, &role, e);
+    return rc ? rc : reply_with(out, "role", role, e);
+}
+
+enum code handle_get_role(struct call *c, const struct arguments *a,
+                          json_t **out, struct error *e)
+{
+    struct caller by = handler_caller(c);
+    json_t *role = NULL;
+    enum code rc =
+        core_role_get(c->daemon->core, &by, org_of(a), a->name, &role, e);
+    return rc ? rc : reply_with(out, "role", role, e);
+}
+
+enum code handle_list_roles(struct call *c, const struct arguments *a,
+                            json_t **out, struct error *e)
+{
+    struct caller by = handler_caller(c);
+    json_t *roles = NULL;
+    enum code rc = core_role_list(c->daemon->core, &by, org_of(a), &roles, e);
+    return rc ? rc : reply_with(out, "roles", roles, e);
+}
+
+enum code handle_delete_role(struct call *c, const struct arguments *a,
+                             json_t **out, struct error *e)
+{
+    (void)out;
+    struct caller by = handler_caller(c);
+    return core_role_delete(c->daemon->core, &by, org_of(a), a->name, e);
+}
+
+/* ---- leases ---- */
+
+static enum code lease_reply(struct call *c, json_t **out,
+                             const struct store_lease *l, struct error *e)
+{
+    return reply_with(out, "lease", core_lease_json(c->daemon->core, l), e);
+}
+
+static enum code ttl_of(const struct arguments *a, struct error *e)
+{
+    if (a->given[PARAM_TTL] && a->ttl <= 0)
+        return error_set(e, ERR_TTL, "ttl: has to be positive, not %lld s",
+                         (long long)a->ttl);
+    return OK;
+}
+
+static enum code cka_id_of(const struct arguments *a, uint8_t bytes[CKA_ID_MAX],
+                           size_t *len, struct error *e)
+{
+    *len = 0;
+    if (!a->id)
+        return OK;
+    if (text_unhex(bytes, CKA_ID_MAX, len, a->id, NULL))
+        return error_set(e, ERR_INVALID,
+                         "id: has to be at most %d bytes in hex", CKA_ID_MAX);
+    return OK;
+}
+
+/* A bound lease must not outlive its session because the session ended while
+ * the lease was made. */
+static enum code mint(struct call *c, const struct mint_request *m,
+                      struct store_lease *lease, struct secret **key,
+                      json_t **warnings, struct error *e)
+{
+    struct daemon *d = c->daemon;
+    struct caller by = handler_caller(c);
+    struct application_flight flight;
+    if (!m->bound)
+        return core_mint(d->core, &by, m, lease, key, warnings, e);
+    application_take_off(d->applications, *c->application, &flight, m->session);
+    enum code rc = core_mint(d->core, &by, m, lease, key, warnings, e);
+    if (application_land(d->applications, *c->application, &flight)) {
+        core_end_session(d->core, by.application, m->session);
+        if (rc == OK)
+            rc = error_set(e, ERR_DENIED,
+                           "the session ended before its key was made");
+    }
+    return rc;
+}
+
+enum code handle_mint(struct call *c, const struct arguments *a, json_t **out,
+                      struct error *e)
+{
+    uint8_t id[CKA_ID_MAX];
+    size_t id_len = 0;
+    enum code rc = ttl_of(a, e);
+    if (rc == OK)
+        rc = cka_id_of(a, id, &id_len, e);
+    if (rc)
+        return rc;
+    if (a->session < 0)
+        return error_set(e, ERR_INVALID, "session: has to be 0 or positive");
+    const struct mint_request m = {
+        .org = org_of(a),
+        .role = a->role,
+        .ttl_s = a->ttl,
+        .session = a->bound ? a->session : 0,
+        .bound = a->bound,
+        .reuse = a->reuse,
+        .label = a->label,
+        .cka_id = id_len ? id : NULL,
+        .cka_id_len = id_len,
+        .request_id = a->request_id,
+    };
+    CLEANUP(store_lease_clear) struct store_lease lease = {.role = NULL};
+    SECRET key = NULL;
+    JSON warnings = NULL;
+    rc = mint(c, &m, &lease, &key, &warnings, e);
+    if (rc == OK && key)
+        rc = secret_to_pipe(key, &c->fd_out, e);
+    if (rc == OK)
+        rc = lease_reply(c, out, &lease, e);
+    if (rc)
+        return rc;
+    if (!warnings)
+        warnings = json_array();
+    if (json_object_set(*out, "warnings", warnings) < 0)
+        return error_set(e, ERR_NOMEM, "reply to Mint");
+    return OK;
+}
+
+enum code handle_renew(struct call *c, const struct arguments *a, json_t **out,
+                       struct error *e)
+{
+    CLEANUP(store_lease_clear) struct store_lease lease = {.role = NULL};
+    struct caller by = handler_caller(c);
+    enum code rc = ttl_of(a, e);
+    if (rc == OK)
+        rc = core_renew(c->daemon->core, &by, a->lease_id, a->ttl,
+                        a->request_id, &lease, e);
+    return rc ? rc : lease_reply(c, out, &lease, e);
+}
+
+enum code handle_revoke(struct call *c, const struct arguments *a, json_t **out,
+                        struct error *e)
+{
+    (void)out;
+    struct caller by = handler_caller(c);
+    return core_revoke(c->daemon->core, &by, a->lease_id, "revoked",
+                       a->request_id, e);
+}
+
+enum code handle_get_lease(struct call *c, const struct arguments *a,
+                           json_t **out, struct error *e)
+{
+    CLEANUP(store_lease_clear) struct store_lease lease = {.role = NULL};
+    struct caller by = handler_caller(c);
+    enum code rc = core_lease_get(c->daemon->core, &by, a->lease_id, &lease, e);
+    return rc ? rc : lease_reply(c, out, &lease, e);
+}
+
+struct page {
+    struct core *core;
+    json_t *leases;
+    size_t limit;
+    bool more;
+};
+
+static enum code add_lease(const struct store_lease *l, void *ctx,
+                           struct error *e)
+{
+    struct page *p = ctx;
+    if (json_array_size(p->leases) == p->limit) {
+        p->more = true;
+        return OK;
+    }
+    if (json_array_append_new(p->leases, core_lease_json(p->core, l)) < 0)
+        return error_set(e, ERR_NOMEM, "list of leases");
+    return OK;
+}
+
+static enum code org_id(struct call *c, const char *name, int64_t *id,
+                        struct error *e)
+{
+    CLEANUP(store_org_clear) struct store_org o = {.name = NULL};
+    enum code rc = store_org_get(c->daemon->store, name, &o, e);
+    *id = o.id;
+    return rc;
+}
+
+enum code handle_list_leases(struct call *c, const struct arguments *a,
+                             json_t **out, struct error *e)
+{
+    if (a->before && !text_is_id(a->before))
+        return error_set(e, ERR_INVALID, "before: has to be a lease_id");
+    if (a->given[PARAM_LIMIT] && a->limit <= 0)
+        return error_set(e, ERR_INVALID, "limit: has to be positive");
+    struct caller by = handler_caller(c);
+    struct page page = {.core = c->daemon->core,
+                        .limit = a->given[PARAM_LIMIT] && a->limit < PAGE
+                                     ? (size_t)a->limit
+                                     : PAGE};
+    struct store_lease_query q = {
+        .owner = a->all ? NULL : c->owner,
+        .role = a->role,
+        .before = a->before,
+        .live_only = a->live,
+        .limit = (int)page.limit + 1,
+    };
+    enum code rc = org_id(c, org_of(a), &q.org, e);
+    if (rc)
+        return rc;
+    JSON leases = page.leases = json_array();
+    if (!leases)
+        return error_set(e, ERR_NOMEM, "list of leases");
+    rc = core_lease_each(c->daemon->core, &by, &q, add_lease, &page, e);
+    if (rc)
+        return rc;
+    *out = json_pack("{s:O, s:b}", "leases", leases, "more", page.more);
+    return *out ? OK : error_set(e, ERR_NOMEM, "list of leases");
+}
+
+enum code handle_read_key(struct call *c, const struct arguments *a,
+                          json_t **out, struct error *e)
+{
+    (void)out;
+    SECRET value = NULL;
+    struct caller by = handler_caller(c);
+    enum code rc =
+        core_lease_value(c->daemon->core, &by, a->lease_id, &value, e);
+    return rc ? rc : secret_to_pipe(value, &c->fd_out, e);
+}
+
+enum code handle_label_lease(struct call *c, const struct arguments *a,
+                             json_t **out, struct error *e)
+{
+    (void)out;
+    uint8_t id[CKA_ID_MAX];
+    size_t id_len = 0;
+    enum code rc = cka_id_of(a, id, &id_len, e);
+    if (rc)
+        return rc;
+    struct caller by = handler_caller(c);
+    return core_lease_label(c->daemon->core, &by, a->lease_id, a->label,
+                            id_len ? id : NULL, id_len, e);
+}

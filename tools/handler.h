@@ -1,0 +1,42 @@
+/* handler - what each method does: takes decoded arguments, calls core, shapes
+ * the reply. Of the type method_fn, named after their methods. */
+#ifndef HSMINT_HANDLER_H
+#define HSMINT_HANDLER_H
+
+#include "tools/method.h"
+
+#define HANDLER(name)                                                          \
+    MUST_CHECK enum code handle_##name(struct call *c,                         \
+                                       const struct arguments *a,              \
+                                       json_t **out, struct error *e)
+
+HANDLER(attach);
+HANDLER(login);
+HANDLER(logout);
+HANDLER(lock);
+HANDLER(stop);
+HANDLER(status);
+HANDLER(slots);
+HANDLER(end_session);
+HANDLER(init);
+HANDLER(set_config);
+HANDLER(get_config);
+HANDLER(delete_config);
+HANDLER(set_role);
+HANDLER(get_role);
+HANDLER(list_roles);
+HANDLER(delete_role);
+HANDLER(mint);
+HANDLER(renew);
+HANDLER(revoke);
+HANDLER(get_lease);
+HANDLER(list_leases);
+HANDLER(read_key);
+HANDLER(label_lease);
+
+#undef HANDLER
+
+/* core's view of the caller. */
+struct caller handler_caller(const struct call *c);
+
+#endif

@@ -1,0 +1,295 @@
+#include "config.h"
+
+#include "tools/method.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "common/text.h"
+#include "tools/handler.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#define INTERFACE "org.hsmint"
+#define PREFIX INTERFACE "."
+
+/* ---- the tables ---- */
+
+#define ARG(param, name, kind)                                                 \
+    [PARAM_##param] = {#name, kind, offsetof(struct arguments, name)}
+static const struct {
+    const char *name;
+    enum json_kind kind;
+    size_t offset;
+} params[METHOD_PARAMS] = {
+    ARG(VERSION, version, FIELD_INT),
+    ARG(PROGRAM, program, FIELD_STRING),
+    ARG(TOKEN, token, FIELD_STRING),
+    ARG(SO, so, FIELD_BOOL),
+    ARG(FORCE, force, FIELD_BOOL),
+    ARG(SESSION, session, FIELD_INT),
+    ARG(ORG, org, FIELD_STRING),
+    ARG(REQUEST_ID, request_id, FIELD_STRING),
+    ARG(FIELDS, fields, FIELD_OBJECT),
+    ARG(NAME, name, FIELD_STRING),
+    ARG(ROLE, role, FIELD_STRING),
+    ARG(TTL, ttl, FIELD_INT),
+    ARG(BOUND, bound, FIELD_BOOL),
+    ARG(REUSE, reuse, FIELD_BOOL),
+    ARG(LABEL, label, FIELD_STRING),
+    ARG(ID, id, FIELD_STRING),
+    ARG(LEASE_ID, lease_id, FIELD_STRING),
+    ARG(ALL, all, FIELD_BOOL),
+    ARG(LIVE, live, FIELD_BOOL),
+    ARG(BEFORE, before, FIELD_STRING),
+    ARG(LIMIT, limit, FIELD_INT),
+    ARG(INTERFACE, interface, FIELD_STRING),
+};
+
+static const char *const kinds[] = {
+    [FIELD_STRING] = "string",
+    [FIELD_INT] = "int",
+    [FIELD_BOOL] = "bool",
+    [FIELD_OBJECT] = "object",
+};
+
+static enum code get_info(struct call *c, const struct arguments *a,
+                          json_t **out, struct error *e);
+static enum code get_description(struct call *c, const struct arguments *a,
+                                 json_t **out, struct error *e);
+
+#define P(param) (1u << PARAM_##param)
+#define CHANGE P(REQUEST_ID)
+const struct method method_table[] = {
+    {"Attach", handle_attach, P(VERSION) | P(PROGRAM), P(TOKEN), METHOD_OPEN},
+    {"Login", handle_login, 0, P(SO) | P(FORCE), METHOD_FD},
+    {"Logout", handle_logout, 0, 0, 0},
+    {"Lock", handle_lock, 0, 0, METHOD_ADMIN},
+    {"Stop", handle_stop, 0, P(FORCE), METHOD_ADMIN},
+    {"Status", handle_status, 0, 0, 0},
+    {"Slots", handle_slots, 0, 0, 0},
+    {"EndSession", handle_end_session, P(SESSION), 0, 0},
+    {"Init", handle_init, CHANGE, P(ORG), METHOD_ADMIN | METHOD_JOURNAL},
+    {"SetConfig", handle_set_config, P(FIELDS) | CHANGE, P(ORG),
+     METHOD_ADMIN | METHOD_FD | METHOD_JOURNAL},
+    {"GetConfig", handle_get_config, 0, P(ORG), 0},
+    {"DeleteConfig", handle_delete_config, CHANGE, P(ORG),
+     METHOD_ADMIN | METHOD_JOURNAL},
+    {"SetRole", handle_set_role, P(NAME) | P(FIELDS) | CHANGE, P(ORG),
+     METHOD_ADMIN | METHOD_JOURNAL},
+    {"GetRole", handle_get_role, P(NAME), P(ORG), 0},
+    {"ListRoles", handle_list_roles, 0, P(ORG), 0},
+    {"DeleteRole", handle_delete_role, P(NAME) | CHANGE, P(ORG),
+     METHOD_ADMIN | METHOD_JOURNAL},
+    {"Mint", handle_mint, CHANGE,
+     P(ORG) | P(ROLE) | P(TTL) | P(BOUND) | P(SESSION) | P(REUSE) | P(LABEL) |
+         P(ID),
+     0},
+    {"Renew", handle_renew, P(LEASE_ID) | CHANGE, P(TTL), 0},
+    {"Revoke", handle_revoke, P(LEASE_ID) | CHANGE, 0, 0},
+    {"GetLease", handle_get_lease, P(LEASE_ID), 0, 0},
+    {"ListLeases", handle_list_leases, 0,
+     P(ORG) | P(ROLE) | P(ALL) | P(LIVE) | P(BEFORE) | P(LIMIT), 0},
+    {"ReadKey", handle_read_key, P(LEASE_ID), 0, 0},
+    {"LabelLease", handle_label_lease, P(LEASE_ID), P(LABEL) | P(ID), 0},
+    {"org.varlink.service.GetInfo", get_info, 0, 0, METHOD_OPEN},
+    {"org.varlink.service.GetInterfaceDescription", get_description,
+     P(INTERFACE), 0, METHOD_OPEN},
+};
+const size_t method_count = sizeof method_table / sizeof method_table[0];
+
+const char *method_param_name(enum method_param p)
+{
+    return params[p].name;
+}
+
+const char *method_param_type(enum method_param p)
+{
+    return kinds[params[p].kind];
+}
+
+/* ---- org.varlink.service ---- */
+
+static enum code get_info(struct call *c, const struct arguments *a,
+                          json_t **out, struct error *e)
+{
+    (void)c, (void)a;
+    *out = json_pack("{s:s, s:s, s:s, s:s, s:[s, s]}", "vendor", "hsmint",
+                     "product", "hsmintd", "version", PACKAGE_VERSION, "url",
+                     "", "interfaces", "org.varlink.service", INTERFACE);
+    return *out ? OK : error_set(e, ERR_NOMEM, "reply to GetInfo");
+}
+
+static enum code get_description(struct call *c, const struct arguments *a,
+                                 json_t **out, struct error *e)
+{
+    (void)c;
+    if (strcmp(a->interface, INTERFACE))
+        return error_set(e, ERR_NOT_FOUND,
+                         "no interface %s here, only " INTERFACE, a->interface);
+    *out = json_pack("{s:s}", "description", method_interface);
+    return *out ? OK : error_set(e, ERR_NOMEM, "description of " INTERFACE);
+}
+
+/* ---- one request ---- */
+
+static const struct method *find_method(const char *name)
+{
+    if (!strncmp(name, PREFIX, strlen(PREFIX)))
+        name += strlen(PREFIX);
+    else if (!strchr(name, '.'))
+        return NULL;
+    for (size_t i = 0; i < method_count; i++)
+        if (!strcmp(method_table[i].name, name))
+            return &method_table[i];
+    return NULL;
+}
+
+static enum code decode(const struct method *m, json_t *parameters,
+                        struct arguments *a, struct error *e)
+{
+    struct json_field fields[METHOD_PARAMS];
+    size_t n = 0;
+    *a = (struct arguments){.version = 0};
+    for (unsigned p = 0; p < METHOD_PARAMS; p++) {
+        bool required = m->required >> p & 1;
+        if (!required && !(m->optional >> p & 1))
+            continue;
+        fields[n++] = (struct json_field){
+            .name = params[p].name,
+            .kind = params[p].kind,
+            .required = required,
+            .out = (char *)a + params[p].offset,
+            .present = &a->given[p],
+        };
+    }
+    JSON none = NULL;
+    if (!parameters)
+        parameters = none = json_object();
+    enum code rc = json_decode(parameters, fields, n, false, m->name, e);
+    if (rc == OK && a->request_id && !text_is_id(a->request_id))
+        rc = error_set(e, ERR_INVALID,
+                       "%s: request_id: has to be %d characters, as of a ULID",
+                       m->name, TEXT_ID_LEN);
+    return rc;
+}
+
+static enum code permit(const struct method *m, const struct call *c,
+                        struct error *e)
+{
+    struct application *a = *c->application;
+    if (!(m->flags & METHOD_OPEN) && !a)
+        return error_set(e, ERR_PROTOCOL, "%s before Attach", m->name);
+    if (a && application_dead(c->daemon->applications, a))
+        return error_set(e, ERR_DENIED,
+                         "%s: the process that attached has ended", m->name);
+    if (m->flags & METHOD_ADMIN && !c->administrator)
+        return error_set(e, ERR_DENIED, "%s is for administrators: %s is none",
+                         m->name, c->owner);
+    if (c->fd_in >= 0 && !(m->flags & METHOD_FD))
+        return error_set(e, ERR_INVALID, "%s takes no descriptor", m->name);
+    return OK;
+}
+
+/* ---- answers that are kept for retries ---- */
+
+static enum code journaled(const struct method *m, const struct call *c,
+                           const char *request_id, json_t **out,
+                           struct error *e)
+{
+    FREE char *method = NULL;
+    FREE char *result = NULL;
+    enum code rc = store_journal_get(c->daemon->store, c->owner, request_id,
+                                     &method, &result, e);
+    if (rc)
+        return rc;
+    if (strcmp(method, m->name))
+        return error_set(e, ERR_INVALID,
+                         "request_id %s was used for %s, and cannot be for %s",
+                         request_id, method, m->name);
+    return json_parse(result, strlen(result), "journaled answer", out, e);
+}
+
+struct journal_entry {
+    const struct call *call;
+    const char *method, *request_id, *result;
+};
+
+static enum code put_journal(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct journal_entry *j = ctx;
+    return store_journal_put(tx, j->call->owner, j->request_id, j->method,
+                             j->result, clock_wall_ms(), e);
+}
+
+/* What was done stays done if this fails: these methods may be repeated. */
+static void keep_answer(const struct method *m, const struct call *c,
+                        const char *request_id, const json_t *out)
+{
+    struct error e = {.code = OK};
+    FREE char *text = out ? json_dumps(out, JSON_COMPACT) : strdup("{}");
+    struct journal_entry j = {c, m->name, request_id, text};
+    if (text &&
+        store_commit(c->daemon->store, STORE_NORMAL, put_journal, &j, &e))
+        log_failure(&e, "%s: keep the answer for a retry", m->name);
+}
+
+static enum code run(const struct method *m, struct call *c,
+                     const struct arguments *a, json_t **out, struct error *e)
+{
+    if (!(m->flags & METHOD_JOURNAL))
+        return m->call(c, a, out, e);
+    enum code rc = journaled(m, c, a->request_id, out, e);
+    if (rc != ERR_NOT_FOUND)
+        return rc;
+    error_clear(e);
+    rc = m->call(c, a, out, e);
+    if (rc == OK)
+        keep_answer(m, c, a->request_id, *out);
+    return rc;
+}
+
+/* ---- replies ---- */
+
+static json_t *service_error(const char *name, const char *key,
+                             const char *value)
+{
+    return json_pack("{s:s+, s:{s:s}}", "error", "org.varlink.service.", name,
+                     "parameters", key, value);
+}
+
+static json_t *answer(const struct method *m, struct call *c,
+                      json_t *parameters)
+{
+    struct error e = {.code = OK};
+    struct arguments a;
+    JSON out = NULL;
+    enum code rc = permit(m, c, &e);
+    if (rc == OK)
+        rc = decode(m, parameters, &a, &e);
+    if (rc == OK)
+        rc = run(m, c, &a, &out, &e);
+    /* PINs and keys may have passed through this thread. */
+    secret_clear_registers();
+    if (rc == OK)
+        return wire_reply(out ? json_incref(out) : json_object());
+    fd_closep(&c->fd_out);
+    c->fd_out = -1;
+    log_debug("%s for %s, process %d: %s: %s", m->name, c->owner,
+              (int)c->peer->pid, error_name(rc), e.text);
+    return wire_error_reply(&e);
+}
+
+json_t *method_answer(struct call *c, json_t *message)
+{
+    struct error e = {.code = OK};
+    const char *name = NULL;
+    json_t *parameters = NULL;
+    if (wire_parse_request(message, &name, &parameters, &e))
+        return wire_error_reply(&e);
+    const struct method *m = find_method(name);
+    if (!m)
+        return service_error("MethodNotFound", "method", name);
+    return answer(m, c, parameters);
+}

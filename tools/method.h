@@ -1,0 +1,100 @@
+/* method - the table of what a client may call: name, parameters, rights.
+ *
+ * spec/org.hsmint.varlink is the contract; a test compares the table with it.
+ *
+ * Who may do what, for now (policies come later): a peer with the daemon's own
+ * uid is the identity "user:UID" and administrator; in system mode root is,
+ * too. Nobody else is served. Login therefore gives no rights in the daemon:
+ * in user mode it unlocks a locked daemon or checks the PIN, in system mode
+ * without a PIN it confirms the peer's identity. Which application is logged
+ * in, as PKCS#11 counts it, is the module's to remember.
+ */
+#ifndef HSMINT_METHOD_H
+#define HSMINT_METHOD_H
+
+#include "common/json.h"
+#include "common/wire.h"
+#include "tools/daemon.h"
+
+#include <stdint.h>
+
+#define METHOD_PROTOCOL 1 /* version in Attach */
+
+/* Parameters of all methods: one name has one meaning. */
+enum method_param {
+    PARAM_VERSION,
+    PARAM_PROGRAM,
+    PARAM_TOKEN,
+    PARAM_SO,
+    PARAM_FORCE,
+    PARAM_SESSION,
+    PARAM_ORG,
+    PARAM_REQUEST_ID,
+    PARAM_FIELDS,
+    PARAM_NAME,
+    PARAM_ROLE,
+    PARAM_TTL,
+    PARAM_BOUND,
+    PARAM_REUSE,
+    PARAM_LABEL,
+    PARAM_ID,
+    PARAM_LEASE_ID,
+    PARAM_ALL,
+    PARAM_LIVE,
+    PARAM_BEFORE,
+    PARAM_LIMIT,
+    PARAM_INTERFACE,
+    METHOD_PARAMS
+};
+
+struct arguments { /* absent: NULL, 0, false */
+    const char *program, *token, *org, *request_id, *name, *role, *label, *id;
+    const char *lease_id, *before, *interface;
+    json_int_t version, session, ttl, limit;
+    bool so, force, bound, reuse, all, live;
+    json_t *fields; /* borrowed */
+    bool given[METHOD_PARAMS];
+};
+
+struct call { /* one request on one connection */
+    struct daemon *daemon;
+    struct wire_peer *peer;
+    const char *owner;
+    bool administrator;
+    struct application **application; /* of the connection; Attach sets it */
+    int fd_in;  /* came along, or -1; stays the server's */
+    int fd_out; /* goes along with the reply, or -1 */
+};
+
+typedef enum code (*method_fn)(struct call *c, const struct arguments *a,
+                               json_t **out, struct error *e);
+
+enum method_flags {
+    METHOD_OPEN = 1,    /* before Attach, too */
+    METHOD_ADMIN = 2,   /* administrators */
+    METHOD_FD = 4,      /* a descriptor may come along */
+    METHOD_JOURNAL = 8, /* the answer is kept for retries by the server; core
+                           itself keeps those of leases */
+};
+
+struct method {
+    const char *name; /* without "org.hsmint." unless it holds a dot */
+    method_fn call;
+    uint32_t required, optional; /* bits of enum method_param */
+    unsigned flags;
+};
+
+extern const struct method method_table[];
+extern const size_t method_count;
+
+const char *method_param_name(enum method_param p);
+const char *method_param_type(enum method_param p); /* "string" … of Varlink */
+
+/* The reply to a request, or to what should have been one; never a NULL but
+ * without memory. */
+json_t *method_answer(struct call *c, json_t *message);
+
+/* spec/org.hsmint.varlink, compiled in. */
+extern const char method_interface[];
+
+#endif

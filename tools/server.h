@@ -1,0 +1,31 @@
+/* server - listeners, connections and the main loop.
+ *
+ * The main thread waits for listeners, signals, the pidfds of applications and
+ * the idle timer. Each connection has a thread of its own, which reads a
+ * request, calls its method and sends the reply, one after the other.
+ * The number of connections is bounded (settings: max_connections); whoever
+ * comes beyond it, or is not served here, gets one error and is cut.
+ */
+#ifndef HSMINT_SERVER_H
+#define HSMINT_SERVER_H
+
+#include "tools/daemon.h"
+
+#define SERVER_REQUEST_MS 10000 /* a request, from its first byte on */
+#define SERVER_REPLY_MS 10000
+#define SERVER_DRAIN_MS 10000 /* calls in flight when the daemon leaves */
+
+/* Makes the loop and the table of applications in *d. The listeners stay the
+ * caller's until server_run() closes them. */
+MUST_CHECK enum code server_new(struct server **out, struct daemon *d,
+                                const int *listeners, size_t listeners_n,
+                                struct error *e);
+/* Until SIGTERM, SIGINT, server_stop() or idleness; then waits for calls in
+ * flight. *drained: none is left, so that core may be closed. */
+MUST_CHECK enum code server_run(struct server *s, bool *drained,
+                                struct error *e);
+void server_stop(struct server *s); /* from any thread */
+size_t server_connections(struct server *s);
+void server_free(struct server *s); /* after a drained run */
+
+#endif
