@@ -1,0 +1,350 @@
+#include "config.h"
+
+#include "module/pkcs11/find.h"
+#include "module/pkcs11/hsmint.h"
+#include "module/pkcs11/kinds.h"
+#include "module/pkcs11/module.h"
+#include "module/pkcs11/session.h"
+#include "module/pkcs11/slot.h"
+
+#include <string.h>
+
+/* The C_* functions: each names its precondition (initialised, or a session)
+ * and one internal call. call_end() keeps the text of a failure. */
+
+CK_RV C_Initialize(void *args)
+{
+    return module_initialize(args);
+}
+
+CK_RV C_Finalize(void *reserved)
+{
+    return reserved ? CKR_ARGUMENTS_BAD : module_finalize();
+}
+
+static void pad(CK_UTF8CHAR *dst, size_t size, const char *text)
+{
+    memset(dst, ' ', size);
+    memcpy(dst, text, strlen(text));
+}
+
+CK_RV C_GetInfo(CK_INFO *info)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin(&c);
+    if (rv == CKR_OK && !info)
+        rv = CKR_ARGUMENTS_BAD;
+    if (rv == CKR_OK) {
+        *info = (CK_INFO){
+            .cryptokiVersion = {CRYPTOKI_VERSION_MAJOR, CRYPTOKI_VERSION_MINOR},
+            .libraryVersion = slot_version(),
+        };
+        pad(info->manufacturerID, sizeof(info->manufacturerID), PACKAGE_NAME);
+        pad(info->libraryDescription, sizeof(info->libraryDescription),
+            PACKAGE_NAME " OpenAI credentials");
+    }
+    return call_end(&c, rv);
+}
+
+CK_RV C_GetSlotList(CK_BBOOL present, CK_SLOT_ID *list, CK_ULONG *count)
+{
+    (void)present; /* the tokens always are */
+    struct call c = {0};
+    CK_RV rv = call_begin(&c);
+    return call_end(&c, rv == CKR_OK ? slot_list(&c, list, count) : rv);
+}
+
+CK_RV C_GetSlotInfo(CK_SLOT_ID slot, CK_SLOT_INFO *info)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin(&c);
+    return call_end(&c, rv == CKR_OK ? slot_info(&c, slot, info) : rv);
+}
+
+CK_RV C_GetTokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin(&c);
+    return call_end(&c, rv == CKR_OK ? slot_token_info(&c, slot, info) : rv);
+}
+
+CK_RV C_GetMechanismList(CK_SLOT_ID slot, CK_MECHANISM_TYPE *list,
+                         CK_ULONG *count)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin(&c);
+    return call_end(&c,
+                    rv == CKR_OK ? slot_mechanisms(&c, slot, list, count) : rv);
+}
+
+CK_RV C_GetMechanismInfo(CK_SLOT_ID slot, CK_MECHANISM_TYPE type,
+                         CK_MECHANISM_INFO *info)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin(&c);
+    return call_end(&c, rv == CKR_OK ? slot_mechanism_info(&c, slot, type, info)
+                                     : rv);
+}
+
+CK_RV C_InitToken(CK_SLOT_ID slot, CK_BYTE *pin, CK_ULONG pin_len,
+                  CK_UTF8CHAR *label)
+{
+    (void)pin, (void)pin_len, (void)label; /* never sent to the HSM */
+    struct call c = {0};
+    CK_RV rv = call_begin(&c);
+    if (rv == CKR_OK)
+        rv = slot_check(&c, slot);
+    return call_end(&c, rv == CKR_OK ? CKR_FUNCTION_NOT_SUPPORTED : rv);
+}
+
+CK_RV C_WaitForSlotEvent(CK_FLAGS flags, CK_SLOT_ID *slot, void *reserved)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin(&c);
+    if (rv == CKR_OK && (!slot || reserved))
+        rv = CKR_ARGUMENTS_BAD;
+    /* Slots do not come and go; waiting would stall whom p11-kit serves. */
+    if (rv == CKR_OK)
+        rv = flags & CKF_DONT_BLOCK ? CKR_NO_EVENT : CKR_FUNCTION_NOT_SUPPORTED;
+    return call_end(&c, rv);
+}
+
+CK_RV C_OpenSession(CK_SLOT_ID slot, CK_FLAGS flags, void *application,
+                    CK_NOTIFY notify, CK_SESSION_HANDLE *session)
+{
+    (void)application, (void)notify; /* nothing is ever notified */
+    struct call c = {0};
+    CK_RV rv = call_begin(&c);
+    return call_end(&c,
+                    rv == CKR_OK ? session_open(&c, slot, flags, session) : rv);
+}
+
+CK_RV C_CloseSession(CK_SESSION_HANDLE session)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? session_close(&c) : rv);
+}
+
+CK_RV C_CloseAllSessions(CK_SLOT_ID slot)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin(&c);
+    return call_end(&c, rv == CKR_OK ? session_close_all(&c, slot) : rv);
+}
+
+CK_RV C_GetSessionInfo(CK_SESSION_HANDLE session, CK_SESSION_INFO *info)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? session_info(&c, info) : rv);
+}
+
+CK_RV C_Login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin,
+              CK_ULONG pin_len)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c,
+                    rv == CKR_OK ? session_login(&c, user, pin, pin_len) : rv);
+}
+
+CK_RV C_Logout(CK_SESSION_HANDLE session)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? session_logout(&c) : rv);
+}
+
+CK_RV C_CreateObject(CK_SESSION_HANDLE session, CK_ATTRIBUTE *attrs, CK_ULONG n,
+                     CK_OBJECT_HANDLE *object)
+{
+    struct call c = {0};
+    const struct template t = {attrs, n};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? object_create(&c, &t, object) : rv);
+}
+
+CK_RV C_CopyObject(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object,
+                   CK_ATTRIBUTE *attrs, CK_ULONG n, CK_OBJECT_HANDLE *copy)
+{
+    (void)attrs, (void)n, (void)copy; /* whatever they say */
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? object_copy(&c, object) : rv);
+}
+
+CK_RV C_DestroyObject(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? object_destroy(&c, object) : rv);
+}
+
+CK_RV C_GetObjectSize(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object,
+                      CK_ULONG *size)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? object_size(&c, object, size) : rv);
+}
+
+CK_RV C_GetAttributeValue(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object,
+                          CK_ATTRIBUTE *attrs, CK_ULONG n)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? object_get(&c, object, attrs, n) : rv);
+}
+
+CK_RV C_SetAttributeValue(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object,
+                          CK_ATTRIBUTE *attrs, CK_ULONG n)
+{
+    struct call c = {0};
+    const struct template t = {attrs, n};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? object_set(&c, object, &t) : rv);
+}
+
+CK_RV C_FindObjectsInit(CK_SESSION_HANDLE session, CK_ATTRIBUTE *attrs,
+                        CK_ULONG n)
+{
+    struct call c = {0};
+    const struct template t = {attrs, n};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? find_init(&c, &t) : rv);
+}
+
+CK_RV C_FindObjects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE *list,
+                    CK_ULONG max, CK_ULONG *count)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? find_next(&c, list, max, count) : rv);
+}
+
+CK_RV C_FindObjectsFinal(CK_SESSION_HANDLE session)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? find_final(&c) : rv);
+}
+
+CK_RV C_GenerateKey(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+                    CK_ATTRIBUTE *attrs, CK_ULONG n, CK_OBJECT_HANDLE *key)
+{
+    struct call c = {0};
+    const struct template t = {attrs, n};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c,
+                    rv == CKR_OK ? mint_generate(&c, mechanism, &t, key) : rv);
+}
+
+/* There is no generator of ours to ask or to seed. */
+CK_RV C_SeedRandom(CK_SESSION_HANDLE session, CK_BYTE *seed, CK_ULONG n)
+{
+    (void)seed, (void)n;
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? CKR_RANDOM_NO_RNG : rv);
+}
+
+CK_RV C_GenerateRandom(CK_SESSION_HANDLE session, CK_BYTE *out, CK_ULONG n)
+{
+    return C_SeedRandom(session, out, n);
+}
+
+CK_RV C_GetFunctionStatus(CK_SESSION_HANDLE session)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? CKR_FUNCTION_NOT_PARALLEL : rv);
+}
+
+CK_RV C_CancelFunction(CK_SESSION_HANDLE session)
+{
+    return C_GetFunctionStatus(session);
+}
+
+/* ---- the one exported name ---- */
+
+static CK_FUNCTION_LIST functions = {
+    .version = {CRYPTOKI_VERSION_MAJOR, CRYPTOKI_VERSION_MINOR},
+    .C_Initialize = C_Initialize,
+    .C_Finalize = C_Finalize,
+    .C_GetInfo = C_GetInfo,
+    .C_GetFunctionList = C_GetFunctionList,
+    .C_GetSlotList = C_GetSlotList,
+    .C_GetSlotInfo = C_GetSlotInfo,
+    .C_GetTokenInfo = C_GetTokenInfo,
+    .C_GetMechanismList = C_GetMechanismList,
+    .C_GetMechanismInfo = C_GetMechanismInfo,
+    .C_InitToken = C_InitToken,
+    .C_InitPIN = C_InitPIN,
+    .C_SetPIN = C_SetPIN,
+    .C_OpenSession = C_OpenSession,
+    .C_CloseSession = C_CloseSession,
+    .C_CloseAllSessions = C_CloseAllSessions,
+    .C_GetSessionInfo = C_GetSessionInfo,
+    .C_GetOperationState = C_GetOperationState,
+    .C_SetOperationState = C_SetOperationState,
+    .C_Login = C_Login,
+    .C_Logout = C_Logout,
+    .C_CreateObject = C_CreateObject,
+    .C_CopyObject = C_CopyObject,
+    .C_DestroyObject = C_DestroyObject,
+    .C_GetObjectSize = C_GetObjectSize,
+    .C_GetAttributeValue = C_GetAttributeValue,
+    .C_SetAttributeValue = C_SetAttributeValue,
+    .C_FindObjectsInit = C_FindObjectsInit,
+    .C_FindObjects = C_FindObjects,
+    .C_FindObjectsFinal = C_FindObjectsFinal,
+    .C_EncryptInit = C_EncryptInit,
+    .C_Encrypt = C_Encrypt,
+    .C_EncryptUpdate = C_EncryptUpdate,
+    .C_EncryptFinal = C_EncryptFinal,
+    .C_DecryptInit = C_DecryptInit,
+    .C_Decrypt = C_Decrypt,
+    .C_DecryptUpdate = C_DecryptUpdate,
+    .C_DecryptFinal = C_DecryptFinal,
+    .C_DigestInit = C_DigestInit,
+    .C_Digest = C_Digest,
+    .C_DigestUpdate = C_DigestUpdate,
+    .C_DigestKey = C_DigestKey,
+    .C_DigestFinal = C_DigestFinal,
+    .C_SignInit = C_SignInit,
+    .C_Sign = C_Sign,
+    .C_SignUpdate = C_SignUpdate,
+    .C_SignFinal = C_SignFinal,
+    .C_SignRecoverInit = C_SignRecoverInit,
+    .C_SignRecover = C_SignRecover,
+    .C_VerifyInit = C_VerifyInit,
+    .C_Verify = C_Verify,
+    .C_VerifyUpdate = C_VerifyUpdate,
+    .C_VerifyFinal = C_VerifyFinal,
+    .C_VerifyRecoverInit = C_VerifyRecoverInit,
+    .C_VerifyRecover = C_VerifyRecover,
+    .C_DigestEncryptUpdate = C_DigestEncryptUpdate,
+    .C_DecryptDigestUpdate = C_DecryptDigestUpdate,
+    .C_SignEncryptUpdate = C_SignEncryptUpdate,
+    .C_DecryptVerifyUpdate = C_DecryptVerifyUpdate,
+    .C_GenerateKey = C_GenerateKey,
+    .C_GenerateKeyPair = C_GenerateKeyPair,
+    .C_WrapKey = C_WrapKey,
+    .C_UnwrapKey = C_UnwrapKey,
+    .C_DeriveKey = C_DeriveKey,
+    .C_SeedRandom = C_SeedRandom,
+    .C_GenerateRandom = C_GenerateRandom,
+    .C_GetFunctionStatus = C_GetFunctionStatus,
+    .C_CancelFunction = C_CancelFunction,
+    .C_WaitForSlotEvent = C_WaitForSlotEvent,
+};
+
+__attribute__((visibility("default"))) CK_RV
+C_GetFunctionList(CK_FUNCTION_LIST **list)
+{
+    if (!list)
+        return CKR_ARGUMENTS_BAD;
+    *list = &functions;
+    return CKR_OK;
+}

@@ -1,0 +1,95 @@
+#include "config.h"
+
+#include "module/pkcs11/find.h"
+#include "module/pkcs11/kinds.h"
+#include "module/pkcs11/session.h"
+
+static const struct object_kind *const kinds[] = {
+    &kind_lease, &kind_role, &kind_config, &kind_admin_key, &kind_last_error,
+};
+
+/* Take the session for this search, or say what it is doing. */
+static CK_RV start_search(struct call *c)
+{
+    CK_RV rv = CKR_OK;
+    module_lock(c->in);
+    struct session *s = session_find(module_sessions(c->in), c->session);
+    if (!s)
+        rv = CKR_SESSION_HANDLE_INVALID;
+    else if (s->searching)
+        rv = CKR_OPERATION_ACTIVE;
+    else
+        s->searching = true;
+    module_unlock(c->in);
+    return rv;
+}
+
+static CK_RV gather(struct call *c, const struct template *t,
+                    struct handles *out)
+{
+    bool logged_in = session_login_state(c) != LOGIN_NONE;
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        const struct object_kind *kind = kinds[i];
+        if ((kind->is_private && !logged_in) ||
+            attribute_excludes(&kind->schema, t))
+            continue;
+        CK_RV rv = kind->gather(c, t, out);
+        if (rv != CKR_OK)
+            return rv;
+    }
+    return CKR_OK;
+}
+
+CK_RV find_init(struct call *c, const struct template *t)
+{
+    CK_RV rv = template_check(c, t);
+    if (rv == CKR_OK)
+        rv = start_search(c);
+    if (rv != CKR_OK)
+        return rv;
+    CLEANUP(handles_clear) struct handles found = {0};
+    rv = gather(c, t, &found);
+    module_lock(c->in);
+    struct session *s = session_find(module_sessions(c->in), c->session);
+    if (s && rv != CKR_OK) {
+        session_drop_search(s); /* no operation is left behind by an error */
+    } else if (s) {
+        s->found = found.list;
+        s->n_found = found.n;
+        found.list = NULL;
+    }
+    module_unlock(c->in);
+    return s || rv != CKR_OK ? rv : CKR_SESSION_HANDLE_INVALID;
+}
+
+CK_RV find_next(struct call *c, CK_OBJECT_HANDLE *list, CK_ULONG max,
+                CK_ULONG *count)
+{
+    if (!list || !count)
+        return CKR_ARGUMENTS_BAD;
+    CK_ULONG n = 0;
+    module_lock(c->in);
+    struct session *s = session_find(module_sessions(c->in), c->session);
+    bool searching = s && s->searching;
+    while (searching && n < max && s->next_found < s->n_found) {
+        CK_OBJECT_HANDLE h = s->found[s->next_found++];
+        if (object_visible(c, h)) /* or destroyed since */
+            list[n++] = h;
+    }
+    module_unlock(c->in);
+    if (!searching)
+        return CKR_OPERATION_NOT_INITIALIZED;
+    *count = n;
+    return CKR_OK;
+}
+
+CK_RV find_final(struct call *c)
+{
+    module_lock(c->in);
+    struct session *s = session_find(module_sessions(c->in), c->session);
+    bool searching = s && s->searching;
+    if (searching)
+        session_drop_search(s);
+    module_unlock(c->in);
+    return searching ? CKR_OK : CKR_OPERATION_NOT_INITIALIZED;
+}

@@ -1,0 +1,375 @@
+#include "config.h"
+
+#include "common/clock.h"
+#include "module/pkcs11/session.h"
+#include "module/pkcs11/slot.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SLOTS_MAX 1024
+
+struct slot {
+    CK_SLOT_ID id;
+    char *org;
+    char *label;
+    char *serial;
+    enum login login;
+};
+
+struct slot_table {
+    struct slot *list; /* at least the default one */
+    size_t n;
+    bool protected_path; /* the PIN is not ours to ask for */
+    int64_t asked_ms;    /* monotonic; 0: never */
+};
+
+static void slot_clear(struct slot *s)
+{
+    free(s->org);
+    free(s->label);
+    free(s->serial);
+}
+
+static void slots_free(struct slot *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        slot_clear(&list[i]);
+    free(list);
+}
+
+static bool slot_fill(struct slot *s, CK_SLOT_ID id, const char *org,
+                      const char *label, const char *serial)
+{
+    *s = (struct slot){.id = id,
+                       .org = strdup(org),
+                       .label = strdup(label),
+                       .serial = strdup(serial)};
+    return s->org && s->label && s->serial;
+}
+
+struct slot_table *slot_table_new(void)
+{
+    struct slot_table *t = calloc(1, sizeof(*t));
+    struct slot *first = calloc(1, sizeof(*first));
+    if (t && first &&
+        slot_fill(first, SLOT_DEFAULT_ID, SLOT_DEFAULT_ORG, PACKAGE_NAME, "")) {
+        t->list = first;
+        t->n = 1;
+        return t;
+    }
+    slots_free(first, first ? 1 : 0);
+    free(t);
+    return NULL;
+}
+
+void slot_table_free(struct slot_table *t)
+{
+    if (!t)
+        return;
+    slots_free(t->list, t->n);
+    free(t);
+}
+
+static struct slot *slot_find(struct slot_table *t, CK_SLOT_ID id)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        if (t->list[i].id == id)
+            return &t->list[i];
+    }
+    return NULL;
+}
+
+const char *slot_org(struct slot_table *t, CK_SLOT_ID id)
+{
+    struct slot *s = slot_find(t, id);
+    return s ? s->org : NULL;
+}
+
+enum login slot_login(struct slot_table *t, CK_SLOT_ID id)
+{
+    struct slot *s = slot_find(t, id);
+    return s ? s->login : LOGIN_NONE;
+}
+
+void slot_set_login(struct slot_table *t, CK_SLOT_ID id, enum login login)
+{
+    struct slot *s = slot_find(t, id);
+    if (s)
+        s->login = login;
+}
+
+bool slot_any_login(struct slot_table *t)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        if (t->list[i].login != LOGIN_NONE)
+            return true;
+    }
+    return false;
+}
+
+void slot_forget_logins(struct slot_table *t)
+{
+    for (size_t i = 0; i < t->n; i++)
+        t->list[i].login = LOGIN_NONE;
+}
+
+bool slot_protected(struct slot_table *t)
+{
+    return t->protected_path;
+}
+
+/* ---- the daemon's list ---- */
+
+static enum code decode_slot(json_t *j, struct slot *out, struct error *e)
+{
+    json_int_t id = 0;
+    const char *org = NULL, *label = "", *serial = "";
+    const struct json_field fields[] = {
+        {"id", FIELD_INT, true, &id, NULL},
+        {"org", FIELD_STRING, true, &org, NULL},
+        {"label", FIELD_STRING, false, &label, NULL},
+        {"serial", FIELD_STRING, false, &serial, NULL},
+    };
+    enum code rc = json_decode(j, JSON_FIELDS(fields), true, "slot", e);
+    if (rc)
+        return rc;
+    if (id < 0)
+        return error_set(e, ERR_PROTOCOL, "slot: its id is negative");
+    if (!slot_fill(out, (CK_SLOT_ID)id, org, label, serial)) {
+        slot_clear(out);
+        return error_set(e, ERR_NOMEM, "slots: no memory");
+    }
+    return OK;
+}
+
+/* Take the list over; logins stay with their slots. */
+static void slots_replace(struct slot_table *t, struct slot *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        list[i].login = slot_login(t, list[i].id);
+    slots_free(t->list, t->n);
+    t->list = list;
+    t->n = n;
+}
+
+static enum code decode_slots(json_t *reply, struct slot **list, size_t *n,
+                              bool *protected_path, struct error *e)
+{
+    json_t *slots = NULL;
+    const struct json_field fields[] = {
+        {"slots", FIELD_ARRAY, true, &slots, NULL},
+        {"protected", FIELD_BOOL, false, protected_path, NULL},
+    };
+    enum code rc = json_decode(reply, JSON_FIELDS(fields), true, "Slots", e);
+    if (rc)
+        return rc;
+    size_t count = json_array_size(slots);
+    if (count > SLOTS_MAX)
+        return error_set(e, ERR_PROTOCOL, "Slots: %zu slots", count);
+    struct slot *l = calloc(count ? count : 1, sizeof(*l));
+    if (!l)
+        return error_set(e, ERR_NOMEM, "slots: no memory");
+    for (size_t i = 0; i < count; i++) {
+        rc = decode_slot(json_array_get(slots, i), &l[i], e);
+        if (rc) {
+            slots_free(l, i);
+            return rc;
+        }
+    }
+    *list = l;
+    *n = count;
+    return OK;
+}
+
+/* Over a connection of its own; see the header. */
+static enum code ask_slots(const struct module *m, json_t **reply,
+                           struct error *e)
+{
+    CLEANUP(client_freep) struct client *client = NULL;
+    struct client_options o = {
+        .socket = module_socket(m),
+        .program = module_program(),
+        .connect_ms = SLOT_WAIT_MS / 2,
+        .call_ms = SLOT_WAIT_MS, /* all of it: connect, attach, ask */
+    };
+    enum code rc = client_new(&client, &o, e);
+    if (rc)
+        return rc;
+    return client_call(client, "Slots", NULL, NULL, reply, NULL, e);
+}
+
+/* Ask the daemon unless it was asked just now. */
+static void slots_refresh(struct call *c, bool must)
+{
+    struct slot_table *t = module_slots(c->in);
+    module_lock(c->in);
+    int64_t now = clock_monotonic_ms();
+    bool fresh = t->asked_ms && now - t->asked_ms < SLOT_FRESH_MS;
+    if (!fresh || must)
+        t->asked_ms = now;
+    module_unlock(c->in);
+    if (fresh && !must)
+        return;
+
+    JSON reply = NULL;
+    struct slot *list = NULL;
+    size_t n = 0;
+    bool protected_path = false;
+    struct error e;
+    if (ask_slots(c->in, &reply, &e) ||
+        decode_slots(reply, &list, &n, &protected_path, &e))
+        return;
+    module_lock(c->in);
+    t->protected_path = protected_path;
+    /* Before `hsmint init` there is none: the default one stays. */
+    if (n > 0)
+        slots_replace(t, list, n);
+    else
+        slots_free(list, 0);
+    module_unlock(c->in);
+}
+
+CK_RV slot_check(struct call *c, CK_SLOT_ID id)
+{
+    for (int must = 0; must < 2; must++) {
+        slots_refresh(c, must);
+        module_lock(c->in);
+        bool known = slot_find(module_slots(c->in), id) != NULL;
+        module_unlock(c->in);
+        if (known)
+            return CKR_OK;
+    }
+    return CKR_SLOT_ID_INVALID;
+}
+
+/* ---- the C_* functions ---- */
+
+CK_RV slot_list(struct call *c, CK_SLOT_ID *list, CK_ULONG *count)
+{
+    if (!count)
+        return CKR_ARGUMENTS_BAD;
+    slots_refresh(c, false);
+    module_lock(c->in);
+    struct slot_table *t = module_slots(c->in);
+    CK_RV rv = list && *count < t->n ? CKR_BUFFER_TOO_SMALL : CKR_OK;
+    for (size_t i = 0; list && rv == CKR_OK && i < t->n; i++)
+        list[i] = t->list[i].id;
+    *count = t->n;
+    module_unlock(c->in);
+    return rv;
+}
+
+/* Blank padded, without NUL; cut at a character's edge. */
+static void pad(CK_UTF8CHAR *dst, size_t size, const char *text)
+{
+    size_t len = strlen(text);
+    if (len > size) {
+        len = size;
+        while (len > 0 && ((unsigned char)text[len] & 0xc0) == 0x80)
+            len--;
+    }
+    memset(dst, ' ', size);
+    memcpy(dst, text, len);
+}
+
+CK_VERSION slot_version(void)
+{
+    int major = 0, minor = 0;
+    if (sscanf(PACKAGE_VERSION, "%d.%d", &major, &minor) != 2)
+        return (CK_VERSION){0, 0};
+    return (CK_VERSION){(CK_BYTE)major, (CK_BYTE)minor};
+}
+
+CK_RV slot_info(struct call *c, CK_SLOT_ID id, CK_SLOT_INFO *info)
+{
+    if (!info)
+        return CKR_ARGUMENTS_BAD;
+    CK_RV rv = slot_check(c, id);
+    if (rv != CKR_OK)
+        return rv;
+    char text[sizeof(info->slotDescription) + 1];
+    module_lock(c->in);
+    const char *org = slot_org(module_slots(c->in), id);
+    snprintf(text, sizeof(text), "%s: OpenAI credentials (%s)", PACKAGE_NAME,
+             org ? org : "");
+    module_unlock(c->in);
+    *info = (CK_SLOT_INFO){.flags = CKF_TOKEN_PRESENT,
+                           .hardwareVersion = slot_version(),
+                           .firmwareVersion = slot_version()};
+    pad(info->slotDescription, sizeof(info->slotDescription), text);
+    pad(info->manufacturerID, sizeof(info->manufacturerID), PACKAGE_NAME);
+    return CKR_OK;
+}
+
+CK_RV slot_token_info(struct call *c, CK_SLOT_ID id, CK_TOKEN_INFO *info)
+{
+    if (!info)
+        return CKR_ARGUMENTS_BAD;
+    CK_RV rv = slot_check(c, id);
+    if (rv != CKR_OK)
+        return rv;
+    *info = (CK_TOKEN_INFO){
+        .flags = CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED |
+                 CKF_LOGIN_REQUIRED,
+        .ulMaxSessionCount = SESSION_MAX,
+        .ulMaxRwSessionCount = SESSION_MAX,
+        .ulMaxPinLen = SLOT_PIN_MAX,
+        .ulTotalPublicMemory = CK_UNAVAILABLE_INFORMATION,
+        .ulFreePublicMemory = CK_UNAVAILABLE_INFORMATION,
+        .ulTotalPrivateMemory = CK_UNAVAILABLE_INFORMATION,
+        .ulFreePrivateMemory = CK_UNAVAILABLE_INFORMATION,
+        .hardwareVersion = slot_version(),
+        .firmwareVersion = slot_version(),
+    };
+    pad(info->manufacturerID, sizeof(info->manufacturerID), PACKAGE_NAME);
+    pad(info->model, sizeof(info->model), PACKAGE_NAME);
+    pad(info->utcTime, sizeof(info->utcTime), "");
+    module_lock(c->in);
+    struct slot_table *t = module_slots(c->in);
+    const struct slot *s = slot_find(t, id);
+    if (t->protected_path)
+        info->flags |= CKF_PROTECTED_AUTHENTICATION_PATH;
+    pad(info->label, sizeof(info->label), s ? s->label : "");
+    pad(info->serialNumber, sizeof(info->serialNumber), s ? s->serial : "");
+    session_count(module_sessions(c->in), id, &info->ulSessionCount,
+                  &info->ulRwSessionCount);
+    module_unlock(c->in);
+    return CKR_OK;
+}
+
+/* The one mechanism, of C_GenerateKey. */
+CK_RV slot_mechanisms(struct call *c, CK_SLOT_ID id, CK_MECHANISM_TYPE *list,
+                      CK_ULONG *count)
+{
+    if (!count)
+        return CKR_ARGUMENTS_BAD;
+    CK_RV rv = slot_check(c, id);
+    if (rv != CKR_OK)
+        return rv;
+    CK_ULONG room = *count;
+    *count = 1;
+    if (!list)
+        return CKR_OK;
+    if (room < 1)
+        return CKR_BUFFER_TOO_SMALL;
+    list[0] = CKM_GENERIC_SECRET_KEY_GEN;
+    return CKR_OK;
+}
+
+CK_RV slot_mechanism_info(struct call *c, CK_SLOT_ID id, CK_MECHANISM_TYPE type,
+                          CK_MECHANISM_INFO *info)
+{
+    if (!info)
+        return CKR_ARGUMENTS_BAD;
+    CK_RV rv = slot_check(c, id);
+    if (rv != CKR_OK)
+        return rv;
+    if (type != CKM_GENERIC_SECRET_KEY_GEN)
+        return CKR_MECHANISM_INVALID;
+    /* Any length is accepted and corrected to the key's. */
+    *info = (CK_MECHANISM_INFO){
+        .ulMinKeySize = 1, .ulMaxKeySize = 4096, .flags = CKF_GENERATE};
+    return CKR_OK;
+}
