@@ -1,0 +1,110 @@
+/* keys - the four keys on the HSM, and what was pinned of them.
+ *
+ * A keyset is what the daemon stores ("pins") and gives at each start: labels,
+ * ids, fingerprints and public keys, the probe and the sealed HMAC key. It
+ * does not change once made. Handles belong to one initialisation of the HSM;
+ * keys_check() finds them anew and trusts nothing but the pins. */
+#ifndef HSMINT_KEYS_H
+#define HSMINT_KEYS_H
+
+#include "hsm/blob.h"
+#include "hsm/pool.h"
+#include "hsm/seal.h"
+
+#include <openssl/evp.h>
+
+#define KEY_ID 16
+
+struct key {
+    enum hsm_use use;
+    char label[BLOB_LABEL_MAX];
+    uint32_t version;
+    uint8_t id[KEY_ID];   /* random, the version in its last byte */
+    char fingerprint[65]; /* SHA-256 of the public key; AES: of the probe */
+    char keyid[64];
+    uint8_t *spki; /* SubjectPublicKeyInfo; NULL for AES */
+    size_t spki_len;
+    EVP_PKEY *public;
+};
+
+struct keyset {
+    char instance[33];
+    enum seal_mechanism mechanism;
+    struct key keys[HSM_USES];
+    uint8_t *probe; /* a blob that must still open */
+    size_t probe_len;
+    uint8_t *hmac; /* the sealed HMAC key */
+    size_t hmac_len;
+};
+
+/* A keyset with the handles of this initialisation. */
+struct keyring {
+    const struct keyset *set;
+    CK_OBJECT_HANDLE handles[HSM_USES];
+};
+
+void keyset_free(struct keyset *k);
+void keyset_freep(struct keyset **k);
+
+/* ERR_HSM_KEYS for pins that are not whole. */
+MUST_CHECK enum code keyset_parse(const json_t *pins, struct keyset **out,
+                                  struct error *e);
+/* hsm_provision's *out. */
+MUST_CHECK enum code keyset_json(const struct keyset *k, json_t **out,
+                                 struct error *e);
+/* The "keys" array of it alone. NULL without memory. */
+json_t *keyset_keys_json(const struct keyset *k);
+/* Fill fingerprint, keyid and `public` from the spki. */
+MUST_CHECK enum code key_complete(struct key *k, struct error *e);
+/* The AES key's fingerprint comes from the probe. */
+void keyset_fingerprint_probe(struct keyset *k);
+
+const char *keys_use_name(enum hsm_use use);
+void keys_label(enum hsm_use use, uint32_t version, char label[BLOB_LABEL_MAX]);
+
+struct seal_key keyring_seal_key(const struct keyring *r);
+MUST_CHECK enum code keyring_sign(struct session *s, const struct keyring *r,
+                                  enum hsm_use use, const uint8_t digest[32],
+                                  uint8_t signature[64], struct error *e);
+
+/* How many objects of any class carry the label. */
+MUST_CHECK enum code keys_count(struct session *s, const char *label,
+                                size_t *n, struct error *e);
+/* Find each pinned key once and only once, with its id and the attributes of
+ * a key that was made here and never left, and let it prove itself. */
+MUST_CHECK enum code keys_check(struct session *s, struct keyring *r,
+                                struct error *e);
+
+/* Make the four keys, probe and HMAC key. `try`: mechanisms, best first. What
+ * was made is destroyed again on failure. */
+MUST_CHECK enum code keys_make(struct session *s,
+                               const enum seal_mechanism *try, size_t n,
+                               struct keyset **out, struct keyring *r,
+                               struct error *e);
+
+/* ---- the rules of a key's attributes: one table to make and to check ---- */
+
+enum key_kind {
+    KEY_AES = 1,
+    KEY_EC = 2,
+    KEY_EC_PUBLIC = 4,
+    KEY_RSA = 8,
+    KEY_RSA_PUBLIC = 16
+};
+enum rule_how {
+    RULE_NEEDED, /* in each template; must be readable and right */
+    RULE_STRICT, /* in the template where the HSM takes it; must not be wrong */
+    RULE_CHECKED,/* set by the HSM itself; must be readable and right */
+    RULE_WISHED  /* in the template where the HSM takes it; not checked */
+};
+struct key_rule {
+    CK_ATTRIBUTE_TYPE type;
+    const char *name;
+    unsigned kinds;
+    bool value;
+    enum rule_how how;
+};
+extern const struct key_rule key_rules[];
+extern const size_t key_rules_count;
+
+#endif

@@ -1,0 +1,236 @@
+/* What the keys are for: sign, seal, verify, unseal, hash. */
+#include "config.h"
+
+#include "hsm/envelope.h"
+#include "hsm/soft.h"
+#include "hsm/state.h"
+
+#include <openssl/core_names.h>
+#include <openssl/params.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- sign ---- */
+
+struct sign {
+    enum hsm_use use;
+    const uint8_t *digest;
+    uint8_t *signature;
+};
+
+static enum code op_sign(struct hsm *h, struct session *s, void *arg,
+                         struct error *e)
+{
+    struct sign *a = arg;
+    return keyring_sign(s, &h->ring, a->use, a->digest, a->signature, e);
+}
+
+enum code hsm_sign(struct hsm *h, enum hsm_use use, const uint8_t digest[32],
+                   uint8_t signature[64], struct error *e)
+{
+    if (use != HSM_BLOB && use != HSM_CALL && use != HSM_LOG)
+        return error_set(e, ERR_INTERNAL, "HSM: no key to sign with: %d",
+                         (int)use);
+    struct sign a = {use, digest, signature};
+    return hsm_run(h, NEED_READY, true, op_sign, &a, e);
+}
+
+/* The keyset never changes once it is there: no session is needed. */
+static enum code known_keys(struct hsm *h, const struct keyset **k,
+                            struct error *e)
+{
+    *k = atomic_load(&h->keys);
+    return *k ? OK
+              : error_set(e, ERR_HSM_KEYS,
+                          "HSM: no keys of hsmint yet: run `hsmint init`");
+}
+
+enum code hsm_keyid(struct hsm *h, enum hsm_use use, char id[64],
+                    struct error *e)
+{
+    const struct keyset *k;
+    enum code rc = known_keys(h, &k, e);
+    if (!rc)
+        snprintf(id, 64, "%s", k->keys[use < HSM_USES ? use : 0].keyid);
+    return rc;
+}
+
+/* ---- good signatures, remembered ---- */
+
+static uint8_t *verified_slot(struct hsm *h, const uint8_t digest[32])
+{
+    return h->verified[digest[0] % VERIFIED];
+}
+
+static bool verified_before(struct hsm *h, const uint8_t digest[32])
+{
+    (void)pthread_mutex_lock(&h->verified_lock);
+    bool same = memcmp(verified_slot(h, digest), digest, 32) == 0;
+    (void)pthread_mutex_unlock(&h->verified_lock);
+    return same;
+}
+
+static void remember_verified(struct hsm *h, const uint8_t digest[32])
+{
+    (void)pthread_mutex_lock(&h->verified_lock);
+    memcpy(verified_slot(h, digest), digest, 32);
+    (void)pthread_mutex_unlock(&h->verified_lock);
+}
+
+/* The blob's signature is checked once: its whole bytes, signature included,
+ * are then known by their digest. */
+static enum code verify(struct hsm *h, const uint8_t *blob, size_t len,
+                        struct blob *b, struct error *e)
+{
+    const struct keyset *k;
+    uint8_t digest[32];
+    enum code rc = known_keys(h, &k, e);
+    if (rc)
+        return rc;
+    soft_sha256(blob, len, digest);
+    if (verified_before(h, digest))
+        return envelope_read(k, blob, len, b, e);
+    rc = envelope_verify(k, blob, len, b, e);
+    if (!rc)
+        remember_verified(h, digest);
+    return rc;
+}
+
+/* ---- seal, verify, unseal ---- */
+
+struct make {
+    const struct seal_subject *subject;
+    const struct secret *plain;
+    uint8_t **blob;
+    size_t *len;
+};
+
+static enum code op_make(struct hsm *h, struct session *s, void *arg,
+                         struct error *e)
+{
+    struct make *a = arg;
+    return envelope_make(s, &h->ring, a->subject, a->plain, a->blob, a->len, e);
+}
+
+enum code hsm_seal(struct hsm *h, const struct seal_subject *s,
+                   const struct secret *plain, uint8_t **blob, size_t *len,
+                   struct error *e)
+{
+    if (s->kind < SEAL_ADMIN_KEY || s->kind > SEAL_VALUE)
+        return error_set(e, ERR_INTERNAL, "seal: no such kind: %d",
+                         (int)s->kind);
+    struct make a = {s, plain, blob, len};
+    return hsm_run(h, NEED_READY, true, op_make, &a, e);
+}
+
+enum code hsm_verify(struct hsm *h, const uint8_t *blob, size_t len,
+                     struct seal_subject *s, struct error *e)
+{
+    struct blob b;
+    enum code rc = verify(h, blob, len, &b, e);
+    if (!rc)
+        *s = b.subject;
+    return rc;
+}
+
+struct open {
+    const uint8_t *bytes;
+    const struct blob *blob;
+    struct secret **plain;
+};
+
+static enum code op_open(struct hsm *h, struct session *s, void *arg,
+                         struct error *e)
+{
+    struct open *a = arg;
+    return envelope_open(s, &h->ring, a->bytes, a->blob, a->plain, e);
+}
+
+enum code hsm_unseal(struct hsm *h, const uint8_t *blob, size_t len,
+                     struct seal_subject *s, struct secret **plain,
+                     struct error *e)
+{
+    struct blob b;
+    enum code rc = verify(h, blob, len, &b, e);
+    if (rc)
+        return rc;
+    struct open a = {blob, &b, plain};
+    rc = hsm_run(h, NEED_READY, true, op_open, &a, e);
+    if (!rc)
+        *s = b.subject;
+    return rc;
+}
+
+/* ---- hmac ---- */
+
+static enum code hmac_key(struct hsm *h, struct secret **key, struct error *e)
+{
+    const struct keyset *k;
+    struct seal_subject subject;
+    enum code rc = known_keys(h, &k, e);
+    if (!rc)
+        rc = hsm_unseal(h, k->hmac, k->hmac_len, &subject, key, e);
+    if (!rc && (subject.kind != SEAL_HMAC_KEY || secret_len(*key) != 32)) {
+        secret_free(*key);
+        *key = NULL;
+        rc = error_set(e, ERR_HSM_KEYS, "pins: hmac holds no HMAC key");
+    }
+    return rc;
+}
+
+static void mac_ctx_freep(EVP_MAC_CTX **ctx)
+{
+    EVP_MAC_CTX_free(*ctx);
+}
+
+static EVP_MAC_CTX *mac_new(const struct secret *key)
+{
+    EVP_MAC *mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+    EVP_MAC_CTX *ctx = mac ? EVP_MAC_CTX_new(mac) : NULL;
+    EVP_MAC_free(mac);
+    char sha256[] = "SHA256";
+    OSSL_PARAM params[] = {
+        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, sha256, 0),
+        OSSL_PARAM_construct_end()};
+    if (ctx && EVP_MAC_init(ctx, secret_data(key), secret_len(key), params) == 1)
+        return ctx;
+    EVP_MAC_CTX_free(ctx);
+    return NULL;
+}
+
+/* A NULL key begins anew with the one that is there. */
+static enum code mac_one(EVP_MAC_CTX *ctx, const void *data, size_t len,
+                         uint8_t mac[32], struct error *e)
+{
+    size_t n = 0;
+    if (!ctx || EVP_MAC_init(ctx, NULL, 0, NULL) != 1 ||
+        EVP_MAC_update(ctx, data, len) != 1 ||
+        EVP_MAC_final(ctx, mac, &n, 32) != 1 || n != 32)
+        return error_set(e, ERR_NOMEM, "HMAC failed");
+    return OK;
+}
+
+enum code hsm_hmac(struct hsm *h, const void *data, size_t len,
+                   uint8_t mac[32], struct error *e)
+{
+    SECRET key = NULL;
+    enum code rc = hmac_key(h, &key, e);
+    if (rc)
+        return rc;
+    EVP_MAC_CTX *ctx CLEANUP(mac_ctx_freep) = mac_new(key);
+    return mac_one(ctx, data, len, mac, e);
+}
+
+enum code hsm_hmac_many(struct hsm *h, const char *const *texts, size_t n,
+                        uint8_t (*macs)[32], struct error *e)
+{
+    SECRET key = NULL;
+    enum code rc = hmac_key(h, &key, e);
+    if (rc)
+        return rc;
+    EVP_MAC_CTX *ctx CLEANUP(mac_ctx_freep) = mac_new(key);
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = mac_one(ctx, texts[i], strlen(texts[i]), macs[i], e);
+    return rc;
+}

@@ -1,0 +1,325 @@
+/* Making the keys: keys_make of keys.h. */
+#include "config.h"
+
+#include "hsm/keys.h"
+
+#include "common/text.h"
+#include "hsm/envelope.h"
+#include "hsm/object.h"
+#include "hsm/soft.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ATTRS_MAX 40
+#define MODULUS_BITS 3072
+
+/* ---- templates ---- */
+
+struct template {
+    CK_ATTRIBUTE attrs[ATTRS_MAX];
+    CK_ULONG n;      /* all */
+    CK_ULONG needed; /* the first ones: without them no key is made */
+};
+
+static void add(struct template *t, CK_ATTRIBUTE_TYPE type, const void *value,
+                size_t len)
+{
+    t->attrs[t->n++] =
+        (CK_ATTRIBUTE){type, (void *)(uintptr_t)value, (CK_ULONG)len};
+}
+
+static void add_rules(struct template *t, enum key_kind kind, enum rule_how how)
+{
+    static const CK_BBOOL yes = CK_TRUE, no = CK_FALSE;
+    for (size_t i = 0; i < key_rules_count; i++) {
+        const struct key_rule *r = &key_rules[i];
+        if ((r->kinds & kind) && r->how == how)
+            add(t, r->type, r->value ? &yes : &no, sizeof(CK_BBOOL));
+    }
+}
+
+static void template_make(struct template *t, enum key_kind kind,
+                          const struct key *k, const CK_ATTRIBUTE *more,
+                          size_t n)
+{
+    t->n = 0;
+    add(t, CKA_LABEL, k->label, strlen(k->label));
+    add(t, CKA_ID, k->id, KEY_ID);
+    for (size_t i = 0; i < n; i++)
+        t->attrs[t->n++] = more[i];
+    add_rules(t, kind, RULE_NEEDED);
+    t->needed = t->n;
+    add_rules(t, kind, RULE_STRICT);
+    add_rules(t, kind, RULE_WISHED);
+}
+
+/* HSMs differ in what they take of a template: all of it, all but what is only
+ * wished for (the last), or only what is needed. keys_check() reads what came
+ * of it. */
+static bool template_refused(CK_RV rv)
+{
+    return rv == CKR_TEMPLATE_INCONSISTENT ||
+           rv == CKR_ATTRIBUTE_TYPE_INVALID ||
+           rv == CKR_ATTRIBUTE_VALUE_INVALID || rv == CKR_ATTRIBUTE_READ_ONLY;
+}
+
+static CK_ULONG template_count(const struct template *t, int attempt)
+{
+    return attempt == 0 ? t->n : attempt == 1 ? t->n - 1 : t->needed;
+}
+#define TEMPLATE_ATTEMPTS 3
+
+/* ---- one key ---- */
+
+static enum code new_key(struct key *k, enum hsm_use use, struct error *e)
+{
+    *k = (struct key){.use = use, .version = 1};
+    keys_label(use, k->version, k->label);
+    enum code rc = text_random(k->id, KEY_ID, e);
+    k->id[KEY_ID - 1] = (uint8_t)k->version;
+    return rc;
+}
+
+static enum code make_secret(struct session *s, struct key *k,
+                             CK_OBJECT_HANDLE *handle, struct error *e)
+{
+    CK_ULONG len = 32;
+    CK_ATTRIBUTE more[] = {ATTR(CKA_VALUE_LEN, len)};
+    CK_MECHANISM m = {CKM_AES_KEY_GEN, NULL, 0};
+    struct template t;
+    template_make(&t, KEY_AES, k, more, 1);
+    CK_RV rv = CKR_OK;
+    for (int i = 0; i < TEMPLATE_ATTEMPTS; i++) {
+        rv = s->pool->f->C_GenerateKey(s->handle, &m, t.attrs,
+                                       template_count(&t, i), handle);
+        if (!template_refused(rv))
+            break;
+    }
+    return session_check(s, rv, "C_GenerateKey", k->label, e);
+}
+
+struct pair {
+    CK_OBJECT_HANDLE public, private;
+};
+
+static enum code make_pair(struct session *s, struct key *k, bool ec,
+                           struct pair *pair, struct error *e)
+{
+    static const uint8_t p256[] = {0x06, 0x08, 0x2a, 0x86, 0x48,
+                                   0xce, 0x3d, 0x03, 0x01, 0x07};
+    static const uint8_t exponent[] = {1, 0, 1};
+    CK_ULONG bits = MODULUS_BITS;
+    CK_ATTRIBUTE curve[] = {ATTR(CKA_EC_PARAMS, p256)};
+    CK_ATTRIBUTE rsa[] = {ATTR(CKA_MODULUS_BITS, bits),
+                          ATTR(CKA_PUBLIC_EXPONENT, exponent)};
+    CK_MECHANISM m = {ec ? CKM_EC_KEY_PAIR_GEN : CKM_RSA_PKCS_KEY_PAIR_GEN,
+                      NULL, 0};
+    struct template pub, prv;
+    template_make(&pub, ec ? KEY_EC_PUBLIC : KEY_RSA_PUBLIC, k,
+                  ec ? curve : rsa, ec ? 1 : 2);
+    template_make(&prv, ec ? KEY_EC : KEY_RSA, k, NULL, 0);
+    CK_RV rv = CKR_OK;
+    for (int i = 0; i < TEMPLATE_ATTEMPTS; i++) {
+        rv = s->pool->f->C_GenerateKeyPair(
+            s->handle, &m, pub.attrs, template_count(&pub, i), prv.attrs,
+            template_count(&prv, i), &pair->public, &pair->private);
+        if (!template_refused(rv))
+            break;
+    }
+    return session_check(s, rv, "C_GenerateKeyPair", k->label, e);
+}
+
+static enum code read_public(struct session *s, struct key *k, bool ec,
+                             CK_OBJECT_HANDLE handle, struct error *e)
+{
+    uint8_t a[1024], b[16];
+    CK_ULONG a_len = 0, b_len = 0;
+    enum code rc = object_read(s, k->label, handle,
+                               ec ? CKA_EC_POINT : CKA_MODULUS, a, sizeof a,
+                               &a_len, e);
+    if (!rc && !ec)
+        rc = object_read(s, k->label, handle, CKA_PUBLIC_EXPONENT, b, sizeof b,
+                         &b_len, e);
+    if (rc)
+        return rc;
+    if (a_len > sizeof a || b_len > sizeof b)
+        return error_set(e, ERR_HSM_KEYS,
+                         "HSM: the public key of %s cannot be read", k->label);
+    rc = ec ? soft_ec_spki(a, a_len, &k->spki, &k->spki_len, e)
+            : soft_rsa_spki(a, a_len, b, b_len, &k->spki, &k->spki_len, e);
+    return rc ? rc : key_complete(k, e);
+}
+
+static enum code make_ec(struct session *s, struct keyset *k,
+                         struct keyring *r, enum hsm_use use, struct error *e)
+{
+    struct pair pair = {0};
+    enum code rc = new_key(&k->keys[use], use, e);
+    if (!rc)
+        rc = make_pair(s, &k->keys[use], true, &pair, e);
+    r->handles[use] = pair.private;
+    return rc ? rc : read_public(s, &k->keys[use], true, pair.public, e);
+}
+
+/* ---- the seal key: the first mechanism that passes ---- */
+
+/* What goes by our labels now was made here: keys_make looked before. */
+static void destroy_label(struct session *s, const char *label)
+{
+    CK_OBJECT_HANDLE found[OBJECTS_MAX];
+    size_t n = 0;
+    CK_ATTRIBUTE match[] = {ATTR_TEXT(CKA_LABEL, label)};
+    if (object_find(s, label, match, 1, found, &n, NULL))
+        return;
+    for (size_t i = 0; i < n; i++)
+        if (object_destroy(s, label, found[i], NULL))
+            return;
+}
+
+static enum code make_seal_key(struct session *s, struct keyset *k,
+                               struct keyring *r, bool rsa, struct error *e)
+{
+    struct key *key = &k->keys[HSM_SEAL];
+    struct pair pair = {0};
+    enum code rc = new_key(key, HSM_SEAL, e);
+    if (rc)
+        return rc;
+    if (!rsa)
+        return make_secret(s, key, &r->handles[HSM_SEAL], e);
+    rc = make_pair(s, key, false, &pair, e);
+    r->handles[HSM_SEAL] = pair.private;
+    return rc ? rc : read_public(s, key, false, pair.public, e);
+}
+
+static void drop_seal_key(struct session *s, struct keyset *k)
+{
+    struct key *key = &k->keys[HSM_SEAL];
+    if (key->label[0])
+        destroy_label(s, key->label);
+    EVP_PKEY_free(key->public);
+    free(key->spki);
+    *key = (struct key){0};
+}
+
+static enum code choose_seal(struct session *s, const enum seal_mechanism *try,
+                             size_t n, struct keyset *k, struct keyring *r,
+                             struct error *e)
+{
+    enum code rc = error_set(e, ERR_HSM_FAILED,
+                             "HSM: no mechanism to seal with is allowed");
+    enum made { NONE, AES, RSA } have = NONE;
+    for (size_t i = 0; i < n; i++) {
+        enum made want = seal_is_rsa(try[i]) ? RSA : AES;
+        if (have != want) {
+            drop_seal_key(s, k);
+            have = NONE;
+            rc = make_seal_key(s, k, r, want == RSA, e);
+            if (rc)
+                continue;
+            have = want;
+        }
+        k->mechanism = try[i];
+        struct seal_key key = keyring_seal_key(r);
+        rc = seal_self_test(s, &key, e);
+        if (!rc)
+            return OK;
+    }
+    (void)error_prefix(e, "HSM: none of the ways to seal works; the last");
+    return rc;
+}
+
+/* ---- probe and HMAC key ---- */
+
+static enum code make_blob(struct session *s, const struct keyring *r,
+                           enum seal_kind kind, const struct secret *plain,
+                           uint8_t **out, size_t *len, struct error *e)
+{
+    struct seal_subject subject = {.kind = kind, .version = 1};
+    memcpy(subject.key_id, r->set->instance, sizeof r->set->instance);
+    return envelope_make(s, r, &subject, plain, out, len, e);
+}
+
+static enum code make_blobs(struct session *s, struct keyset *k,
+                            const struct keyring *r, struct error *e)
+{
+    SECRET probe = NULL;
+    SECRET hmac = NULL;
+    enum code rc =
+        secret_dup(&probe, k->instance, strlen(k->instance), e);
+    if (!rc)
+        rc = make_blob(s, r, SEAL_PROBE, probe, &k->probe, &k->probe_len, e);
+    if (!rc)
+        rc = secret_new(&hmac, 32, e);
+    if (!rc)
+        rc = text_random(secret_bytes(hmac), 32, e);
+    if (rc)
+        return rc;
+    secret_set_len(hmac, 32);
+    keyset_fingerprint_probe(k);
+    return make_blob(s, r, SEAL_HMAC_KEY, hmac, &k->hmac, &k->hmac_len, e);
+}
+
+/* ---- all ---- */
+
+static enum code refuse_present(struct session *s, struct error *e)
+{
+    for (int use = 0; use < HSM_USES; use++) {
+        char label[BLOB_LABEL_MAX];
+        size_t n;
+        keys_label((enum hsm_use)use, 1, label);
+        enum code rc = keys_count(s, label, &n, e);
+        if (rc)
+            return rc;
+        if (n > 0)
+            return error_set(
+                e, ERR_HSM_KEYS,
+                "HSM: %s is on the token, and this state does not know it: it "
+                "was planted, belongs to another instance, or is left from an "
+                "init that was cut off. Use that instance's state, another "
+                "token, or delete the objects hsmint-*-1 (pkcs11-tool "
+                "--delete-object)",
+                label);
+    }
+    return OK;
+}
+
+static enum code make_all(struct session *s, const enum seal_mechanism *try,
+                          size_t n, struct keyset *k, struct keyring *r,
+                          struct error *e)
+{
+    uint8_t instance[16];
+    enum code rc = text_random(instance, sizeof instance, e);
+    text_hex(k->instance, instance, sizeof instance);
+    for (int use = HSM_BLOB; !rc && use < HSM_USES; use++)
+        rc = make_ec(s, k, r, (enum hsm_use)use, e);
+    if (!rc)
+        rc = choose_seal(s, try, n, k, r, e);
+    if (!rc)
+        rc = make_blobs(s, k, r, e);
+    if (!rc)
+        rc = keys_check(s, r, e);
+    return rc;
+}
+
+enum code keys_make(struct session *s, const enum seal_mechanism *try, size_t n,
+                    struct keyset **out, struct keyring *r, struct error *e)
+{
+    enum code rc = refuse_present(s, e);
+    if (rc)
+        return rc;
+    struct keyset *k CLEANUP(keyset_freep) = calloc(1, sizeof *k);
+    if (!k)
+        return error_set(e, ERR_NOMEM, "HSM: keys");
+    r->set = k;
+    rc = make_all(s, try, n, k, r, e);
+    if (rc) {
+        for (int use = 0; use < HSM_USES; use++)
+            if (k->keys[use].label[0])
+                destroy_label(s, k->keys[use].label);
+        return rc;
+    }
+    *out = k;
+    k = NULL;
+    return OK;
+}
