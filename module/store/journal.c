@@ -12,7 +12,8 @@ enum code store_journal_put(struct store_tx *tx, const char *owner,
     enum code code = query_open(
         &q, tx->c, "journal request",
         "INSERT INTO journal(request_id, owner, method, result, created_ms)"
-        " VALUES(?, ?, ?, ?, ?)",
+        " VALUES(?, ?, ?, ?, ?) ON CONFLICT(request_id, owner) DO UPDATE"
+        " SET method = excluded.method, result = excluded.result",
         e);
     if (code)
         return code;

@@ -191,6 +191,7 @@ MUST_CHECK enum code store_lease_prune(struct store_tx *tx, int64_t before_ms,
                                        int limit, struct error *e);
 
 /* ---- journal: answers to request ids, for retries ---- */
+/* The same owner's same request id: its answer is replaced. */
 MUST_CHECK enum code store_journal_put(struct store_tx *tx, const char *owner,
                                        const char *request_id,
                                        const char *method, const char *result,
