@@ -12,13 +12,13 @@
 #define LEASE_CHANGING(X)                                                      \
     X(program, TEXT)                                                           \
     X(application, TEXT)                                                       \
-    X(session, INT) X(state, STATE) X(bound, BOOL) X(reusable, BOOL)           \
-        X(expires_ms, INT) X(max_expires_ms, INT) X(provider_expires_ms, INT)  \
-            X(revoked_ms, INT) X(project, TEXT) X(account_name, TEXT)          \
-                X(account_id, TEXT) X(key_id, TEXT) X(api_base, TEXT)          \
-                    X(label, TEXT) X(cka_id, BLOB) X(sealed, BLOB)             \
-                        X(next_try_ms, INT) X(tries, INT) X(last_error, TEXT)  \
-                            X(reason, TEXT)
+    X(session, INT)                                                            \
+    X(state, STATE) X(bound, BOOL) X(reusable, BOOL) X(expires_ms, INT)        \
+        X(max_expires_ms, INT) X(provider_expires_ms, INT) X(revoked_ms, INT)  \
+            X(project, TEXT) X(account_name, TEXT) X(account_id, TEXT)         \
+                X(key_id, TEXT) X(api_base, TEXT) X(label, TEXT)               \
+                    X(cka_id, BLOB) X(sealed, BLOB) X(next_try_ms, INT)        \
+                        X(tries, INT) X(last_error, TEXT) X(reason, TEXT)
 
 #define LEASE_NAME(name, kind) ", " #name
 #define LEASE_LIST "id" LEASE_FIXED(LEASE_NAME) LEASE_CHANGING(LEASE_NAME)

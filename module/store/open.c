@@ -67,6 +67,17 @@ static enum code set_paths(struct store *s, const char *dir, char **lock,
     return OK;
 }
 
+static enum code take_lock(struct store *s, const char *path, struct error *e)
+{
+    enum code code = file_lock(path, &s->lock_fd, e);
+    if (code == ERR_BUSY)
+        return error_set(e, ERR_BUSY,
+                         "state directory %s is in use by another hsmintd: "
+                         "end that one or choose another state_dir",
+                         s->dir);
+    return code;
+}
+
 static enum code open_database(struct store *s, struct error *e)
 {
     enum code code = make_file(s->path, e);
@@ -91,7 +102,7 @@ static enum code open_files(struct store *s, const struct store_options *o,
     if (code == OK)
         code = set_paths(s, o->dir, &lock, e);
     if (code == OK)
-        code = file_lock(lock, &s->lock_fd, e);
+        code = take_lock(s, lock, e);
     if (code == OK)
         code = reserve_init(s, o->disk_reserve, e);
     if (code)

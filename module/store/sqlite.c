@@ -46,20 +46,25 @@ static enum code code_of_errno(int errnum, enum code otherwise)
     }
 }
 
+/* SQLite notes the errno of most failures, but not of a commit's: there the
+ * last one of this thread, which was 0 before the call, is the best there is.
+ */
+static int errno_of(const struct conn *c, int primary, int last)
+{
+    if (!c->db || (primary != SQLITE_IOERR && primary != SQLITE_CANTOPEN))
+        return 0;
+    return last ? last : sqlite3_system_errno(c->db);
+}
+
 enum code conn_error(struct conn *c, int rc, const char *what, struct error *e)
 {
-    int primary = rc & 0xff;
+    int primary = rc & 0xff, errnum = errno_of(c, primary, errno);
     const char *why = c->db ? sqlite3_errmsg(c->db) : sqlite3_errstr(rc);
     for (size_t i = 0; i < sizeof(outcomes) / sizeof(outcomes[0]); i++) {
         const struct outcome *o = &outcomes[i];
         if (o->primary != primary)
             continue;
-        enum code code = o->code;
-        int errnum = 0;
-        if (c->db && (primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN))
-            errnum = sqlite3_system_errno(c->db);
-        if (errnum)
-            code = code_of_errno(errnum, code);
+        enum code code = code_of_errno(errnum, o->code);
         return error_set(e, code, "store %s: cannot %s: %s%s%s: %s", c->path,
                          what, why, errnum ? ": " : "",
                          errnum ? strerror(errnum) : "", o->advice);
@@ -95,6 +100,7 @@ enum code conn_open(struct conn **out, const char *path, enum conn_role role,
     if (!c)
         return error_set(e, ERR_NOMEM, "store %s: out of memory", path);
     c->path = path;
+    errno = 0;
     int rc = sqlite3_open_v2(path, &c->db,
                              SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX |
                                  SQLITE_OPEN_EXRESCODE,
@@ -128,6 +134,7 @@ void conn_close(struct conn *c)
 
 enum code conn_exec(struct conn *c, const char *sql, struct error *e)
 {
+    errno = 0;
     int rc = sqlite3_exec(c->db, sql, NULL, NULL, NULL);
     return rc == SQLITE_OK ? OK : conn_error(c, rc, "set it up", e);
 }
@@ -153,6 +160,7 @@ enum code query_open(struct query *q, struct conn *c, const char *what,
     if (!*slot || strcmp(sqlite3_sql(*slot), sql) != 0) {
         sqlite3_finalize(*slot);
         *slot = NULL;
+        errno = 0;
         int rc = sqlite3_prepare_v3(c->db, sql, -1, SQLITE_PREPARE_PERSISTENT,
                                     slot, NULL);
         if (rc != SQLITE_OK)
@@ -198,6 +206,7 @@ enum code query_step(struct query *q, bool *row, struct error *e)
 {
     *row = false;
     int rc = q->rc;
+    errno = 0;
     if (rc == SQLITE_OK)
         rc = sqlite3_step(q->st);
     *row = rc == SQLITE_ROW;
