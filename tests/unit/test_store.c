@@ -1,0 +1,582 @@
+/* The store's nouns: what is put in comes out, and nothing else. */
+#include "config.h"
+
+#include "tests/unit/store_fixture.h"
+
+#include <inttypes.h>
+
+/* ---- meta ---- */
+
+struct meta {
+    const char *key;
+    const void *value;
+    size_t len;
+};
+
+static enum code put_meta(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct meta *m = ctx;
+    return store_meta_put(tx, m->key, m->value, m->len, e);
+}
+
+static void meta_keeps_bytes(void **state)
+{
+    struct fixture *f = *state;
+    void *value;
+    size_t len;
+    FAILS(ERR_NOT_FOUND, store_meta_get(f->s, "pins", &value, &len, e));
+    struct meta m = {"pins", "a\0b", 3};
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, put_meta, &m, e));
+    SUCCEEDS(store_meta_get(f->s, "pins", &value, &len, e));
+    assert_int_equal(len, 3);
+    assert_memory_equal(value, "a\0b\0", 4);
+    free(value);
+    m = (struct meta){"pins", NULL, 0};
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, put_meta, &m, e));
+    SUCCEEDS(store_meta_get(f->s, "pins", &value, &len, e));
+    assert_int_equal(len, 0);
+    free(value);
+}
+
+/* ---- organisations ---- */
+
+struct org_change {
+    int64_t org;
+    const char *name, *config;
+    const void *blob;
+    size_t len;
+};
+
+static enum code add_org(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct org_change *c = ctx;
+    return store_org_add(tx, c->name, 2000, &c->org, e);
+}
+
+static enum code set_org(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct org_change *c = ctx;
+    enum code code = store_org_set_config(tx, c->org, c->config, e);
+    return code ? code : store_org_set_blob(tx, c->org, c->blob, c->len, e);
+}
+
+static enum code collect_org(const struct store_org *o, void *ctx,
+                             struct error *e)
+{
+    char *text = ctx;
+    (void)e;
+    sprintf(text + strlen(text), "%" PRId64 ":%s:%s;", o->id, o->name,
+            o->config);
+    return OK;
+}
+
+static void organisations(void **state)
+{
+    struct fixture *f = *state;
+    struct store_org o;
+    SUCCEEDS(store_org_get(f->s, "default", &o, e));
+    assert_int_equal(o.id, f->org);
+    assert_string_equal(o.config, "{}");
+    assert_null(o.admin_blob);
+    store_org_clear(&o);
+
+    struct org_change c = {.name = "default"};
+    FAILS(ERR_EXISTS, store_commit(f->s, STORE_NORMAL, add_org, &c, e));
+    FAILS(ERR_NOT_FOUND, store_org_get(f->s, "other", &o, e));
+    c = (struct org_change){
+        .name = "other", .config = "{\"a\":1}", .blob = "\0blob", .len = 5};
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, add_org, &c, e));
+    assert_int_equal(c.org, f->org + 1);
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, set_org, &c, e));
+    SUCCEEDS(store_org_get(f->s, "other", &o, e));
+    assert_int_equal(o.admin_blob_len, 5);
+    assert_memory_equal(o.admin_blob, "\0blob", 5);
+    assert_int_equal(o.created_ms, 2000);
+    store_org_clear(&o);
+
+    char text[256] = "";
+    SUCCEEDS(store_org_each(f->s, collect_org, text, e));
+    assert_string_equal(text, "1:default:{};2:other:{\"a\":1};");
+
+    c.blob = NULL;
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, set_org, &c, e));
+    SUCCEEDS(store_org_get(f->s, "other", &o, e));
+    assert_null(o.admin_blob);
+    store_org_clear(&o);
+    c.org = 99;
+    FAILS(ERR_NOT_FOUND, store_commit(f->s, STORE_NORMAL, set_org, &c, e));
+}
+
+/* ---- roles ---- */
+
+struct role_change {
+    int64_t org;
+    const char *name, *body; /* body NULL: delete */
+    int64_t now_ms;
+};
+
+static enum code change_role(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct role_change *c = ctx;
+    if (!c->body)
+        return store_role_delete(tx, c->org, c->name, e);
+    return store_role_put(tx, c->org, c->name, c->body, c->now_ms, e);
+}
+
+static enum code collect_role(const struct store_role *r, void *ctx,
+                              struct error *e)
+{
+    char *text = ctx;
+    (void)e;
+    sprintf(text + strlen(text), "%s=%s v%" PRId64 ";", r->name, r->body,
+            r->version);
+    return OK;
+}
+
+static enum code stop_at_once(const struct store_role *r, void *ctx,
+                              struct error *e)
+{
+    ++*(int *)ctx;
+    return error_set(e, ERR_DENIED, "no more after %s", r->name);
+}
+
+static void roles(void **state)
+{
+    struct fixture *f = *state;
+    struct role_change changes[] = {{f->org, "web", "{}", 1},
+                                    {f->org, "app", "{}", 2},
+                                    {f->org, "web", "{\"ttl\":1}", 3}};
+    for (size_t i = 0; i < 3; i++)
+        SUCCEEDS(store_commit(f->s, STORE_NORMAL, change_role, &changes[i], e));
+    struct store_role r;
+    SUCCEEDS(store_role_get(f->s, f->org, "web", &r, e));
+    assert_string_equal(r.body, "{\"ttl\":1}");
+    assert_int_equal(r.version, 2);
+    assert_int_equal(r.changed_ms, 3);
+    store_role_clear(&r);
+
+    char text[256] = "";
+    SUCCEEDS(store_role_each(f->s, f->org, collect_role, text, e));
+    assert_string_equal(text, "app={} v1;web={\"ttl\":1} v2;");
+    int seen = 0;
+    FAILS(ERR_DENIED, store_role_each(f->s, f->org, stop_at_once, &seen, e));
+    assert_int_equal(seen, 1);
+
+    struct role_change gone = {f->org, "web", NULL, 0};
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, change_role, &gone, e));
+    FAILS(ERR_ROLE_UNKNOWN, store_role_get(f->s, f->org, "web", &r, e));
+    FAILS(ERR_ROLE_UNKNOWN,
+          store_commit(f->s, STORE_NORMAL, change_role, &gone, e));
+    struct role_change nowhere = {99, "web", "{}", 0};
+    FAILS(ERR_NOT_FOUND,
+          store_commit(f->s, STORE_NORMAL, change_role, &nowhere, e));
+}
+
+/* ---- leases ---- */
+
+#define T(text) ((char *)(uintptr_t)(text))
+
+static void lease_keeps_every_field(void **state)
+{
+    struct fixture *f = *state;
+    struct store_lease in = {.org = f->org,
+                             .role = T("r\"'ole"),
+                             .owner = T("user:1"),
+                             .program = T("prog"),
+                             .application = T("abcd"),
+                             .session = 7,
+                             .state = LEASE_ACTIVE,
+                             .bound = true,
+                             .reusable = true,
+                             .issued_ms = 1,
+                             .expires_ms = 2,
+                             .max_expires_ms = 3,
+                             .provider_expires_ms = 4,
+                             .revoked_ms = 5,
+                             .project = T("proj_1"),
+                             .account_name = T("name"),
+                             .account_id = T("sa_1"),
+                             .key_id = T("key_1"),
+                             .api_base = T("https://eu"),
+                             .label = T("label"),
+                             .cka_id = (uint8_t *)T("\0id"),
+                             .cka_id_len = 3,
+                             .sealed = (uint8_t *)T("se\0al"),
+                             .sealed_len = 5,
+                             .next_try_ms = 6,
+                             .tries = 8,
+                             .last_error = T("boom"),
+                             .request_id = T("req"),
+                             .reason = T("why")};
+    SUCCEEDS(text_id(in.id, e));
+    insert(f, &in);
+    struct store_lease out;
+    SUCCEEDS(store_lease_get(f->s, in.id, &out, e));
+    assert_string_equal(out.id, in.id);
+#define SAME_TEXT(name) assert_string_equal(out.name, in.name)
+#define SAME_INT(name) assert_int_equal(out.name, in.name)
+    SAME_INT(org), SAME_TEXT(role), SAME_TEXT(owner), SAME_TEXT(program);
+    SAME_TEXT(application), SAME_INT(session), SAME_INT(state);
+    SAME_INT(bound), SAME_INT(reusable), SAME_INT(issued_ms);
+    SAME_INT(expires_ms), SAME_INT(max_expires_ms);
+    SAME_INT(provider_expires_ms), SAME_INT(revoked_ms), SAME_TEXT(project);
+    SAME_TEXT(account_name), SAME_TEXT(account_id), SAME_TEXT(key_id);
+    SAME_TEXT(api_base), SAME_TEXT(label), SAME_INT(cka_id_len);
+    SAME_INT(sealed_len), SAME_INT(next_try_ms), SAME_INT(tries);
+    SAME_TEXT(last_error), SAME_TEXT(request_id), SAME_TEXT(reason);
+    assert_memory_equal(out.cka_id, "\0id", 3);
+    assert_memory_equal(out.sealed, "se\0al", 5);
+    store_lease_clear(&out);
+    assert_null(out.role);
+
+    FAILS(ERR_EXISTS, store_commit(f->s, STORE_NORMAL, insert_lease, &in, e));
+    FAILS(ERR_NOT_FOUND, store_lease_get(f->s, "nope", &out, e));
+    in.org = 99;
+    SUCCEEDS(text_id(in.id, e));
+    FAILS(ERR_NOT_FOUND,
+          store_commit(f->s, STORE_NORMAL, insert_lease, &in, e));
+}
+
+struct lease_change {
+    struct store_lease *l;
+    enum lease_state expect;
+};
+
+static enum code update_lease(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct lease_change *c = ctx;
+    return store_lease_update(tx, c->l, c->expect, e);
+}
+
+static void update_needs_the_expected_state(void **state)
+{
+    struct fixture *f = *state;
+    struct store_lease l = some_lease(f->org), out;
+    insert(f, &l);
+    l.state = LEASE_ACTIVE;
+    l.key_id = T("key_9");
+    l.sealed = (uint8_t *)T("x");
+    l.sealed_len = 1;
+    struct lease_change c = {&l, LEASE_PENDING};
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, update_lease, &c, e));
+    FAILS(ERR_EXISTS, store_commit(f->s, STORE_NORMAL, update_lease, &c, e));
+    SUCCEEDS(store_lease_get(f->s, l.id, &out, e));
+    assert_int_equal(out.state, LEASE_ACTIVE);
+    assert_string_equal(out.key_id, "key_9");
+    assert_string_equal(out.role, "my-app");
+    store_lease_clear(&out);
+    l.sealed = NULL;
+    c.expect = LEASE_ACTIVE;
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, update_lease, &c, e));
+    SUCCEEDS(store_lease_get(f->s, l.id, &out, e));
+    assert_null(out.sealed);
+    store_lease_clear(&out);
+}
+
+struct names {
+    int n;
+    char text[2048];
+};
+
+static enum code collect_lease(const struct store_lease *l, void *ctx,
+                               struct error *e)
+{
+    struct names *names = ctx;
+    (void)e;
+    names->n++;
+    strcat(names->text, l->label);
+    strcat(names->text, " ");
+    return OK;
+}
+
+/* label, owner, role, application, session, state, reusable */
+static void add_labelled(struct fixture *f, const char *label,
+                         const char *owner, const char *role,
+                         const char *application, int64_t session,
+                         enum lease_state st, bool reusable, char id[32])
+{
+    struct store_lease l = some_lease(f->org);
+    l.label = T(label);
+    l.owner = T(owner);
+    l.role = T(role);
+    l.application = T(application);
+    l.session = session;
+    l.bound = *application != '\0';
+    l.state = st;
+    l.reusable = reusable;
+    insert(f, &l);
+    if (id)
+        strcpy(id, l.id);
+}
+
+static void lists(struct fixture *f, struct store_lease_query q,
+                  const char *expected)
+{
+    struct names names = {0};
+    SUCCEEDS(store_lease_each(f->s, &q, collect_lease, &names, e));
+    assert_string_equal(names.text, expected);
+}
+
+static void lists_filter_and_page(void **state)
+{
+    struct fixture *f = *state;
+    char id[32];
+    add_labelled(f, "a", "u1", "r1", "", 0, LEASE_ACTIVE, false, NULL);
+    add_labelled(f, "b", "u1", "r2", "app", 1, LEASE_ACTIVE, false, NULL);
+    add_labelled(f, "c", "u2", "r1", "app", 2, LEASE_PENDING, false, NULL);
+    add_labelled(f, "d", "u1", "r1", "", 0, LEASE_REVOKED, false, NULL);
+    add_labelled(f, "e", "u1", "r1", "", 0, LEASE_REVOKING, true, id);
+    add_labelled(f, "f", "u1", "r1", "app", 1, LEASE_REVOKED, false, NULL);
+    typedef struct store_lease_query Q;
+    lists(f, (Q){.owner = NULL}, "f e d c b a ");
+    lists(f, (Q){.live_only = true}, "e c b a ");
+    lists(f, (Q){.owner = "u1"}, "f e d b a ");
+    lists(f, (Q){.owner = "u1", .live_only = true}, "e b a ");
+    lists(f, (Q){.owner = "u1", .role = "r1", .org = f->org}, "f e d a ");
+    lists(f, (Q){.role = "r1", .org = f->org, .live_only = true}, "e c a ");
+    lists(f, (Q){.org = 99}, "");
+    lists(f, (Q){.application = "app"}, "f c b ");
+    lists(f, (Q){.application = "app", .live_only = true}, "c b ");
+    lists(f, (Q){.application = "app", .session = 1, .live_only = true}, "b ");
+    lists(f, (Q){.owner = "u1", .reusable_only = true, .live_only = true},
+          "e ");
+    lists(f, (Q){.owner = "u1", .limit = 2}, "f e ");
+    lists(f, (Q){.owner = "u1", .limit = 2, .before = id}, "d b ");
+    lists(f, (Q){.owner = "u1", .live_only = true, .before = id}, "b a ");
+
+    struct store_counts n;
+    SUCCEEDS(store_lease_counts(f->s, 0, NULL, &n, e));
+    assert_true(n.pending == 1 && n.active == 2 && n.revoking == 1);
+    SUCCEEDS(store_lease_counts(f->s, f->org, "r1", &n, e));
+    assert_true(n.pending == 1 && n.active == 1 && n.revoking == 1);
+    SUCCEEDS(store_lease_counts(f->s, f->org, NULL, &n, e));
+    assert_int_equal(n.active, 2);
+    SUCCEEDS(store_lease_counts(f->s, 0, "r2", &n, e));
+    assert_true(n.pending == 0 && n.active == 1 && n.revoking == 0);
+}
+
+static void add_due(struct fixture *f, const char *label, enum lease_state st,
+                    int64_t expires_ms, int64_t next_try_ms)
+{
+    struct store_lease l = some_lease(f->org);
+    l.label = T(label);
+    l.state = st;
+    l.expires_ms = expires_ms;
+    l.next_try_ms = next_try_ms;
+    insert(f, &l);
+}
+
+static void due_ones_come_earliest_first(void **state)
+{
+    struct fixture *f = *state;
+    int64_t due;
+    SUCCEEDS(store_lease_next_due(f->s, &due, e));
+    assert_true(due == INT64_MAX);
+    add_due(f, "active50", LEASE_ACTIVE, 50, 1);
+    SUCCEEDS(store_lease_next_due(f->s, &due, e));
+    assert_int_equal(due, 50);
+    add_due(f, "active20", LEASE_ACTIVE, 20, 1);
+    add_due(f, "pending30", LEASE_PENDING, 1, 30);
+    add_due(f, "revoking10", LEASE_REVOKING, 1, 10);
+    add_due(f, "revoked", LEASE_REVOKED, 1, 1);
+    add_due(f, "active70", LEASE_ACTIVE, 70, 1);
+    SUCCEEDS(store_lease_next_due(f->s, &due, e));
+    assert_int_equal(due, 10);
+
+    struct names names = {0};
+    SUCCEEDS(store_lease_due(f->s, 50, 10, collect_lease, &names, e));
+    assert_string_equal(names.text, "revoking10 active20 pending30 active50 ");
+    names = (struct names){0};
+    SUCCEEDS(store_lease_due(f->s, 50, 2, collect_lease, &names, e));
+    assert_string_equal(names.text, "revoking10 active20 ");
+    names = (struct names){0};
+    SUCCEEDS(store_lease_due(f->s, 9, 2, collect_lease, &names, e));
+    assert_int_equal(names.n, 0);
+}
+
+static enum code prune_leases(struct store_tx *tx, void *ctx, struct error *e)
+{
+    return store_lease_prune(tx, 100, *(int *)ctx, e);
+}
+
+static void prune_takes_old_revoked_ones(void **state)
+{
+    struct fixture *f = *state;
+    for (int i = 0; i < 6; i++) {
+        struct store_lease l = some_lease(f->org);
+        l.label = T(i % 2 ? "live" : "old");
+        l.state = i % 2 ? LEASE_REVOKING : LEASE_REVOKED;
+        l.revoked_ms = 99;
+        insert(f, &l);
+    }
+    struct store_lease young = some_lease(f->org);
+    young.label = T("young");
+    young.state = LEASE_REVOKED;
+    young.revoked_ms = 100;
+    insert(f, &young);
+    int limit = 2;
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, prune_leases, &limit, e));
+    lists(f, (struct store_lease_query){.owner = NULL},
+          "young live old live live ");
+    limit = 10;
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, prune_leases, &limit, e));
+    lists(f, (struct store_lease_query){.owner = NULL},
+          "young live live live ");
+}
+
+/* A callback may read on: it gets a connection of its own. */
+static enum code read_again(const struct store_lease *l, void *ctx,
+                            struct error *e)
+{
+    struct fixture *f = ctx;
+    struct store_lease other;
+    enum code code = store_lease_get(f->s, l->id, &other, e);
+    if (code == OK)
+        store_lease_clear(&other);
+    return code;
+}
+
+static void reads_nest(void **state)
+{
+    struct fixture *f = *state;
+    for (int i = 0; i < 3; i++)
+        add_due(f, "x", LEASE_ACTIVE, i, 0);
+    struct store_lease_query q = {.live_only = true};
+    SUCCEEDS(store_lease_each(f->s, &q, read_again, f, e));
+}
+
+/* ---- journal and records ---- */
+
+struct entry {
+    const char *owner, *request, *method, *result;
+    int64_t now_ms;
+};
+
+static enum code put_entry(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct entry *n = ctx;
+    return store_journal_put(tx, n->owner, n->request, n->method, n->result,
+                             n->now_ms, e);
+}
+
+static enum code prune_journal(struct store_tx *tx, void *ctx, struct error *e)
+{
+    return store_journal_prune(tx, *(int64_t *)ctx, e);
+}
+
+static void journal_answers_its_owner_only(void **state)
+{
+    struct fixture *f = *state;
+    struct entry entries[] = {{"u1", "r1", "Mint", "{\"a\":1}", 10},
+                              {"u2", "r1", "Revoke", "{}", 20},
+                              {"u1", "r2", "Mint", "{}", 30}};
+    for (size_t i = 0; i < 3; i++)
+        SUCCEEDS(store_commit(f->s, STORE_NORMAL, put_entry, &entries[i], e));
+    FAILS(ERR_EXISTS,
+          store_commit(f->s, STORE_NORMAL, put_entry, &entries[0], e));
+    char *method, *result;
+    SUCCEEDS(store_journal_get(f->s, "u1", "r1", &method, &result, e));
+    assert_string_equal(method, "Mint");
+    assert_string_equal(result, "{\"a\":1}");
+    free(method);
+    free(result);
+    FAILS(ERR_NOT_FOUND,
+          store_journal_get(f->s, "u3", "r1", &method, &result, e));
+    assert_null(method);
+
+    int64_t before = 30;
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, prune_journal, &before, e));
+    FAILS(ERR_NOT_FOUND,
+          store_journal_get(f->s, "u2", "r1", &method, &result, e));
+    SUCCEEDS(store_journal_get(f->s, "u1", "r2", &method, &result, e));
+    free(method);
+    free(result);
+    before = INT64_MAX;
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, prune_journal, &before, e));
+    FAILS(ERR_NOT_FOUND,
+          store_journal_get(f->s, "u1", "r2", &method, &result, e));
+}
+
+struct record {
+    const char *line;
+    int64_t sequence;
+    bool fail;
+};
+
+static enum code add_record(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct record *r = ctx;
+    enum code code = store_record_add(tx, r->line, &r->sequence, e);
+    if (code == OK && r->fail)
+        return error_set(e, ERR_DENIED, "on second thought");
+    return code;
+}
+
+static enum code collect_record(int64_t sequence, const char *line, void *ctx,
+                                struct error *e)
+{
+    (void)e;
+    sprintf((char *)ctx + strlen(ctx), "%" PRId64 "=%s;", sequence, line);
+    return OK;
+}
+
+static void records_have_no_gaps(void **state)
+{
+    struct fixture *f = *state;
+    struct record a = {.line = "a"}, undone = {.line = "x", .fail = true},
+                  b = {.line = "b"}, c = {.line = "c"};
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, add_record, &a, e));
+    FAILS(ERR_DENIED, store_commit(f->s, STORE_NORMAL, add_record, &undone, e));
+    close_store(f);
+    open_store(f, 0);
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, add_record, &b, e));
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, add_record, &c, e));
+    assert_int_equal(b.sequence, 2);
+    char text[64] = "";
+    SUCCEEDS(store_record_each(f->s, 2, 10, collect_record, text, e));
+    assert_string_equal(text, "2=b;3=c;");
+    *text = '\0';
+    SUCCEEDS(store_record_each(f->s, 0, 1, collect_record, text, e));
+    assert_string_equal(text, "1=a;");
+
+    char *line = malloc(STORE_RECORD_MAX + 2);
+    assert_non_null(line);
+    memset(line, 'x', STORE_RECORD_MAX + 1);
+    line[STORE_RECORD_MAX + 1] = '\0';
+    struct record longest = {.line = line};
+    FAILS(ERR_INVALID,
+          store_commit(f->s, STORE_NORMAL, add_record, &longest, e));
+    line[STORE_RECORD_MAX] = '\0';
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, add_record, &longest, e));
+    free(line);
+}
+
+static void states_have_names(void **state)
+{
+    (void)state;
+    assert_string_equal(lease_state_name(LEASE_PENDING), "pending");
+    assert_string_equal(lease_state_name(LEASE_REVOKED), "revoked");
+    assert_string_equal(lease_state_name((enum lease_state)9), "unknown");
+    store_close(NULL);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(meta_keeps_bytes),
+        TEST(organisations),
+        TEST(roles),
+        TEST(lease_keeps_every_field),
+        TEST(update_needs_the_expected_state),
+        TEST(lists_filter_and_page),
+        TEST(due_ones_come_earliest_first),
+        TEST(prune_takes_old_revoked_ones),
+        TEST(reads_nest),
+        TEST(journal_answers_its_owner_only),
+        TEST(records_have_no_gaps),
+        TEST(states_have_names),
+    };
+    return cmocka_run_group_tests_name("store", tests, NULL, NULL);
+}
