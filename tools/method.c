@@ -289,7 +289,10 @@ json_t *method_answer(struct call *c, json_t *message)
     if (wire_parse_request(message, &name, &parameters, &e))
         return wire_error_reply(&e);
     const struct method *m = find_method(name);
-    if (!m)
-        return service_error("MethodNotFound", "method", name);
+    if (!m) {
+        char shown[128]; /* as long as it may be, the reply has bounds */
+        text_escape(shown, sizeof shown, name, strlen(name));
+        return service_error("MethodNotFound", "method", shown);
+    }
     return answer(m, c, parameters);
 }

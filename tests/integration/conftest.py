@@ -57,6 +57,29 @@ def wait_for(check, seconds=10, what="condition"):
         time.sleep(0.01)
 
 
+def as_uid(uid, function):
+    """function() in a forked child under another uid; what it returned (JSON)."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    r, w = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            os.write(w, json.dumps(function()).encode())
+        except BaseException as e:  # the child must never return into pytest
+            os.write(w, json.dumps(f"{type(e).__name__}: {e}").encode())
+        finally:
+            os._exit(0)
+    os.close(w)
+    with os.fdopen(r) as f:
+        text = f.read()
+    os.waitpid(pid, 0)
+    return json.loads(text)
+
+
 @pytest.fixture
 def place():
     """A short private directory: a socket's path has 107 bytes at most."""
@@ -231,13 +254,15 @@ class Daemon:
         try:
             with self.attached():
                 return True
-        except (ConnectionError, FileNotFoundError, EOFError):
+        except (OSError, EOFError):
             return False
 
-    def fails(self, *options):
+    def fails(self, *options, **run):
         """Start it, expecting it not to: (exit status, text)."""
         self.write_config()
-        r = subprocess.run(self.command(*options), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        r = subprocess.run(
+            self.command(*options), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, **run
+        )
         return r.returncode, r.stderr
 
     def log(self):
@@ -303,6 +328,14 @@ def daemon_stopped(place, token, service):
 @pytest.fixture
 def daemon(daemon_stopped):
     return daemon_stopped.start()
+
+
+@pytest.fixture
+def bare(place, token):
+    """A daemon without a service, not started."""
+    d = Daemon(place, token)
+    yield d
+    d.stop()
 
 
 @pytest.fixture

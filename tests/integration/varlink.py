@@ -66,7 +66,8 @@ class Connection:
     def send_bytes(self, data, fds=()):
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self.sock.sendmsg([data], rights)
-        self.sock.sendall(data[sent:])
+        if data[sent:]:
+            self.sock.sendall(data[sent:])
 
     def send(self, message, fds=()):
         self.send_bytes(json.dumps(message).encode() + b"\0", fds)

@@ -1,0 +1,119 @@
+"""What is left in memory, files and logs: no admin key, no minted key."""
+
+import base64
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import BUILD, PROJECT, program, wait_for
+from varlink import Error
+
+WINDOW = 20  # bytes of a key in a row that count as a piece of it
+
+
+def regions(pid):
+    """(start, bytes) of each readable mapping."""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
+        for line in maps:
+            span, mode = line.split()[:2]
+            if not mode.startswith("r") or line.rstrip().endswith(("[vvar]", "[vsyscall]")):
+                continue
+            start, end = (int(x, 16) for x in span.split("-"))
+            try:
+                mem.seek(start)
+                yield line, mem.read(end - start)
+            except OSError:
+                continue
+
+
+def forms(key):
+    """The key and its pieces, in the encodings that libraries make."""
+    raw = key.encode()
+    pieces = {raw[i : i + WINDOW] for i in range(0, len(raw) - WINDOW + 1, 8)}
+    wide = {p.decode().encode("utf-16-le") for p in pieces}
+    coded = {base64.b64encode(raw[i:])[4:28] for i in range(3)}
+    return pieces | wide | coded | {raw.hex().encode()}
+
+
+def find(pid, keys):
+    """Where one of the keys is, as text."""
+    wanted = [(k, f) for k in keys for f in forms(k)]
+    return [
+        f"{line.strip()}: {form[:6]!r}… of {key[:8]}…"
+        for line, data in regions(pid)
+        for key, form in wanted
+        if form in data
+    ]
+
+
+def stopped(pid):
+    """Nothing moves while we look."""
+
+    class Stop:
+        def __enter__(self):
+            os.kill(pid, 19)
+            wait_for(lambda: pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T")
+
+        def __exit__(self, *_):
+            os.kill(pid, 18)
+
+    return Stop()
+
+
+@pytest.fixture
+def readable():
+    if os.geteuid() != 0:
+        pytest.skip("only root reads the memory of a process that is not dumpable")
+    with open(program("hsmintd"), "rb") as f:
+        if b"__asan_init" in f.read():
+            pytest.skip("a sanitizer keeps what was freed")
+
+
+def test_the_search_finds_what_is_there(readable):
+    key = "sk-control-" + os.urandom(60).hex()
+    code = "import sys, time; k = sys.stdin.readline(); print(1, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as child:
+        child.stdin.write(key + "\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        assert find(child.pid, [key])
+        assert not find(child.pid, ["sk-control-" + os.urandom(60).hex()])
+        child.kill()
+
+
+def test_nothing_is_left(readable, ready, service):
+    keys = []
+    with ready.attached() as c:
+        c.change("SetRole", name="kept", fields={"project_id": PROJECT, "keep_value": True})
+        for i in range(100):
+            reply = c.change("Mint", role="kept" if i % 10 == 0 else "my-app")
+            keys.append(reply.secret.decode())
+            if i % 3 == 0:
+                c.change("Renew", lease_id=reply["lease"]["lease_id"], ttl=7200)
+            if i % 10 == 0:
+                assert c.call("ReadKey", lease_id=reply["lease"]["lease_id"]).secret.decode() == keys[-1]
+            if i % 2:
+                c.change("Revoke", lease_id=reply["lease"]["lease_id"])
+        for fault in ({"kind": "status", "status": 401}, {"kind": "drop"}, {"kind": "truncate"}, {"kind": "oversize"}):
+            service.fault(method="POST", path="*/service_accounts", **fault)
+            with pytest.raises(Error):
+                c.change("Mint", role="my-app")
+        for bad in ({"role": "none"}, {"role": "my-app", "ttl": 10**9}):
+            with pytest.raises(Error):
+                c.change("Mint", **bad)
+        time.sleep(1)
+        keeper = ready.keeper()
+        with stopped(ready.process.pid), stopped(keeper):
+            assert find(ready.process.pid, [service.admin_key, *keys]) == []
+            assert find(keeper, [service.admin_key, *keys]) == []
+
+    for path in [*ready.state.rglob("*"), ready.log_file, ready.config]:
+        if path.is_file():
+            data = path.read_bytes()
+            for key in [service.admin_key, *keys, ready.token.pin + "\n"]:
+                assert key.encode() not in data, path
+    assert not list(ready.state.rglob("core*"))
