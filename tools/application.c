@@ -99,19 +99,11 @@ static void unlink_application(struct applications *t, struct application *a)
     *p = a->next;
 }
 
-static void mark_flights(struct application *a, int64_t session)
-{
-    for (struct application_flight *f = a->flights; f; f = f->next)
-        if (!session || f->session == session)
-            f->over = true;
-}
-
 /* Nobody finds it any more; it is freed with its last connection. */
 static void bury(struct applications *t, struct application *a)
 {
     a->dead = true;
     unlink_application(t, a);
-    mark_flights(a, 0);
     if (a->pidfd >= 0) {
         epoll_ctl(t->epoll, EPOLL_CTL_DEL, a->pidfd, NULL);
         fd_closep(&a->pidfd);
@@ -301,40 +293,6 @@ void applications_exited(struct applications *t, uint64_t number)
     pthread_mutex_unlock(&t->lock);
     if (a)
         core_end_session(t->core, hash, 0);
-}
-
-/* ---- sessions ---- */
-
-void application_take_off(struct applications *t, struct application *a,
-                          struct application_flight *f, int64_t session)
-{
-    pthread_mutex_lock(&t->lock);
-    *f = (struct application_flight){
-        .next = a->flights, .session = session, .over = a->dead};
-    a->flights = f;
-    pthread_mutex_unlock(&t->lock);
-}
-
-bool application_land(struct applications *t, struct application *a,
-                      struct application_flight *f)
-{
-    pthread_mutex_lock(&t->lock);
-    struct application_flight **p = &a->flights;
-    while (*p != f)
-        p = &(*p)->next;
-    *p = f->next;
-    bool over = f->over;
-    pthread_mutex_unlock(&t->lock);
-    return over;
-}
-
-void application_end_session(struct applications *t, struct application *a,
-                             int64_t session)
-{
-    pthread_mutex_lock(&t->lock);
-    mark_flights(a, session);
-    pthread_mutex_unlock(&t->lock);
-    core_end_session(t->core, a->hash, session);
 }
 
 /* ---- the grace after a restart ---- */

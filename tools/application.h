@@ -26,8 +26,9 @@
 
 #define APPLICATION_GRACE_MS 10000
 #define APPLICATION_PROGRAM_MAX 128
-#define APPLICATION_NUMBERS ((uint64_t)1 << 32) /* all are above: epoll data   \
-                                                 */
+#define APPLICATION_NUMBERS                                                    \
+    ((uint64_t)1 << 32) /* all are above: epoll data                           \
+                         */
 
 struct application {
     /* Set once, read without the lock. */
@@ -39,18 +40,9 @@ struct application {
 
     /* The table's lock guards these. */
     struct application *next;
-    struct application_flight *flights;
     int pidfd;
     int connections;
     bool dead;
-};
-
-/* A bound mint underway, on its thread's stack. Its session may end before it
- * has a lease to end. */
-struct application_flight {
-    struct application_flight *next;
-    int64_t session;
-    bool over;
 };
 
 struct applications;
@@ -78,16 +70,6 @@ bool application_dead(struct applications *t, struct application *a);
 /* Its process ended, and so does it; the caller cuts the connections that it
  * may have left. */
 void applications_exited(struct applications *t, uint64_t number);
-
-/* Around a bound mint: true when the session or the application ended in the
- * meantime, so that the new lease has to be ended too. */
-void application_take_off(struct applications *t, struct application *a,
-                          struct application_flight *f, int64_t session);
-bool application_land(struct applications *t, struct application *a,
-                      struct application_flight *f);
-/* The session closed: marks its flights, ends its leases. */
-void application_end_session(struct applications *t, struct application *a,
-                             int64_t session);
 
 /* The grace is over: end bound leases of applications that did not return. */
 void applications_end_grace(struct applications *t);

@@ -169,8 +169,7 @@ enum code handle_end_session(struct call *c, const struct arguments *a,
     (void)out;
     if (a->session <= 0)
         return error_set(e, ERR_INVALID, "session: has to be positive");
-    application_end_session(c->daemon->applications, *c->application,
-                            a->session);
+    core_end_session(c->daemon->core, (*c->application)->hash, a->session);
     return OK;
 }
 
@@ -284,26 +283,13 @@ static enum code cka_id_of(const struct arguments *a, uint8_t bytes[CKA_ID_MAX],
     return OK;
 }
 
-/* A bound lease must not outlive its session because the session ended while
- * the lease was made. */
-static enum code mint(struct call *c, const struct mint_request *m,
-                      struct store_lease *lease, struct secret **key,
-                      json_t **warnings, struct error *e)
+/* core ends what was minted while its session or application ended. Here is
+ * the moment before core knew of the mint. */
+static void end_if_dead(struct call *c, const struct mint_request *m)
 {
-    struct daemon *d = c->daemon;
-    struct caller by = handler_caller(c);
-    struct application_flight flight;
-    if (!m->bound)
-        return core_mint(d->core, &by, m, lease, key, warnings, e);
-    application_take_off(d->applications, *c->application, &flight, m->session);
-    enum code rc = core_mint(d->core, &by, m, lease, key, warnings, e);
-    if (application_land(d->applications, *c->application, &flight)) {
-        core_end_session(d->core, by.application, m->session);
-        if (rc == OK)
-            rc = error_set(e, ERR_DENIED,
-                           "the session ended before its key was made");
-    }
-    return rc;
+    struct application *a = *c->application;
+    if (m->bound && application_dead(c->daemon->applications, a))
+        core_end_session(c->daemon->core, a->hash, 0);
 }
 
 enum code handle_mint(struct call *c, const struct arguments *a, json_t **out,
@@ -333,7 +319,9 @@ enum code handle_mint(struct call *c, const struct arguments *a, json_t **out,
     CLEANUP(store_lease_clear) struct store_lease lease = {.role = NULL};
     SECRET key = NULL;
     JSON warnings = NULL;
-    rc = mint(c, &m, &lease, &key, &warnings, e);
+    struct caller by = handler_caller(c);
+    rc = core_mint(c->daemon->core, &by, &m, &lease, &key, &warnings, e);
+    end_if_dead(c, &m);
     if (rc == OK && key)
         rc = secret_to_pipe(key, &c->fd_out, e);
     if (rc == OK)

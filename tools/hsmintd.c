@@ -273,9 +273,6 @@ static enum code open_and_serve(const struct settings *s, const char *path,
     struct store_options so = {.dir = s->state_dir,
                                .disk_reserve = s->disk_reserve};
     enum code rc = store_open(&d.store, &so, e);
-    if (rc == ERR_BUSY)
-        return error_prefix(e, "another hsmintd runs on the state %s",
-                            s->state_dir);
     if (rc)
         return rc;
     int own = -1;

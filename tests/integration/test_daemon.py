@@ -115,7 +115,7 @@ def test_socket_is_the_users_alone(bare):
 def test_second_daemon(bare):
     bare.start()
     code, text = bare.fails("--socket", bare.run / "other")
-    assert code == 1 and "another hsmintd runs on the state" in text
+    assert code == 1 and "in use by another hsmintd" in text
     assert not (bare.run / "other").exists()
     # The first one is undisturbed, socket included.
     assert bare.answers()

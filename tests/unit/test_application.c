@@ -190,27 +190,6 @@ static void process_end_ends_it(void **state)
     waitpid(pid, NULL, 0);
 }
 
-static void session_end_marks_mints_underway(void **state)
-{
-    struct fixture *f = *state;
-    char token[WIRE_TOKEN_HEX + 1];
-    struct application *a;
-    struct application_flight one, two, all, late;
-    assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
-    application_take_off(f->table, a, &one, 1);
-    application_take_off(f->table, a, &two, 2);
-    application_end_session(f->table, a, 2);
-    assert_int_equal(ended.session, 2);
-    assert_false(application_land(f->table, a, &one));
-    assert_true(application_land(f->table, a, &two));
-    application_take_off(f->table, a, &all, 0);
-    applications_exited(f->table, a->number);
-    assert_true(application_land(f->table, a, &all));
-    application_take_off(f->table, a, &late, 0);
-    assert_true(application_land(f->table, a, &late));
-    application_detach(f->table, a);
-}
-
 /* ---- the grace ---- */
 
 struct left { /* a bound lease of an application from before the restart */
@@ -332,7 +311,6 @@ int main(void)
         T(last_connection_ends_it),
         T(retired_table_ends_nothing),
         T(process_end_ends_it),
-        T(session_end_marks_mints_underway),
         T(returns_within_the_grace),
         T(only_living_bound_leases_count),
         T(who_stays_away_is_ended),
