@@ -1,0 +1,37 @@
+/* fake_daemon - hsmintd as far as the module sees it: a thread that answers
+ * the protocol from a table in memory, counts what it is asked, and fails or
+ * hangs when it is told to. For tests/unit/test_pkcs11*.c. */
+#ifndef HSMINT_FAKE_DAEMON_H
+#define HSMINT_FAKE_DAEMON_H
+
+#include "common/error.h"
+
+#include <stdbool.h>
+
+#define FAKE_PIN "1234"
+#define FAKE_KEY_PREFIX "sk-svcacct-"
+
+/* Listens on a socket in a directory of its own until fake_stop(). */
+void fake_start(void);
+void fake_stop(void);
+const char *fake_socket(void);
+
+/* How often a method was called; NULL: all calls. */
+int fake_calls(const char *method);
+void fake_forget_calls(void);
+/* The next call of `method` answers this error. */
+void fake_fail(const char *method, enum code code);
+/* Answer nothing at all from now on / again. */
+void fake_hang(bool hang);
+/* Leases that are active. */
+int fake_live(void);
+/* A lease of the same owner that another application minted. */
+void fake_add_lease(const char *id, const char *role, bool kept);
+void fake_second_slot(bool there);
+void fake_protected(bool is);
+/* JSON of the last parameters of `method`, or "". */
+const char *fake_last(const char *method);
+/* The admin key that was sealed, or "". */
+const char *fake_sealed(void);
+
+#endif
