@@ -174,8 +174,7 @@ static void parse_header(struct reader *r, struct blob *b)
     take_text(r, b->subject.org, sizeof b->subject.org);
     take_text(r, b->subject.key_id, sizeof b->subject.key_id);
     take_text(r, b->subject.endpoint, sizeof b->subject.endpoint);
-    take_text(r, b->subject.organization_id,
-              sizeof b->subject.organization_id);
+    take_text(r, b->subject.organization_id, sizeof b->subject.organization_id);
     take_text(r, b->label, sizeof b->label);
 }
 

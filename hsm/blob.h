@@ -20,12 +20,13 @@ enum seal_mechanism {
     MECH_GCM_WRITTEN = 2,  /* IV given as zeroes, written back by the HSM */
     MECH_GCM_APPENDED = 3, /* IV of the HSM behind the ciphertext */
     MECH_GCM_PREPENDED = 4,
-    MECH_OAEP_SHA256 = 5,  /* data key under RSA, AES-GCM in software */
+    MECH_OAEP_SHA256 = 5, /* data key under RSA, AES-GCM in software */
     MECH_OAEP_SHA1 = 6,
     MECHS
 };
 
-/* What encryption made, or what decryption takes; points into others' memory. */
+/* What encryption made, or what decryption takes; points into others' memory.
+ */
 struct sealed {
     const uint8_t *wrapped; /* data key under RSA; none with 1-4 */
     size_t wrapped_len;
@@ -58,7 +59,7 @@ MUST_CHECK enum code blob_build(const uint8_t *header, size_t header_len,
                                 const struct sealed *parts, uint8_t **out,
                                 size_t *len, struct error *e);
 /* Strict: one byte sequence a blob. Results point into data. ERR_SEAL. */
-MUST_CHECK enum code blob_parse(const uint8_t *data, size_t len,
-                                struct blob *b, struct error *e);
+MUST_CHECK enum code blob_parse(const uint8_t *data, size_t len, struct blob *b,
+                                struct error *e);
 
 #endif

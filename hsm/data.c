@@ -111,8 +111,7 @@ static enum code read_item(struct session *s, const char *label,
                            struct error *e)
 {
     CK_ULONG len = 0;
-    enum code rc =
-        object_read(s, label, object, CKA_VALUE, NULL, 0, &len, e);
+    enum code rc = object_read(s, label, object, CKA_VALUE, NULL, 0, &len, e);
     if (rc)
         return rc;
     if (len > DATA_MAX) /* or unavailable */

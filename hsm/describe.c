@@ -29,12 +29,12 @@ static json_t *token_json(const CK_TOKEN_INFO *i)
     TOKEN_TEXT(label, i->label);
     snprintf(firmware, sizeof firmware, "%d.%d", i->firmwareVersion.major,
              i->firmwareVersion.minor);
-    return json_pack(
-        "{ss ss ss ss ss s{sb sb sb}}", "manufacturer", maker, "model", model,
-        "serial", serial, "label", label, "firmware", firmware, "pin",
-        "count_low", (i->flags & CKF_USER_PIN_COUNT_LOW) != 0, "final_try",
-        (i->flags & CKF_USER_PIN_FINAL_TRY) != 0, "locked",
-        (i->flags & CKF_USER_PIN_LOCKED) != 0);
+    return json_pack("{ss ss ss ss ss s{sb sb sb}}", "manufacturer", maker,
+                     "model", model, "serial", serial, "label", label,
+                     "firmware", firmware, "pin", "count_low",
+                     (i->flags & CKF_USER_PIN_COUNT_LOW) != 0, "final_try",
+                     (i->flags & CKF_USER_PIN_FINAL_TRY) != 0, "locked",
+                     (i->flags & CKF_USER_PIN_LOCKED) != 0);
 }
 
 static const char *state_name(struct hsm *h, enum code looked,
@@ -60,9 +60,9 @@ enum code hsm_describe(struct hsm *h, json_t **out, struct error *e)
     pool_count(&h->pool, &open, &busy, &limit);
     const struct keyset *k = atomic_load(&h->keys);
     JSON o = looked ? json_object() : token_json(&d.info);
-    JSON more = json_pack("{ss s{si si si}}", "state",
-                          state_name(h, looked, &d), "sessions", "open", open,
-                          "busy", busy, "allowed", limit);
+    JSON more =
+        json_pack("{ss s{si si si}}", "state", state_name(h, looked, &d),
+                  "sessions", "open", open, "busy", busy, "allowed", limit);
     int bad = !o || !more || json_object_update(o, more) < 0;
     if (!bad && why.code)
         bad |= json_object_set_new(o, "error", json_string(why.text));

@@ -29,8 +29,8 @@ static enum code seal_parts(struct session *s, const struct keyring *r,
     struct seal_key key = keyring_seal_key(r);
     struct seal_buffer buffer = {.cipher = NULL};
     struct sealed parts;
-    enum code rc = seal_encrypt(s, &key, header, header_len, plain, &buffer,
-                                &parts, e);
+    enum code rc =
+        seal_encrypt(s, &key, header, header_len, plain, &buffer, &parts, e);
     if (!rc)
         rc = blob_build(header, header_len, &parts, out, len, e);
     seal_buffer_clear(&buffer);
@@ -92,9 +92,10 @@ enum code envelope_verify(const struct keyset *k, const uint8_t *data,
     uint8_t digest[32];
     signed_digest(data, b->signed_len, digest);
     if (!soft_verify(k->keys[HSM_BLOB].public, digest, b->signature))
-        return error_set(e, ERR_SEAL,
-                         "the blob's signature does not verify: it was changed, "
-                         "or another instance made it");
+        return error_set(
+            e, ERR_SEAL,
+            "the blob's signature does not verify: it was changed, "
+            "or another instance made it");
     return OK;
 }
 

@@ -14,8 +14,7 @@ MUST_CHECK enum code envelope_verify(const struct keyset *k,
                                      struct blob *b, struct error *e);
 /* The same without the signature, for bytes that verified before. */
 MUST_CHECK enum code envelope_read(const struct keyset *k, const uint8_t *data,
-                                   size_t len, struct blob *b,
-                                   struct error *e);
+                                   size_t len, struct blob *b, struct error *e);
 /* After envelope_verify. */
 MUST_CHECK enum code envelope_open(struct session *s, const struct keyring *r,
                                    const uint8_t *data, const struct blob *b,

@@ -146,11 +146,18 @@ static enum code login_again(struct hsm *h, struct session *s, struct error *e)
                          "was logged in to: log in again if that is right");
     }
     enum code rc = ask_hsm(h, s, h->pin, false, &asked, e);
-    if (rc == ERR_PIN_WRONG || rc == ERR_PIN_LOCKED) {
+    if (rc == ERR_PIN_WRONG || rc == ERR_PIN_LOCKED || rc == ERR_PIN_HELD) {
         forget_pin(h);
-        (void)error_prefix(e, "HSM: its PIN was changed meanwhile");
+        (void)error_prefix(e, "HSM: cannot log in again, now locked");
     }
     return rc;
+}
+
+/* Another attempt may end better than this one. PINs, keys and settings that
+ * are wrong stay so until somebody does something about it. */
+static bool may_pass(enum code rc)
+{
+    return rc == ERR_HSM_FAILED || rc == ERR_HSM_ABSENT || rc == ERR_NOMEM;
 }
 
 static enum code bring_up(struct hsm *h, struct session *s, struct error *e)
@@ -167,6 +174,10 @@ static enum code bring_up(struct hsm *h, struct session *s, struct error *e)
         rc = login_again(h, s, e);
     if (!rc)
         rc = check_keys(h, s, e);
+    if (may_pass(rc)) {
+        atomic_store(&h->pool.gone, true);
+        e->code = rc = ERR_HSM_ABSENT;
+    }
     return rc;
 }
 
@@ -200,8 +211,7 @@ static enum code check_need(struct hsm *h, enum hsm_need need, struct error *e)
                          "HSM: not logged in: unlock it with `hsmint login` "
                          "or C_Login");
     if (need >= NEED_READY && !h->checked)
-        return error_set(e, ERR_HSM_KEYS,
-                         "HSM: its keys are not checked: %s",
+        return error_set(e, ERR_HSM_KEYS, "HSM: its keys are not checked: %s",
                          h->failure.code ? h->failure.text
                                          : "run `hsmint init`");
     return OK;
@@ -223,20 +233,33 @@ enum code hsm_run_exclusive(struct hsm *h, enum hsm_need need, hsm_op op,
     return rc;
 }
 
+static enum code revive_once(struct hsm *h, unsigned seen, struct error *e)
+{
+    struct session *s;
+    enum code rc = pool_take(&h->pool, true, &s, e);
+    if (rc)
+        return rc;
+    rc = revive(h, s, seen, e);
+    pool_give(&h->pool, s);
+    return rc;
+}
+
+#define ENTER_MAX 3 /* an HSM that goes as often as it comes is not there */
+
 /* A session of an HSM that is up. */
 static enum code enter(struct hsm *h, struct session **s, struct error *e)
 {
-    enum code rc = pool_take(&h->pool, false, s, e);
-    if (rc || is_up(h))
-        return rc;
-    unsigned seen = h->attempts;
-    pool_give(&h->pool, *s);
-    rc = pool_take(&h->pool, true, s, e);
-    if (rc)
-        return rc;
-    rc = revive(h, *s, seen, e);
-    pool_give(&h->pool, *s);
-    return rc ? rc : pool_take(&h->pool, false, s, e);
+    for (int i = 0; i < ENTER_MAX; i++) {
+        enum code rc = pool_take(&h->pool, false, s, e);
+        if (rc || is_up(h))
+            return rc;
+        unsigned seen = h->attempts;
+        pool_give(&h->pool, *s);
+        rc = revive_once(h, seen, e);
+        if (rc)
+            return rc;
+    }
+    return error_set(e, ERR_HSM_ABSENT, "HSM: it comes and goes");
 }
 
 enum code hsm_run(struct hsm *h, enum hsm_need need, bool again, hsm_op op,

@@ -12,7 +12,10 @@
 
 #define PRIVATES (KEY_AES | KEY_EC | KEY_RSA)
 #define PUBLICS (KEY_EC_PUBLIC | KEY_RSA_PUBLIC)
-#define RULE(attr, kinds, value, how) {CKA_##attr, #attr, kinds, value, how}
+#define RULE(attr, kinds, value, how)                                          \
+    {                                                                          \
+        CKA_##attr, #attr, kinds, value, how                                   \
+    }
 
 const struct key_rule key_rules[] = {
     RULE(TOKEN, PRIVATES | PUBLICS, true, RULE_NEEDED),

@@ -68,8 +68,8 @@ MUST_CHECK enum code keyring_sign(struct session *s, const struct keyring *r,
                                   uint8_t signature[64], struct error *e);
 
 /* How many objects of any class carry the label. */
-MUST_CHECK enum code keys_count(struct session *s, const char *label,
-                                size_t *n, struct error *e);
+MUST_CHECK enum code keys_count(struct session *s, const char *label, size_t *n,
+                                struct error *e);
 /* Find each pinned key once and only once, with its id and the attributes of
  * a key that was made here and never left, and let it prove itself. */
 MUST_CHECK enum code keys_check(struct session *s, struct keyring *r,
@@ -94,8 +94,8 @@ enum key_kind {
 enum rule_how {
     RULE_NEEDED, /* in each template; must be readable and right */
     RULE_STRICT, /* in the template where the HSM takes it; must not be wrong */
-    RULE_CHECKED,/* set by the HSM itself; must be readable and right */
-    RULE_WISHED  /* in the template where the HSM takes it; not checked */
+    RULE_CHECKED, /* set by the HSM itself; must be readable and right */
+    RULE_WISHED   /* in the template where the HSM takes it; not checked */
 };
 struct key_rule {
     CK_ATTRIBUTE_TYPE type;

@@ -35,14 +35,14 @@ static void key_name(struct key *k)
 {
     /* Labels of ours are short (keys_label). */
     snprintf(k->keyid, sizeof k->keyid, "%.40s:%.16s", k->label,
-                    k->fingerprint);
+             k->fingerprint);
 }
 
 enum code key_complete(struct key *k, struct error *e)
 {
     uint8_t digest[32];
-    enum code rc = soft_public(k->spki, k->spki_len, k->use != HSM_SEAL,
-                               &k->public, e);
+    enum code rc =
+        soft_public(k->spki, k->spki_len, k->use != HSM_SEAL, &k->public, e);
     if (rc)
         return rc;
     soft_sha256(k->spki, k->spki_len, digest);
@@ -96,11 +96,10 @@ json_t *keyset_keys_json(const struct keyset *k)
 
 enum code keyset_json(const struct keyset *k, json_t **out, struct error *e)
 {
-    JSON pins = json_pack("{si ss si so so so}", "format", PINS_FORMAT,
-                          "instance", k->instance, "mechanism",
-                          (int)k->mechanism, "keys", keyset_keys_json(k),
-                          "probe", base64(k->probe, k->probe_len), "hmac",
-                          base64(k->hmac, k->hmac_len));
+    JSON pins = json_pack(
+        "{si ss si so so so}", "format", PINS_FORMAT, "instance", k->instance,
+        "mechanism", (int)k->mechanism, "keys", keyset_keys_json(k), "probe",
+        base64(k->probe, k->probe_len), "hmac", base64(k->hmac, k->hmac_len));
     *out = !pins ? NULL
                  : json_pack("{ss ss so sO}", "instance", k->instance,
                              "mechanism", seal_name(k->mechanism), "keys",
@@ -124,8 +123,9 @@ static enum code unbase64(const char *what, const char *text, size_t max,
     int got = n > 0 && n % 4 == 0 && n / 4 * 3 <= max + 2
                   ? EVP_DecodeBlock(data, (const unsigned char *)text, (int)n)
                   : -1;
-    if (got < 0 || EVP_EncodeBlock((unsigned char *)again, data,
-                                   got - (int)pad) != (int)n ||
+    if (got < 0 ||
+        EVP_EncodeBlock((unsigned char *)again, data, got - (int)pad) !=
+            (int)n ||
         strcmp(again, text) != 0)
         return error_set(e, ERR_HSM_KEYS, "pins: %s is no base64", what);
     *len = (size_t)got - pad;
@@ -157,8 +157,8 @@ static enum code parse_key(const json_t *object, struct key *k,
         {"fingerprint", FIELD_STRING, true, &fingerprint, NULL},
         {"public_key", FIELD_STRING, public, &spki, NULL},
     };
-    enum code rc = json_decode((json_t *)(uintptr_t)object,
-                               JSON_FIELDS(fields), false, "pins: key", e);
+    enum code rc = json_decode((json_t *)(uintptr_t)object, JSON_FIELDS(fields),
+                               false, "pins: key", e);
     if (rc)
         return rc;
     *k = (struct key){.use = use, .version = (uint32_t)version};

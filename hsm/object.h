@@ -8,7 +8,7 @@
 
 #define ATTR(type, value)                                                      \
     {                                                                          \
-        (type), (void *)(uintptr_t)&(value), sizeof(value)                     \
+        (type), (void *)(uintptr_t) & (value), sizeof(value)                   \
     }
 #define ATTR_TEXT(type, text)                                                  \
     {                                                                          \
@@ -18,8 +18,8 @@
 /* All objects that match. */
 MUST_CHECK enum code object_find(struct session *s, const char *name,
                                  CK_ATTRIBUTE *match, CK_ULONG count,
-                                 CK_OBJECT_HANDLE found[OBJECTS_MAX],
-                                 size_t *n, struct error *e);
+                                 CK_OBJECT_HANDLE found[OBJECTS_MAX], size_t *n,
+                                 struct error *e);
 /* *len: CK_UNAVAILABLE_INFORMATION when the object has none to show. */
 MUST_CHECK enum code object_read(struct session *s, const char *name,
                                  CK_OBJECT_HANDLE object,

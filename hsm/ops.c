@@ -193,7 +193,8 @@ static EVP_MAC_CTX *mac_new(const struct secret *key)
     OSSL_PARAM params[] = {
         OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, sha256, 0),
         OSSL_PARAM_construct_end()};
-    if (ctx && EVP_MAC_init(ctx, secret_data(key), secret_len(key), params) == 1)
+    if (ctx &&
+        EVP_MAC_init(ctx, secret_data(key), secret_len(key), params) == 1)
         return ctx;
     EVP_MAC_CTX_free(ctx);
     return NULL;
@@ -211,8 +212,8 @@ static enum code mac_one(EVP_MAC_CTX *ctx, const void *data, size_t len,
     return OK;
 }
 
-enum code hsm_hmac(struct hsm *h, const void *data, size_t len,
-                   uint8_t mac[32], struct error *e)
+enum code hsm_hmac(struct hsm *h, const void *data, size_t len, uint8_t mac[32],
+                   struct error *e)
 {
     SECRET key = NULL;
     enum code rc = hmac_key(h, &key, e);

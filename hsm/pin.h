@@ -45,8 +45,8 @@ void pin_clear(struct pin_rules *p);
 
 /* Salted hash of a PIN; refuses an empty or too long one. */
 MUST_CHECK enum code pin_hash(const struct pin_rules *p,
-                              const struct secret *pin,
-                              uint8_t hash[PIN_HASH], struct error *e);
+                              const struct secret *pin, uint8_t hash[PIN_HASH],
+                              struct error *e);
 /* Against the verifier; waits its turn after wrong ones. ERR_PIN_WRONG;
  * ERR_PIN_HELD (with retry_after_ms) when too many wait already. */
 MUST_CHECK enum code pin_verify(struct pin_rules *p, const struct secret *pin,

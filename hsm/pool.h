@@ -36,7 +36,7 @@ struct pool {
     struct session sessions[POOL_MAX];
     int limit; /* falls when the HSM gives fewer than were asked for */
     int busy;
-    int waiting;    /* for exclusive use */
+    int waiting; /* for exclusive use */
     bool exclusive;
     int64_t deadline_ms;
     atomic_bool gone; /* a call said so: initialise anew */
@@ -69,8 +69,7 @@ MUST_CHECK enum code session_check(struct session *s, CK_RV rv,
                                    struct error *e);
 /* HSM_CALL(s, e, "key hsmint-log-1", C_SignInit, &mechanism, key) */
 #define HSM_CALL(s, e, object, function, ...)                                  \
-    session_check((s),                                                         \
-                  (s)->pool->f->function((s)->handle, ##__VA_ARGS__),          \
+    session_check((s), (s)->pool->f->function((s)->handle, ##__VA_ARGS__),     \
                   #function, (object), (e))
 
 #endif

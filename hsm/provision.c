@@ -16,7 +16,8 @@
 
 /* ---- templates ---- */
 
-struct template {
+struct template
+{
     CK_ATTRIBUTE attrs[ATTRS_MAX];
     CK_ULONG n;      /* all */
     CK_ULONG needed; /* the first ones: without them no key is made */
@@ -135,9 +136,9 @@ static enum code read_public(struct session *s, struct key *k, bool ec,
 {
     uint8_t a[1024], b[16];
     CK_ULONG a_len = 0, b_len = 0;
-    enum code rc = object_read(s, k->label, handle,
-                               ec ? CKA_EC_POINT : CKA_MODULUS, a, sizeof a,
-                               &a_len, e);
+    enum code rc =
+        object_read(s, k->label, handle, ec ? CKA_EC_POINT : CKA_MODULUS, a,
+                    sizeof a, &a_len, e);
     if (!rc && !ec)
         rc = object_read(s, k->label, handle, CKA_PUBLIC_EXPONENT, b, sizeof b,
                          &b_len, e);
@@ -151,8 +152,8 @@ static enum code read_public(struct session *s, struct key *k, bool ec,
     return rc ? rc : key_complete(k, e);
 }
 
-static enum code make_ec(struct session *s, struct keyset *k,
-                         struct keyring *r, enum hsm_use use, struct error *e)
+static enum code make_ec(struct session *s, struct keyset *k, struct keyring *r,
+                         enum hsm_use use, struct error *e)
 {
     struct pair pair = {0};
     enum code rc = new_key(&k->keys[use], use, e);
@@ -245,8 +246,7 @@ static enum code make_blobs(struct session *s, struct keyset *k,
 {
     SECRET probe = NULL;
     SECRET hmac = NULL;
-    enum code rc =
-        secret_dup(&probe, k->instance, strlen(k->instance), e);
+    enum code rc = secret_dup(&probe, k->instance, strlen(k->instance), e);
     if (!rc)
         rc = make_blob(s, r, SEAL_PROBE, probe, &k->probe, &k->probe_len, e);
     if (!rc)

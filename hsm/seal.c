@@ -103,11 +103,9 @@ static enum code gcm_encrypt(struct session *s, const struct seal_key *k,
         rc = HSM_CALL(s, e, k->label, C_Encrypt, unconst(secret_data(plain)),
                       secret_len(plain), b->cipher, &len);
     static const uint8_t zero[IV] = {0};
-    if (!rc && k->mechanism == MECH_GCM_WRITTEN &&
-        memcmp(b->iv, zero, IV) == 0)
+    if (!rc && k->mechanism == MECH_GCM_WRITTEN && memcmp(b->iv, zero, IV) == 0)
         rc = error_set(e, ERR_HSM_FAILED, "HSM: it wrote no IV back");
-    return rc ? rc
-              : gcm_split(k->mechanism, secret_len(plain), len, b, out, e);
+    return rc ? rc : gcm_split(k->mechanism, secret_len(plain), len, b, out, e);
 }
 
 static enum code gcm_decrypt(struct session *s, const struct seal_key *k,
@@ -158,7 +156,7 @@ static enum code rsa_encrypt(const struct seal_key *k, const uint8_t *aad,
                            b->wrapped, &len, e);
     if (!rc)
         rc = soft_gcm_encrypt(key, b->iv, aad, aad_size, plain, b->cipher, e);
-    *out = (struct sealed){b->wrapped, len, b->iv,
+    *out = (struct sealed){b->wrapped, len,       b->iv,
                            IV,         b->cipher, secret_len(plain) + BLOB_TAG};
     return rc;
 }
@@ -168,10 +166,9 @@ static enum code rsa_open_key(struct session *s, const struct seal_key *k,
                               struct error *e)
 {
     bool sha1 = k->mechanism == MECH_OAEP_SHA1;
-    CK_RSA_PKCS_OAEP_PARAMS p = {
-        .hashAlg = sha1 ? CKM_SHA_1 : CKM_SHA256,
-        .mgf = sha1 ? CKG_MGF1_SHA1 : CKG_MGF1_SHA256,
-        .source = CKZ_DATA_SPECIFIED};
+    CK_RSA_PKCS_OAEP_PARAMS p = {.hashAlg = sha1 ? CKM_SHA_1 : CKM_SHA256,
+                                 .mgf = sha1 ? CKG_MGF1_SHA1 : CKG_MGF1_SHA256,
+                                 .source = CKZ_DATA_SPECIFIED};
     CK_MECHANISM m = {CKM_RSA_PKCS_OAEP, &p, sizeof p};
     CK_ULONG len = secret_capacity(key);
     enum code rc = HSM_CALL(s, e, k->label, C_DecryptInit, &m, k->handle);
@@ -233,9 +230,8 @@ enum code seal_decrypt(struct session *s, const struct seal_key *k,
     enum code rc = secret_new(&p, in->cipher_len, e);
     if (rc)
         return rc;
-    rc = seal_is_rsa(k->mechanism)
-             ? rsa_decrypt(s, k, aad, aad_size, in, p, e)
-             : gcm_decrypt(s, k, aad, aad_size, in, p, e);
+    rc = seal_is_rsa(k->mechanism) ? rsa_decrypt(s, k, aad, aad_size, in, p, e)
+                                   : gcm_decrypt(s, k, aad, aad_size, in, p, e);
     if (rc)
         return rc;
     *plain = p;
@@ -288,8 +284,8 @@ enum code seal_self_test(struct session *s, const struct seal_key *k,
     else if (opens_changed(s, k, aad, sizeof aad, aad, &one))
         fault = "does not bind additional data";
     else if (opens_changed(s, k, aad, sizeof aad, first, &one) ||
-             opens_changed(s, k, aad, sizeof aad,
-                           first + one.cipher_len - 1, &one))
+             opens_changed(s, k, aad, sizeof aad, first + one.cipher_len - 1,
+                           &one))
         fault = "opens changed ciphertext";
     if (fault)
         return error_set(e, ERR_HSM_FAILED, "HSM: self-test of %s: it %s",

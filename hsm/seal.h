@@ -34,8 +34,8 @@ MUST_CHECK enum code seal_decrypt(struct session *s, const struct seal_key *k,
                                   struct secret **plain, struct error *e);
 /* A full round trip: opens again, never with other additional data or a
  * flipped bit, and never twice with one IV. */
-MUST_CHECK enum code seal_self_test(struct session *s,
-                                    const struct seal_key *k, struct error *e);
+MUST_CHECK enum code seal_self_test(struct session *s, const struct seal_key *k,
+                                    struct error *e);
 
 bool seal_is_rsa(enum seal_mechanism m);
 const char *seal_name(enum seal_mechanism m);

@@ -40,10 +40,10 @@ void soft_sha256(const void *data, size_t len, uint8_t digest[32])
 }
 
 /* SubjectPublicKeyInfo of P-256, up to the uncompressed point. */
-static const uint8_t p256_head[] = {
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48,
-    0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
-    0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00};
+static const uint8_t p256_head[] = {0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a,
+                                    0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06,
+                                    0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
+                                    0x01, 0x07, 0x03, 0x42, 0x00};
 #define POINT 65
 
 enum code soft_ec_spki(const uint8_t *point, size_t len, uint8_t **spki,
@@ -185,8 +185,7 @@ enum code soft_gcm_decrypt(const struct secret *key, const uint8_t iv[12],
                            struct secret *plain, struct error *e)
 {
     AUTO(EVP_CIPHER_CTX) ctx = EVP_CIPHER_CTX_new();
-    if (cipher_len < SOFT_TAG ||
-        cipher_len - SOFT_TAG > secret_capacity(plain))
+    if (cipher_len < SOFT_TAG || cipher_len - SOFT_TAG > secret_capacity(plain))
         return error_set(e, ERR_SEAL, "AES-GCM: wrong length");
     int n = 0, len = (int)(cipher_len - SOFT_TAG);
     uint8_t tag[SOFT_TAG];

@@ -33,9 +33,8 @@ bool soft_verify(EVP_PKEY *key, const uint8_t digest[32],
                  const uint8_t signature[64]);
 
 MUST_CHECK enum code soft_oaep_encrypt(EVP_PKEY *key, bool sha1,
-                                       const struct secret *plain,
-                                       uint8_t *out, size_t *len,
-                                       struct error *e);
+                                       const struct secret *plain, uint8_t *out,
+                                       size_t *len, struct error *e);
 /* AES-256-GCM, 12 bytes of IV; the tag is at the ciphertext's end. */
 MUST_CHECK enum code soft_gcm_encrypt(const struct secret *key,
                                       const uint8_t iv[12], const uint8_t *aad,

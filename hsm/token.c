@@ -124,8 +124,9 @@ static enum code load(struct token *t, const char *path, struct error *e)
                                          P11_KIT_MODULE_CRITICAL);
     if (!t->f) {
         const char *why = p11_kit_message();
-        return error_set(e, ERR_HSM_ABSENT, "HSM: module %s cannot be loaded%s"
-                                            "%s",
+        return error_set(e, ERR_HSM_ABSENT,
+                         "HSM: module %s cannot be loaded%s"
+                         "%s",
                          path, why ? ": " : "", why ? why : "");
     }
     return OK;
@@ -208,14 +209,17 @@ static enum code find_slot(struct token *t, const struct settings *s,
     return OK;
 }
 
-enum code token_open(struct token *t, const struct settings *s,
-                     struct error *e)
+enum code token_open(struct token *t, const struct settings *s, struct error *e)
 {
     enum code rc = load(t, s->hsm_module, e);
     if (rc)
         return rc;
-    CK_RV rv = p11_kit_module_initialize(t->f);
-    if (rv != CKR_OK)
+    /* Not p11_kit_module_initialize(): it passes mutex functions of its own,
+     * with which SoftHSM 2.6 corrupts its heap under threads. */
+    CK_C_INITIALIZE_ARGS args = {.flags = CKF_OS_LOCKING_OK};
+    CK_RV rv = t->f->C_Initialize(&args);
+    /* Already: C_Finalize failed on an HSM that went away. */
+    if (rv != CKR_OK && rv != CKR_CRYPTOKI_ALREADY_INITIALIZED)
         return error_set(e, ERR_HSM_ABSENT,
                          "HSM: module %s cannot be initialised (CK_RV 0x%lx): "
                          "are its own configuration and [hsm.env] right?",
@@ -232,7 +236,7 @@ enum code token_open(struct token *t, const struct settings *s,
 void token_close(struct token *t)
 {
     if (t->initialized)
-        (void)p11_kit_module_finalize(t->f);
+        (void)t->f->C_Finalize(NULL);
     t->initialized = false;
 }
 

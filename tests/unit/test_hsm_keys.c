@@ -1,0 +1,306 @@
+/* Keys that are not ours, not alone, or not what they were. */
+#include "config.h"
+
+#include "tests/unit/hsm_fixture.h"
+
+#include "hsm/object.h"
+
+/* Objects made and changed behind the keeper's back, in its own session. */
+static CK_ATTRIBUTE *planted;
+static CK_ULONG planted_count;
+
+static enum code op_plant(struct hsm *h, struct session *s, void *arg,
+                          struct error *e)
+{
+    (void)h;
+    (void)arg;
+    CK_OBJECT_HANDLE made;
+    return HSM_CALL(s, e, "planted", C_CreateObject, planted, planted_count,
+                    &made);
+}
+
+static void plant(struct hsm *h, CK_ATTRIBUTE *template, CK_ULONG n)
+{
+    planted = template;
+    planted_count = n;
+    must(hsm_run(h, NEED_LOGIN, false, op_plant, NULL, &error));
+}
+
+static void plant_aes(struct hsm *h, const char *label, const uint8_t id[16],
+                      bool extractable)
+{
+    CK_OBJECT_CLASS class = CKO_SECRET_KEY;
+    CK_KEY_TYPE type = CKK_AES;
+    CK_BBOOL yes = CK_TRUE, no = CK_FALSE, ex = extractable;
+    const uint8_t value[32] = "known to whoever planted it....";
+    CK_ATTRIBUTE t[] = {ATTR(CKA_CLASS, class),
+                        ATTR(CKA_KEY_TYPE, type),
+                        ATTR(CKA_TOKEN, yes),
+                        ATTR(CKA_PRIVATE, yes),
+                        ATTR(CKA_SENSITIVE, yes),
+                        ATTR(CKA_EXTRACTABLE, ex),
+                        ATTR(CKA_ENCRYPT, yes),
+                        ATTR(CKA_DECRYPT, yes),
+                        ATTR(CKA_SIGN, no),
+                        ATTR(CKA_VERIFY, no),
+                        ATTR(CKA_WRAP, no),
+                        ATTR(CKA_UNWRAP, no),
+                        ATTR(CKA_VALUE, value),
+                        ATTR_TEXT(CKA_LABEL, label),
+                        {CKA_ID, (void *)(uintptr_t)id, 16}};
+    plant(h, t, sizeof t / sizeof t[0]);
+}
+
+static enum code op_destroy(struct hsm *h, struct session *s, void *arg,
+                            struct error *e)
+{
+    (void)h;
+    CK_OBJECT_HANDLE found[OBJECTS_MAX];
+    size_t n;
+    CK_ATTRIBUTE match[] = {ATTR_TEXT(CKA_LABEL, (char *)arg)};
+    enum code rc = object_find(s, arg, match, 1, found, &n, e);
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = object_destroy(s, arg, found[i], e);
+    return rc;
+}
+
+static void destroy(struct hsm *h, const char *label)
+{
+    must(hsm_run(h, NEED_LOGIN, false, op_destroy, (void *)(uintptr_t)label,
+                 &error));
+}
+
+static size_t count(struct hsm *h, const char *label);
+struct counted {
+    const char *label;
+    size_t n;
+};
+static enum code op_count(struct hsm *h, struct session *s, void *arg,
+                          struct error *e)
+{
+    (void)h;
+    struct counted *c = arg;
+    return keys_count(s, c->label, &c->n, e);
+}
+static size_t count(struct hsm *h, const char *label)
+{
+    struct counted c = {label, 0};
+    must(hsm_run(h, NEED_LOGIN, false, op_count, &c, &error));
+    return c.n;
+}
+
+static void log_in_again(struct fixture *f)
+{
+    bool by_hsm;
+    restart(f);
+    assert_int_equal(log_in(f->hsm, SOFTHSM_PIN, false, &by_hsm), OK);
+}
+
+static enum code check(struct fixture *f)
+{
+    JSON out = NULL;
+    return hsm_provision(f->hsm, false, f->pins, &out, &error);
+}
+
+static void refused(struct fixture *f, const char *because)
+{
+    assert_int_equal(check(f), ERR_HSM_KEYS);
+    if (!strstr(error.text, because))
+        fail_msg("'%s' does not say '%s'", error.text, because);
+    assert_false(hsm_ready(f->hsm));
+}
+
+static void pins_hold_over_a_restart(void **state)
+{
+    struct fixture *f = fixture(state);
+    char before[64], after[64];
+    must(hsm_keyid(provisioned(state), HSM_CALL, before, &error));
+    assert_int_equal(strncmp(before, "hsmint-call-1:", 14), 0);
+    log_in_again(f);
+    assert_false(hsm_ready(f->hsm));
+    must_fail(ERR_HSM_KEYS, hsm_keyid(f->hsm, HSM_CALL, after, &error));
+    JSON out = NULL;
+    must(hsm_provision(f->hsm, true, f->pins, &out, &error));
+    assert_true(json_equal(json_object_get(out, "pins"), f->pins));
+    must(hsm_keyid(f->hsm, HSM_CALL, after, &error));
+    assert_string_equal(before, after);
+    must(check(f)); /* again and again */
+}
+
+static void nothing_is_adopted(void **state)
+{
+    struct fixture *f = fixture(state);
+    JSON out = NULL;
+    (void)provisioned(state);
+    log_in_again(f);
+    must_fail(ERR_HSM_KEYS, hsm_provision(f->hsm, false, NULL, &out, &error));
+    assert_non_null(strstr(error.text, "does not know"));
+    must_fail(ERR_HSM_KEYS, hsm_provision(f->hsm, true, NULL, &out, &error));
+    assert_non_null(strstr(error.text, "planted"));
+    assert_int_equal(count(f->hsm, "hsmint-seal-1"), 1);
+}
+
+static void planted_before_init(void **state)
+{
+    struct fixture *f = fixture(state);
+    const uint8_t id[16] = {1};
+    JSON out = NULL;
+    log_in_again(f);
+    plant_aes(f->hsm, "hsmint-seal-1", id, false);
+    must_fail(ERR_HSM_KEYS, hsm_provision(f->hsm, true, NULL, &out, &error));
+    assert_int_equal(count(f->hsm, "hsmint-seal-1"), 1);
+    assert_int_equal(count(f->hsm, "hsmint-call-1"), 0);
+}
+
+static void label_twice(void **state)
+{
+    struct fixture *f = fixture(state);
+    const uint8_t id[16] = {1};
+    plant_aes(provisioned(state), "hsmint-seal-1", id, false);
+    log_in_again(f);
+    refused(f, "several objects");
+}
+
+static void data_object_of_our_name(void **state)
+{
+    struct fixture *f = fixture(state);
+    must(hsm_data_put(provisioned(state), "hsmint-log-1", (uint8_t[]){1}, 1,
+                      &error));
+    log_in_again(f);
+    refused(f, "several objects");
+}
+
+static void replaced_by_a_planted_one(void **state)
+{
+    struct fixture *f = fixture(state);
+    struct hsm *h = provisioned(state);
+    uint8_t id[16];
+    memcpy(id, atomic_load(&h->keys)->keys[HSM_SEAL].id, 16);
+    destroy(h, "hsmint-seal-1");
+    plant_aes(h, "hsmint-seal-1", id, false); /* same label, same id */
+    log_in_again(f);
+    refused(f, "CKA_LOCAL");
+    destroy(f->hsm, "hsmint-seal-1");
+    plant_aes(f->hsm, "hsmint-seal-1", id, true);
+    refused(f, "CKA_EXTRACTABLE");
+    destroy(f->hsm, "hsmint-seal-1");
+    id[0] ^= 1;
+    plant_aes(f->hsm, "hsmint-seal-1", id, false);
+    refused(f, "CKA_ID");
+}
+
+static void missing_key(void **state)
+{
+    struct fixture *f = fixture(state);
+    destroy(provisioned(state), "hsmint-call-1");
+    log_in_again(f);
+    refused(f, "missing");
+    JSON out = NULL;
+    must_fail(ERR_HSM_KEYS, hsm_provision(f->hsm, true, f->pins, &out, &error));
+    assert_int_equal(count(f->hsm, "hsmint-call-1"), 0);
+}
+
+/* Another instance's keys, with the pinned ids but not the pinned keys. */
+static void other_keys_of_the_same_ids(void **state)
+{
+    struct fixture *f = fixture(state);
+    struct hsm *h = provisioned(state);
+    static const char *const labels[] = {"hsmint-seal-1", "hsmint-blob-1",
+                                         "hsmint-call-1", "hsmint-log-1"};
+    for (int i = 0; i < 4; i++)
+        destroy(h, labels[i]);
+    log_in_again(f);
+    JSON out = NULL;
+    must(hsm_provision(f->hsm, true, NULL, &out, &error));
+    json_t *other = json_object_get(json_object_get(out, "pins"), "keys");
+    json_t *mine = json_object_get(f->pins, "keys");
+    for (size_t i = 0; i < 4; i++)
+        json_object_set(json_array_get(mine, i), "id",
+                        json_object_get(json_array_get(other, i), "id"));
+    must_fail(ERR_HSM_KEYS, check(f)); /* another instance than the one here */
+    log_in_again(f);
+    refused(f, "does not verify");
+    /* The EC keys' pins are right; the AES key's probe is the old one. */
+    for (size_t i = 1; i < 4; i++)
+        json_array_set(mine, i, json_array_get(other, i));
+    refused(f, "probe does not open");
+}
+
+static void public_key_may_sign_only(void **state)
+{
+    struct fixture *f = fixture(state);
+    struct hsm *h = provisioned(state);
+    char command[600];
+    snprintf(command, sizeof command,
+             "pkcs11-tool --module %s --login --pin %s -O 2>/dev/null | "
+             "grep -A9 'Private Key' | grep 'Usage:' | sort -u | tr -s ' ' | "
+             "grep -qx ' Usage: sign'",
+             softhsm_module(), SOFTHSM_PIN);
+    (void)h;
+    setenv("SOFTHSM2_CONF", f->token.conf, 1);
+    if (system("command -v pkcs11-tool >/dev/null") != 0)
+        skip();
+    assert_int_equal(system(command), 0);
+}
+
+static void broken_pins(void **state)
+{
+    struct fixture *f = fixture(state);
+    (void)provisioned(state);
+    log_in_again(f);
+    static const char *const fields[] = {"instance", "mechanism", "keys",
+                                         "probe",    "hmac",      "format"};
+    JSON whole = json_deep_copy(f->pins);
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        JSON out = NULL;
+        JSON cut = json_deep_copy(whole);
+        json_object_del(cut, fields[i]);
+        assert_int_not_equal(hsm_provision(f->hsm, false, cut, &out, &error),
+                             OK);
+        json_object_set_new(cut, fields[i], json_string("?"));
+        assert_int_not_equal(hsm_provision(f->hsm, false, cut, &out, &error),
+                             OK);
+        assert_false(hsm_ready(f->hsm));
+    }
+    JSON other = json_deep_copy(whole);
+    json_t *key = json_array_get(json_object_get(other, "keys"), HSM_CALL);
+    json_object_set_new(key, "fingerprint", json_string("00"));
+    JSON out = NULL;
+    must_fail(ERR_HSM_KEYS, hsm_provision(f->hsm, false, other, &out, &error));
+    must(check(f));
+}
+
+/* Nothing is left over from an init that found no way to seal. */
+static void failed_init_leaves_nothing(void **state)
+{
+    struct fixture *f = fixture(state);
+    const enum seal_mechanism none[] = {MECH_GCM_APPENDED, MECH_OAEP_SHA256};
+    JSON out = NULL;
+    log_in_again(f);
+    hsm_mechanisms(f->hsm, none, 2);
+    assert_int_not_equal(hsm_provision(f->hsm, true, NULL, &out, &error), OK);
+    assert_false(hsm_ready(f->hsm));
+    for (int use = 0; use < HSM_USES; use++) {
+        char label[BLOB_LABEL_MAX];
+        keys_label((enum hsm_use)use, 1, label);
+        assert_int_equal(count(f->hsm, label), 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        FIXTURE_TEST(pins_hold_over_a_restart),
+        FIXTURE_TEST(nothing_is_adopted),
+        FIXTURE_TEST(planted_before_init),
+        FIXTURE_TEST(label_twice),
+        FIXTURE_TEST(data_object_of_our_name),
+        FIXTURE_TEST(replaced_by_a_planted_one),
+        FIXTURE_TEST(missing_key),
+        FIXTURE_TEST(other_keys_of_the_same_ids),
+        FIXTURE_TEST(public_key_may_sign_only),
+        FIXTURE_TEST(broken_pins),
+        FIXTURE_TEST(failed_init_leaves_nothing),
+    };
+    return cmocka_run_group_tests_name("hsm-keys", tests, NULL, NULL);
+}
