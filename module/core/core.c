@@ -1,0 +1,411 @@
+/* core - see core.h. */
+#include "config.h"
+
+#include "module/core/internal.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "common/text.h"
+#include "module/core/gate.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROVISION_FACTOR 6 /* making keys on a slow HSM */
+
+/* ---- organisations ---- */
+
+enum code core_org_note(struct core *c, int64_t id, const char *name,
+                        struct error *e)
+{
+    struct core_org_name *more;
+
+    pthread_mutex_lock(&c->orgs_lock);
+    more = reallocarray(c->orgs, c->n_orgs + 1, sizeof(*more));
+    if (more) {
+        c->orgs = more;
+        more[c->n_orgs].id = id;
+        snprintf(more[c->n_orgs].name, sizeof(more->name), "%s", name);
+        c->n_orgs++;
+    }
+    pthread_mutex_unlock(&c->orgs_lock);
+    return more ? OK : error_set(e, ERR_NOMEM, "no memory for organisations");
+}
+
+void core_org_name(struct core *c, int64_t id, char name[64])
+{
+    *name = '\0';
+    pthread_mutex_lock(&c->orgs_lock);
+    for (size_t i = 0; i < c->n_orgs; i++) {
+        if (c->orgs[i].id == id)
+            snprintf(name, 64, "%s", c->orgs[i].name);
+    }
+    pthread_mutex_unlock(&c->orgs_lock);
+}
+
+static enum code note_org(const struct store_org *o, void *ctx,
+                          struct error *e)
+{
+    return core_org_note(ctx, o->id, o->name, e);
+}
+
+enum code core_org(struct core *c, const char *name, struct store_org *org,
+                   struct error *e)
+{
+    const char *wanted = name && *name ? name : CORE_DEFAULT_ORG;
+    enum code code = store_org_get(c->store, wanted, org, e);
+
+    if (code == ERR_NOT_FOUND)
+        return error_set(e, ERR_NOT_FOUND,
+                         "there is no organisation “%.64s”; “hsmint init” "
+                         "makes one",
+                         wanted);
+    return code;
+}
+
+enum code core_need_administrator(const struct caller *by, const char *what,
+                                  struct error *e)
+{
+    if (by->administrator)
+        return OK;
+    return error_set(e, ERR_DENIED, "only an administrator may %s, %s is none",
+                     what, by->owner);
+}
+
+/* ---- open, close ---- */
+
+static enum code start(struct core *c, struct error *e)
+{
+    struct error why = {0};
+    uint64_t generation;
+    enum code code = store_org_each(c->store, note_org, c, e);
+
+    if (code)
+        return code;
+    /* A missing HSM or PIN is told by each call, and by status. */
+    if (unlock_ready(c, &generation, &why) != OK)
+        log_failure(&why, "not ready yet");
+    return sweep_start(c, e);
+}
+
+enum code core_open_with(struct core **out, const struct core_options *o,
+                         keeper_start_fn keeper_start, void *start_ctx,
+                         struct error *e)
+{
+    struct keeper_options k = {.settings = o->settings,
+                               .config_path = o->config_path,
+                               .keeper_path = o->keeper_path,
+                               .start = keeper_start,
+                               .start_ctx = start_ctx};
+    struct core *c = malloc(sizeof(*c));
+    enum code code;
+
+    if (!c)
+        return error_set(e, ERR_NOMEM, "no memory for the core");
+    *c = (struct core){.store = o->store,
+                       .settings = o->settings,
+                       .unlock = UNLOCK_INIT,
+                       .markers = MARKERS_INIT,
+                       .inflight = INFLIGHT_INIT,
+                       .warnings = WARNINGS_INIT,
+                       .ended = ENDED_INIT,
+                       .sweep = SWEEP_INIT,
+                       .orgs_lock = PTHREAD_MUTEX_INITIALIZER};
+    code = keeper_new(&c->keeper, &k, e);
+    if (!code)
+        code = start(c, e);
+    if (code) {
+        core_close(c);
+        return code;
+    }
+    *out = c;
+    return OK;
+}
+
+enum code core_open(struct core **out, const struct core_options *o,
+                    struct error *e)
+{
+    return core_open_with(out, o, NULL, NULL, e);
+}
+
+void core_close(struct core *c)
+{
+    if (!c)
+        return;
+    sweep_stop(c);
+    keeper_free(c->keeper);
+    unlock_clear(c);
+    ended_clear(&c->ended);
+    warnings_clear(&c->warnings);
+    free(c->orgs);
+    free(c);
+}
+
+/* ---- login ---- */
+
+enum code core_login(struct core *c, const struct caller *by, int pin_fd,
+                     bool force, struct error *e)
+{
+    if (force && !by->administrator)
+        return core_need_administrator(by, "unlock the HSM", e);
+    return unlock_login(c, pin_fd, force, e);
+}
+
+enum code core_lock(struct core *c, const struct caller *by, struct error *e)
+{
+    enum code code = core_need_administrator(by, "lock the daemon", e);
+
+    return code ? code : unlock_lock(c, e);
+}
+
+bool core_locked(struct core *c)
+{
+    return unlock_is_locked(c);
+}
+
+bool core_busy(struct core *c)
+{
+    struct store_counts n = {0};
+    struct error e = {0};
+
+    if (store_lease_counts(c->store, 0, NULL, &n, &e) != OK) {
+        log_failure(&e, "leases cannot be counted");
+        return true;
+    }
+    return n.pending + n.active + n.revoking > 0;
+}
+
+/* ---- init ---- */
+
+struct init_rows {
+    const char *org;
+    const struct caller *by;
+    char *pins; /* NULL: stored already */
+    const char *instance;
+    int64_t id;
+};
+
+static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct init_rows *r = ctx;
+    enum code code =
+        store_org_add(tx, r->org, clock_wall_ms(), &r->id, e);
+
+    if (!code && r->pins)
+        code = store_meta_put(tx, META_PINS, r->pins, strlen(r->pins), e);
+    if (!code && r->pins)
+        code = store_meta_put(tx, META_INSTANCE, r->instance,
+                              strlen(r->instance), e);
+    return code ? code
+                : gate_event(tx, "init", r->by,
+                             json_pack("{ss ss}", "org", r->org, "instance",
+                                       r->instance),
+                             e);
+}
+
+/* Keys are made once; later organisations share them. */
+static enum code provision(struct core *c, uint64_t *generation,
+                           bool *is_first, json_t **answer, struct error *e)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+    FREE void *text = NULL;
+    JSON pins = NULL;
+    size_t len;
+    enum code code = store_meta_get(c->store, META_PINS, &text, &len, e);
+
+    *is_first = code == ERR_NOT_FOUND;
+    if (code && !*is_first)
+        return code;
+    if (!*is_first && (code = json_parse(text, len, "pinned HSM keys", &pins, e)))
+        return code;
+    request.verb = VERB_PROVISION;
+    request.head =
+        json_pack("{sb sO?}", "create", *is_first, "pins", pins);
+    if (!request.head)
+        return error_set(e, ERR_NOMEM, "no memory to make the HSM's keys");
+    code = keeper_ensure(c->keeper, generation, e);
+    if (!code)
+        code = keeper_call(c->keeper, *generation, &request,
+                           (int)c->settings->hsm_deadline_ms * PROVISION_FACTOR,
+                           &reply, NULL, e);
+    if (!code)
+        *answer = json_incref(reply.head);
+    return code;
+}
+
+static enum code init_json(const char *org, json_t *answer, json_t **out,
+                           struct error *e)
+{
+    JSON hsm = json_copy(answer);
+
+    if (!out)
+        return OK;
+    json_object_del(hsm, "pins");
+    *out = json_pack("{ss sO sO}", "org", org, "instance",
+                     json_object_get(answer, "instance"), "hsm", hsm);
+    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for the HSM's state");
+}
+
+static enum code init(struct core *c, const struct caller *by, const char *org,
+                      json_t **out, struct error *e)
+{
+    JSON answer = NULL;
+    FREE char *pins = NULL;
+    struct init_rows rows = {.org = org, .by = by};
+    uint64_t generation = 0;
+    bool is_first;
+    enum code code = provision(c, &generation, &is_first, &answer, e);
+
+    if (code)
+        return code;
+    rows.instance = json_string_value(json_object_get(answer, "instance"));
+    pins = json_dumps(json_object_get(answer, "pins"), JSON_COMPACT);
+    if (!rows.instance || !pins)
+        return error_set(e, ERR_KEEPER, "the keeper named no keys");
+    rows.pins = is_first ? pins : NULL;
+    code = store_commit(c->store, STORE_NORMAL, insert_rows, &rows, e);
+    if (!code)
+        code = core_org_note(c, rows.id, org, e);
+    if (code)
+        return code;
+    unlock_note_ready(c, generation);
+    return init_json(org, answer, out, e);
+}
+
+enum code core_init(struct core *c, const struct caller *by, const char *name,
+                    json_t **out, struct error *e)
+{
+    const char *org = name && *name ? name : CORE_DEFAULT_ORG;
+    CLEANUP(store_org_clear) struct store_org there = {0};
+    INFLIGHT hold = {0};
+    enum code code = core_need_administrator(by, "initialise", e);
+
+    if (!code)
+        code = text_check_name("organisation", org, e);
+    if (!code)
+        code = inflight_enter(&c->inflight, "init", NULL, NULL, NULL, &hold, e);
+    if (code)
+        return code;
+    if (store_org_get(c->store, org, &there, NULL) == OK)
+        return error_set(e, ERR_EXISTS, "organisation %s is there already",
+                         org);
+    return init(c, by, org, out, e);
+}
+
+/* ---- state ---- */
+
+static json_t *keeper_json(struct core *c)
+{
+    struct keeper_state k;
+
+    keeper_describe(c->keeper, &k);
+    return json_pack("{sb si sI}", "running", k.running, "pid", (int)k.pid,
+                     "restarts", (json_int_t)k.restarts);
+}
+
+/* What the keeper says, or why it says nothing. */
+static json_t *hsm_json(struct core *c)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+    struct error e = {0};
+
+    request.verb = VERB_DESCRIBE;
+    if (keeper_call(c->keeper, 0, &request, (int)c->settings->hsm_deadline_ms,
+                    &reply, NULL, &e) != OK)
+        return json_pack("{ss ss}", "state", "absent", "error", e.text);
+    return reply.head ? json_incref(reply.head) : json_object();
+}
+
+static enum code append_org(const struct store_org *o, void *ctx,
+                            struct error *e)
+{
+    json_t *one = NULL;
+    enum code code = core_config_json(o, &one, e);
+
+    if (!code && json_array_append_new(ctx, one) != 0)
+        code = error_set(e, ERR_NOMEM, "no memory for organisations");
+    return code;
+}
+
+static json_t *instance_json(struct core *c)
+{
+    FREE void *text = NULL;
+    size_t len;
+
+    if (store_meta_get(c->store, META_INSTANCE, &text, &len, NULL) != OK)
+        return json_string("");
+    return json_stringn(text, len);
+}
+
+enum code core_status(struct core *c, json_t **out, struct error *e)
+{
+    JSON orgs = json_array();
+    struct store_counts n = {0};
+    enum code code = store_lease_counts(c->store, 0, NULL, &n, e);
+
+    if (!code)
+        code = store_org_each(c->store, append_org, orgs, e);
+    if (code)
+        return code;
+    *out = json_pack(
+        "{ss so sb s{sI sI sI} so so sO so}", "mode",
+        c->settings->mode == MODE_SYSTEM ? "system" : "user", "instance",
+        instance_json(c), "locked", core_locked(c), "leases", "pending",
+        (json_int_t)n.pending, "active", (json_int_t)n.active, "revoking",
+        (json_int_t)n.revoking, "hsm", hsm_json(c), "keeper", keeper_json(c),
+        "orgs", orgs, "warnings", warnings_json(&c->warnings));
+    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for the state");
+}
+
+/* ---- slots ---- */
+
+struct slots {
+    json_t *list;
+    char instance[65]; /* SHA-256, hex */
+};
+
+#define LABEL_LEN 32  /* CK_TOKEN_INFO */
+#define SERIAL_LEN 16
+
+static enum code append_slot(const struct store_org *o, void *ctx,
+                             struct error *e)
+{
+    struct slots *s = ctx;
+    char label[LABEL_LEN + 1], serial[SERIAL_LEN + 1];
+    bool is_default = strcmp(o->name, CORE_DEFAULT_ORG) == 0;
+
+    snprintf(label, sizeof(label), "hsmint%s%.24s", is_default ? "" : "-",
+             is_default ? "" : o->name);
+    snprintf(serial, sizeof(serial), "%.12s%04x", s->instance,
+             (unsigned)(o->id & 0xffff));
+    if (json_array_append_new(
+            s->list, json_pack("{sI ss ss ss}", "id", (json_int_t)o->id, "org",
+                               o->name, "label", label, "serial", serial)) != 0)
+        return error_set(e, ERR_NOMEM, "no memory for slots");
+    return OK;
+}
+
+/* Serials come from instance and organisation alone, so they do not move. */
+enum code core_slots(struct core *c, json_t **out, struct error *e)
+{
+    JSON list = json_array();
+    JSON instance = instance_json(c);
+    struct slots s = {.list = list};
+    uint8_t digest[32];
+    enum code code;
+
+    if (!list || !instance ||
+        EVP_Digest(json_string_value(instance), json_string_length(instance),
+                   digest, NULL, EVP_sha256(), NULL) != 1)
+        return error_set(e, ERR_NOMEM, "no memory for slots");
+    text_hex(s.instance, digest, sizeof(digest));
+    code = store_org_each(c->store, append_slot, &s, e);
+    if (!code)
+        *out = json_incref(list);
+    return code;
+}

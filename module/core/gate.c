@@ -1,0 +1,268 @@
+/* gate - see gate.h. */
+#include "config.h"
+
+#include "module/core/gate.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "module/core/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXECUTE_SLACK_MS 1000 /* for the keeper to notice its own deadline */
+
+void gate_reply_clear(struct gate_reply *r)
+{
+    frame_clear(&r->frame);
+}
+
+/* ---- records ---- */
+
+static enum code add_record(struct store_tx *tx, json_t *record,
+                            struct error *e)
+{
+    FREE char *line = record ? json_dumps(record, JSON_COMPACT) : NULL;
+    int64_t sequence;
+
+    if (!line)
+        return error_set(e, ERR_NOMEM, "no memory for an audit record");
+    return store_record_add(tx, line, &sequence, e);
+}
+
+/* {"v", "time", "kind", "owner", "program"} */
+static json_t *record_begin(const char *kind, const struct caller *by)
+{
+    char now[CLOCK_TEXT_MAX];
+
+    return json_pack("{si ss ss ss ss}", "v", 1, "time",
+                     clock_text(clock_wall_ms(), now), "kind", kind, "owner",
+                     by ? by->owner : "hsmintd", "program",
+                     by && by->program ? by->program : "");
+}
+
+static void put_text(json_t *record, const char *name, const char *text)
+{
+    if (text && *text)
+        json_object_set_new(record, name, json_string(text));
+}
+
+enum code gate_event(struct store_tx *tx, const char *kind,
+                     const struct caller *by, json_t *detail, struct error *e)
+{
+    JSON record = record_begin(kind, by);
+
+    if (record)
+        json_object_set_new(record, "detail", detail);
+    else
+        json_decref(detail);
+    return add_record(tx, record, e);
+}
+
+struct intent {
+    const struct gate_call *call;
+    const char *id;
+    json_t *signed_call; /* the keeper's answer to sign-call */
+};
+
+static enum code commit_intent(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct intent *i = ctx;
+    const struct gate_call *call = i->call;
+    JSON record = record_begin("call", call->by);
+    JSON parts = json_copy(i->signed_call);
+    enum code code = OK;
+
+    if (call->intent)
+        code = call->intent(tx, call->intent_ctx, e);
+    if (code)
+        return code;
+    put_text(record, "call", i->id);
+    put_text(record, "org", call->org);
+    put_text(record, "purpose", call->purpose);
+    put_text(record, "lease", call->lease);
+    put_text(record, "method", call->request->method);
+    put_text(record, "body", call->request->body);
+    json_object_del(parts, "call"); /* the keeper's handle */
+    json_object_set(record, "signed", parts);
+    return add_record(tx, record, e);
+}
+
+struct outcome {
+    const struct gate_call *call;
+    const struct gate_reply *reply;
+    const struct error *result;
+    store_fn fn;
+    void *ctx;
+};
+
+static enum code commit_outcome(struct store_tx *tx, void *ctx,
+                                struct error *e)
+{
+    static const char *const fates[] = {"nothing", "not sent", "unknown",
+                                        "answered"};
+    struct outcome *o = ctx;
+    JSON record = record_begin("outcome", o->call->by);
+    enum code code = o->fn ? o->fn(tx, o->ctx, e) : OK;
+
+    if (code || o->reply->fate == GATE_NOTHING)
+        return code;
+    put_text(record, "call", o->reply->call);
+    put_text(record, "org", o->call->org);
+    put_text(record, "purpose", o->call->purpose);
+    put_text(record, "lease", o->call->lease);
+    put_text(record, "fate", fates[o->reply->fate]);
+    put_text(record, "result",
+             o->result->code ? error_name(o->result->code) : "ok");
+    put_text(record, "text", o->result->text);
+    put_text(record, "service_request_id", o->reply->http.request_id);
+    json_object_set_new(record, "status",
+                        json_integer(o->reply->http.status));
+    json_object_set_new(record, "duration_us",
+                        json_integer(o->reply->duration_us));
+    return add_record(tx, record, e);
+}
+
+/* ---- the steps ---- */
+
+static enum code sign(struct core *c, const struct gate_call *call,
+                      struct frame *reply, uint64_t *generation,
+                      struct error *e)
+{
+    const struct openai_request *r = call->request;
+    FRAME request = FRAME_INIT;
+
+    request.verb = VERB_SIGN_CALL;
+    request.head =
+        json_pack("{ss sb ss ss}", "org", call->org, "candidate",
+                  call->candidate, "method", r->method, "path", r->path);
+    if (r->body) {
+        request.body = (uint8_t *)strdup(r->body);
+        request.body_len = strlen(r->body);
+    }
+    if (!request.head || (r->body && !request.body))
+        return error_set(e, ERR_NOMEM, "no memory to sign a call");
+    return unlock_call(c, &request, (int)c->settings->hsm_deadline_ms, reply,
+                       generation, e);
+}
+
+/* The keeper's errors that say for sure that nothing left the host. */
+static bool is_not_sent(enum code code)
+{
+    switch (code) {
+    case ERR_SERVICE_DOWN:
+    case ERR_NOT_SIGNED:
+    case ERR_NO_ADMIN_KEY:
+    case ERR_LOCKED:
+    case ERR_SEAL:
+    case ERR_HSM_ABSENT:
+    case ERR_HSM_KEYS:
+    case ERR_HSM_FAILED:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static enum code decode_answer(struct gate_reply *r, struct error *e)
+{
+    json_int_t status = 0, retry = 0, duration = 0;
+    const char *request_id = "";
+    const struct json_field fields[] = {
+        {"status", FIELD_INT, true, &status, NULL},
+        {"request_id", FIELD_STRING, false, &request_id, NULL},
+        {"retry_after_ms", FIELD_INT, false, &retry, NULL},
+        {"duration_us", FIELD_INT, false, &duration, NULL},
+    };
+    enum code code = json_decode(r->frame.head, JSON_FIELDS(fields), true,
+                                 "the keeper's reply", e);
+
+    if (code)
+        return code;
+    r->http = (struct openai_reply){
+        .status = (long)status,
+        .body = r->frame.body ? (const char *)r->frame.body : "",
+        .body_len = r->frame.body_len,
+        .request_id = request_id,
+        .retry_after_ms = retry > 0 && retry <= UINT32_MAX ? (uint32_t)retry
+                                                           : 0};
+    r->duration_us = duration;
+    return OK;
+}
+
+static enum code execute(struct core *c, json_t *signed_call,
+                         uint64_t generation, struct gate_reply *r,
+                         struct error *e)
+{
+    const struct settings *s = c->settings;
+    int64_t deadline = s->hsm_deadline_ms + s->connect_ms + s->call_ms;
+    FRAME request = FRAME_INIT;
+    bool handed = false;
+    enum code code;
+
+    request.verb = VERB_EXECUTE;
+    request.head =
+        json_pack("{sO*}", "call", json_object_get(signed_call, "call"));
+    r->fate = GATE_NOT_SENT;
+    if (!request.head)
+        return error_set(e, ERR_NOMEM, "no memory to send a call");
+    code = keeper_call(c->keeper, generation, &request,
+                       (int)deadline + EXECUTE_SLACK_MS, &r->frame, &handed, e);
+    if (!code)
+        code = decode_answer(r, e);
+    if (!code)
+        r->fate = GATE_ANSWERED;
+    else if (handed && !is_not_sent(code))
+        r->fate = GATE_UNKNOWN;
+    return code;
+}
+
+enum code gate_send(struct core *c, const struct gate_call *call,
+                    struct gate_reply *r, struct error *e)
+{
+    FRAME signed_call = FRAME_INIT;
+    struct intent intent = {call, r->call, NULL};
+    uint64_t generation = 0;
+    struct error *why = &r->error;
+    enum code code;
+
+    r->fate = GATE_NOTHING;
+    r->http.request_id = "";
+    error_clear(why);
+    code = text_id(r->call, why);
+    if (!code)
+        code = sign(c, call, &signed_call, &generation, why);
+    intent.signed_call = signed_call.head;
+    if (!code)
+        code = store_commit(c->store, call->urgency, commit_intent, &intent,
+                            why);
+    if (!code)
+        code = execute(c, signed_call.head, generation, r, why);
+    if (!code)
+        code = openai_check(call->request, &r->http, why);
+    if (code && e)
+        *e = *why;
+    return code;
+}
+
+enum code gate_settle(struct core *c, const struct gate_call *call,
+                      const struct gate_reply *r, const struct error *result,
+                      store_fn fn, void *ctx, struct error *e)
+{
+    struct outcome o = {call, r, result ? result : &r->error, fn, ctx};
+
+    if (r->fate == GATE_NOTHING && !fn)
+        return OK;
+    return store_commit(c->store, STORE_RESERVE, commit_outcome, &o, e);
+}
+
+enum code gate_ask(struct core *c, const struct gate_call *call,
+                   struct gate_reply *r, struct error *e)
+{
+    enum code code = gate_send(c, call, r, e);
+    enum code settled = gate_settle(c, call, r, NULL, NULL, NULL,
+                                    code ? NULL : e);
+
+    return code ? code : settled;
+}

@@ -1,0 +1,63 @@
+/* internal - what the files of core share: the one struct core.
+ *
+ * Lock order: each noun has a mutex of its own, held for a few lines, never
+ * two at once, never across HSM, network or a commit.
+ */
+#ifndef HSMINT_CORE_INTERNAL_H
+#define HSMINT_CORE_INTERNAL_H
+
+#include "module/core/core.h"
+#include "module/core/ended.h"
+#include "module/core/inflight.h"
+#include "module/core/keeper.h"
+#include "module/core/marker.h"
+#include "module/core/sweep.h"
+#include "module/core/unlock.h"
+#include "module/core/warnings.h"
+
+#define CORE_DEFAULT_ORG "default"
+#define META_PINS "hsm.pins"
+#define META_INSTANCE "instance"
+
+struct core_org_name {
+    int64_t id;
+    char name[64];
+};
+
+struct core {
+    struct store *store;
+    const struct settings *settings;
+    struct keeper *keeper;
+    struct unlock unlock;
+    struct markers markers;
+    struct inflight inflight;
+    struct warnings warnings;
+    struct ended ended;
+    struct sweep sweep;
+
+    pthread_mutex_t orgs_lock;
+    struct core_org_name *orgs; /* they come, and never go */
+    size_t n_orgs;
+};
+
+/* As core_open(), with a keeper that `start` makes; for tests. */
+MUST_CHECK enum code core_open_with(struct core **out,
+                                    const struct core_options *o,
+                                    keeper_start_fn start, void *start_ctx,
+                                    struct error *e);
+/* Organisation by name; NULL or "" is the default one. */
+MUST_CHECK enum code core_org(struct core *c, const char *name,
+                              struct store_org *org, struct error *e);
+/* "" if unknown. */
+void core_org_name(struct core *c, int64_t id, char name[64]);
+MUST_CHECK enum code core_org_note(struct core *c, int64_t id,
+                                   const char *name, struct error *e);
+/* ERR_DENIED: only an administrator may `do` this. */
+MUST_CHECK enum code core_need_administrator(const struct caller *by,
+                                             const char *what,
+                                             struct error *e);
+/* The organisation's part of status, also core_config_get()'s answer. */
+MUST_CHECK enum code core_config_json(const struct store_org *org,
+                                      json_t **out, struct error *e);
+
+#endif

@@ -1,0 +1,451 @@
+/* keeper - see keeper.h. */
+#include "config.h"
+
+#include "module/core/keeper.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    CHANNELS_MAX = 64,
+    FIRST_SOCKET = 3,
+    REAP_MS = 1000,
+    UNREAPED_MAX = 8,
+    STABLE_MS = 10000,     /* a keeper that lived so long died of bad luck */
+    BACKOFF_FIRST_MS = 50, /* doubled with each early death … */
+    BACKOFF_MAX_MS = 5000  /* … up to here */
+};
+
+struct keeper {
+    struct keeper_options options;
+    int channels;
+
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t changed;
+    bool running, starting;
+    uint64_t generation;
+    int64_t starts;
+    pid_t pid;
+    int pidfd;
+    int idle[CHANNELS_MAX]; /* stack of sockets of this generation */
+    int n_idle;
+    int64_t started_ms, not_before_ms;
+    int early_deaths;
+    int unreaped[UNREAPED_MAX]; /* pidfds that SIGKILL has not ended yet */
+    int n_unreaped;
+};
+
+enum code keeper_new(struct keeper **out, const struct keeper_options *o,
+                     struct error *e)
+{
+    struct keeper *k = calloc(1, sizeof(*k));
+    pthread_condattr_t attr;
+
+    if (!k)
+        return error_set(e, ERR_NOMEM, "no memory for the keeper's channels");
+    k->options = *o;
+    k->channels = o->settings->keeper_threads;
+    if (k->channels < 1)
+        k->channels = 1;
+    if (k->channels > CHANNELS_MAX)
+        k->channels = CHANNELS_MAX;
+    k->pidfd = -1;
+    pthread_mutex_init(&k->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&k->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    *out = k;
+    return OK;
+}
+
+/* ---- the process ---- */
+
+static void reap_unreaped(struct keeper *k)
+{
+    int kept = 0;
+
+    for (int i = 0; i < k->n_unreaped; i++) {
+        siginfo_t info = {0};
+        int pidfd = k->unreaped[i];
+
+        if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG) == 0 &&
+            info.si_pid == 0)
+            k->unreaped[kept++] = pidfd;
+        else
+            close(pidfd);
+    }
+    k->n_unreaped = kept;
+}
+
+/* After SIGKILL a process that hangs inside the kernel (a vendor's driver) may
+ * stay: it is left to later, so that its successor need not wait. */
+static void reap(struct keeper *k, pid_t pid, int pidfd)
+{
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+
+    if (pidfd < 0) {
+        waitpid(pid, NULL, 0);
+        return;
+    }
+    if (poll(&p, 1, REAP_MS) == 1) {
+        waitid(P_PIDFD, (id_t)pidfd, &(siginfo_t){0}, WEXITED);
+        close(pidfd);
+        return;
+    }
+    log_error("keeper %d does not end: it hangs inside the kernel", (int)pid);
+    k->unreaped[k->n_unreaped++] = pidfd;
+}
+
+/* With the lock held. Sockets in use are closed by their users. */
+static void end_process(struct keeper *k)
+{
+    int64_t lived = clock_monotonic_ms() - k->started_ms;
+    int wait = BACKOFF_FIRST_MS;
+
+    if (!k->running)
+        return;
+    k->running = false;
+    while (k->n_idle > 0)
+        close(k->idle[--k->n_idle]);
+    if (k->pid > 0) {
+        kill(k->pid, SIGKILL);
+        reap(k, k->pid, k->pidfd);
+    }
+    k->pid = 0;
+    k->pidfd = -1;
+    k->early_deaths = lived >= STABLE_MS ? 0 : k->early_deaths + 1;
+    for (int i = 1; i < k->early_deaths && wait < BACKOFF_MAX_MS; i++)
+        wait *= 2;
+    if (wait > BACKOFF_MAX_MS)
+        wait = BACKOFF_MAX_MS;
+    k->not_before_ms = clock_monotonic_ms() + (k->early_deaths ? wait : 0);
+    pthread_cond_broadcast(&k->changed);
+}
+
+void keeper_free(struct keeper *k)
+{
+    if (!k)
+        return;
+    pthread_mutex_lock(&k->lock);
+    end_process(k);
+    reap_unreaped(k);
+    for (int i = 0; i < k->n_unreaped; i++)
+        close(k->unreaped[i]);
+    pthread_mutex_unlock(&k->lock);
+    pthread_cond_destroy(&k->changed);
+    pthread_mutex_destroy(&k->lock);
+    free(k);
+}
+
+static enum code spawn_with(struct keeper *k, posix_spawn_file_actions_t *files,
+                            posix_spawnattr_t *attr, pid_t *pid,
+                            struct error *e)
+{
+    char count[12];
+    char *argv[] = {(char *)(uintptr_t)k->options.keeper_path,
+                    (char *)(uintptr_t)"--config",
+                    (char *)(uintptr_t)k->options.config_path,
+                    (char *)(uintptr_t)"--channels", count, NULL};
+    char *nothing[] = {NULL};
+    char **env = k->options.settings->hsm_env;
+    int r;
+
+    snprintf(count, sizeof(count), "%d", k->channels);
+    r = posix_spawn(pid, k->options.keeper_path, files, attr, argv,
+                    env ? env : nothing);
+    if (r != 0)
+        return error_set(e, ERR_KEEPER, "cannot start the keeper %s: %s",
+                         k->options.keeper_path, strerror(r));
+    return OK;
+}
+
+/* Descriptors 0 and 1 are /dev/null, 2 is ours, 3 … the sockets, no others. */
+static enum code spawn(struct keeper *k, const int *sockets, int n, pid_t *pid,
+                       struct error *e)
+{
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attr;
+    sigset_t none, all;
+    enum code code;
+
+    posix_spawn_file_actions_init(&files);
+    posix_spawnattr_init(&attr);
+    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&files, 1, "/dev/null", O_WRONLY, 0);
+    for (int i = 0; i < n; i++)
+        posix_spawn_file_actions_adddup2(&files, sockets[i], FIRST_SOCKET + i);
+    posix_spawn_file_actions_addclosefrom_np(&files, FIRST_SOCKET + n);
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setsigdefault(&attr, &all);
+    posix_spawnattr_setflags(&attr,
+                             POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    code = spawn_with(k, &files, &attr, pid, e);
+    posix_spawnattr_destroy(&attr);
+    posix_spawn_file_actions_destroy(&files);
+    return code;
+}
+
+struct sockets {
+    int fd[CHANNELS_MAX];
+    int n;
+};
+
+static void sockets_close(struct sockets *s)
+{
+    while (s->n > 0)
+        close(s->fd[--s->n]);
+}
+
+/* The child's ends are put above the numbers that it gets them under, so that
+ * no dup2 overwrites one that is still to come. */
+static enum code make_sockets(int n, struct sockets *ours,
+                              struct sockets *theirs, struct error *e)
+{
+    for (int i = 0; i < n; i++) {
+        int pair[2], high;
+
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+            return error_errno(e, errno, "cannot make the keeper's sockets");
+        ours->fd[ours->n++] = pair[0];
+        high = fcntl(pair[1], F_DUPFD_CLOEXEC, FIRST_SOCKET + CHANNELS_MAX);
+        close(pair[1]);
+        if (high < 0)
+            return error_errno(e, errno, "cannot make the keeper's sockets");
+        theirs->fd[theirs->n++] = high;
+    }
+    return OK;
+}
+
+static enum code start_process(struct keeper *k, struct sockets *ours,
+                               pid_t *pid, int *pidfd, struct error *e)
+{
+    CLEANUP(sockets_close) struct sockets theirs = {.n = 0};
+    enum code code = make_sockets(k->channels, ours, &theirs, e);
+
+    *pid = 0;
+    *pidfd = -1;
+    if (!code && k->options.start)
+        code = k->options.start(k->options.start_ctx, theirs.fd, theirs.n, pid,
+                                e);
+    else if (!code)
+        code = spawn(k, theirs.fd, theirs.n, pid, e);
+    if (code) {
+        sockets_close(ours);
+        return code;
+    }
+    if (*pid > 0)
+        *pidfd = pidfd_open(*pid, 0);
+    return OK;
+}
+
+static enum code may_start(struct keeper *k, struct error *e)
+{
+    int64_t wait = k->not_before_ms - clock_monotonic_ms();
+
+    reap_unreaped(k);
+    if (k->n_unreaped == UNREAPED_MAX)
+        return error_set(e, ERR_KEEPER,
+                         "%d keepers hang inside the kernel; the HSM's driver "
+                         "needs attention",
+                         UNREAPED_MAX);
+    if (wait > 0)
+        return error_set(e, ERR_KEEPER,
+                         "the keeper died %d times soon after its start; it is "
+                         "started again in %lld ms",
+                         k->early_deaths, (long long)wait);
+    return OK;
+}
+
+/* With the lock held, which is given up while the process starts. */
+static enum code start(struct keeper *k, struct error *e)
+{
+    struct sockets ours = {.n = 0};
+    int pidfd = -1;
+    pid_t pid = 0;
+    enum code code = may_start(k, e);
+
+    if (code)
+        return code;
+    k->starting = true;
+    pthread_mutex_unlock(&k->lock);
+    code = start_process(k, &ours, &pid, &pidfd, e);
+    pthread_mutex_lock(&k->lock);
+    k->starting = false;
+    pthread_cond_broadcast(&k->changed);
+    k->started_ms = clock_monotonic_ms();
+    if (code) {
+        k->early_deaths++;
+        k->not_before_ms = k->started_ms + BACKOFF_FIRST_MS;
+        return code;
+    }
+    k->running = true;
+    k->generation++;
+    k->starts++;
+    k->pid = pid;
+    k->pidfd = pidfd;
+    memcpy(k->idle, ours.fd, sizeof(k->idle));
+    k->n_idle = ours.n;
+    log_info("keeper %d started", (int)pid);
+    return OK;
+}
+
+static enum code ensure_locked(struct keeper *k, struct error *e)
+{
+    while (k->starting)
+        pthread_cond_wait(&k->changed, &k->lock);
+    return k->running ? OK : start(k, e);
+}
+
+enum code keeper_ensure(struct keeper *k, uint64_t *generation, struct error *e)
+{
+    enum code code;
+
+    pthread_mutex_lock(&k->lock);
+    code = ensure_locked(k, e);
+    *generation = k->generation;
+    pthread_mutex_unlock(&k->lock);
+    return code;
+}
+
+/* ---- channels ---- */
+
+struct channel {
+    int fd;
+    uint64_t generation;
+};
+
+static enum code gone(struct error *e)
+{
+    return error_set(e, ERR_KEEPER,
+                     "the keeper was started again; try once more");
+}
+
+static enum code wait_for_idle(struct keeper *k, const struct timespec *until,
+                               struct error *e)
+{
+    if (pthread_cond_timedwait(&k->changed, &k->lock, until) == ETIMEDOUT &&
+        k->n_idle == 0)
+        return error_set(e, ERR_DEADLINE,
+                         "all %d of the keeper's channels are busy; "
+                         "[daemon] keeper_threads sets how many there are",
+                         k->channels);
+    return OK;
+}
+
+static enum code take(struct keeper *k, uint64_t generation, int deadline_ms,
+                      struct channel *out, struct error *e)
+{
+    struct timespec until;
+    enum code code = OK;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += deadline_ms / 1000 + 1;
+    pthread_mutex_lock(&k->lock);
+    while (!code) {
+        if (generation == 0)
+            code = ensure_locked(k, e);
+        else if (!k->running || k->generation != generation)
+            code = gone(e);
+        if (code || k->n_idle > 0)
+            break;
+        code = wait_for_idle(k, &until, e);
+    }
+    if (!code)
+        *out = (struct channel){k->idle[--k->n_idle], k->generation};
+    pthread_mutex_unlock(&k->lock);
+    return code;
+}
+
+static void give_back(struct keeper *k, const struct channel *c)
+{
+    pthread_mutex_lock(&k->lock);
+    if (k->running && k->generation == c->generation) {
+        k->idle[k->n_idle++] = c->fd;
+        pthread_cond_signal(&k->changed);
+    } else {
+        close(c->fd);
+    }
+    pthread_mutex_unlock(&k->lock);
+}
+
+static void broken(struct keeper *k, const struct channel *c)
+{
+    pthread_mutex_lock(&k->lock);
+    close(c->fd);
+    if (k->generation == c->generation)
+        end_process(k);
+    pthread_mutex_unlock(&k->lock);
+}
+
+/* A frame that arrived whole is the keeper's answer, good or bad; anything
+ * else means that the channel can no longer be trusted. */
+enum code keeper_call(struct keeper *k, uint64_t generation,
+                      const struct frame *request, int deadline_ms,
+                      struct frame *reply, bool *handed, struct error *e)
+{
+    struct channel c;
+    struct error why = {0};
+    int64_t began = clock_monotonic_ms();
+    enum code code = take(k, generation, deadline_ms, &c, e);
+
+    if (handed)
+        *handed = code == OK;
+    if (code)
+        return code;
+    code = frame_send(c.fd, request, deadline_ms, &why);
+    if (!code)
+        code = frame_recv(c.fd, reply, deadline_ms, &why);
+    if (code) {
+        broken(k, &c);
+        log_failure(&why, "keeper: %s failed after %lld ms; it is ended",
+                    verb_name(request->verb),
+                    (long long)(clock_monotonic_ms() - began));
+        return error_set(e, ERR_KEEPER,
+                         "the keeper broke off %s (%s); it is started again",
+                         verb_name(request->verb), why.text);
+    }
+    give_back(k, &c);
+    return frame_result(reply, e);
+}
+
+void keeper_describe(struct keeper *k, struct keeper_state *out)
+{
+    pthread_mutex_lock(&k->lock);
+    *out = (struct keeper_state){.running = k->running,
+                                 .pid = k->pid,
+                                 .generation = k->generation,
+                                 .restarts = k->starts ? k->starts - 1 : 0};
+    pthread_mutex_unlock(&k->lock);
+}
+
+void keeper_check(struct keeper *k)
+{
+    struct pollfd p = {.events = POLLIN};
+
+    pthread_mutex_lock(&k->lock);
+    p.fd = k->pidfd;
+    if (k->running && p.fd >= 0 && poll(&p, 1, 0) == 1) {
+        log_error("keeper %d ended by itself", (int)k->pid);
+        end_process(k);
+    }
+    reap_unreaped(k);
+    pthread_mutex_unlock(&k->lock);
+}

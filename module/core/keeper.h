@@ -1,0 +1,61 @@
+/* keeper - the daemon's side of hsmint-keeper: its process and its channels.
+ *
+ * Spawns it, gives each calling thread a channel, and kills and reaps it when
+ * a channel breaks or a deadline passes. The next call starts another one, at
+ * a bounded rate: it knows neither PIN nor keys, which is unlock.c's to repair
+ * (keeper_generation tells). One mutex guards the pool; it is not held during
+ * a call.
+ */
+#ifndef HSMINT_CORE_KEEPER_H
+#define HSMINT_CORE_KEEPER_H
+
+#include "common/frame.h"
+#include "common/settings.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct keeper;
+
+/* Starts a keeper that serves the n sockets (which stay the caller's). *pid 0
+ * says that there is no process to kill: closing the sockets ends it. */
+typedef enum code (*keeper_start_fn)(void *ctx, const int *sockets, int n,
+                                     pid_t *pid, struct error *e);
+
+struct keeper_options {
+    const struct settings *settings;
+    const char *config_path;
+    const char *keeper_path;
+    keeper_start_fn start; /* NULL: spawn keeper_path */
+    void *start_ctx;
+};
+
+/* Starts nothing yet. The strings and settings outlive it. */
+MUST_CHECK enum code keeper_new(struct keeper **out,
+                                const struct keeper_options *o,
+                                struct error *e);
+void keeper_free(struct keeper *k); /* takes NULL; ends the process */
+
+/* Start it when it does not run. *generation grows with each start. */
+MUST_CHECK enum code keeper_ensure(struct keeper *k, uint64_t *generation,
+                                   struct error *e);
+/* A request and its reply. `generation` 0: any keeper, started if need be;
+ * else only that one (ERR_KEEPER when it is gone). *handed (may be NULL): the
+ * keeper may have got the request. An error that the keeper answered comes
+ * back as its own code. */
+MUST_CHECK enum code keeper_call(struct keeper *k, uint64_t generation,
+                                 const struct frame *request, int deadline_ms,
+                                 struct frame *reply, bool *handed,
+                                 struct error *e);
+
+struct keeper_state {
+    bool running;
+    pid_t pid;
+    uint64_t generation;
+    int64_t restarts;
+};
+void keeper_describe(struct keeper *k, struct keeper_state *out);
+/* Notices a keeper that died by itself, so that it is told before a call. */
+void keeper_check(struct keeper *k);
+
+#endif

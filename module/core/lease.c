@@ -1,0 +1,372 @@
+/* lease - see lease.h. */
+#include "config.h"
+
+#include "module/core/lease.h"
+
+#include "common/clock.h"
+#include "common/text.h"
+#include "module/core/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { BACKOFF_FIRST_MS = 250, BACKOFF_MAX_MS = 30000 };
+
+#define NEVER (-1)
+static const int8_t table[LEASE_REVOKED + 1][LEASE_EVENTS] = {
+    /* An end that comes while the mint is under way: its account, if there is
+     * one, is searched by name. */
+    [LEASE_PENDING] = {[LEASE_MADE] = LEASE_ACTIVE,
+                       [LEASE_NOT_MADE] = LEASE_REVOKED,
+                       [LEASE_END] = LEASE_REVOKING,
+                       [LEASE_GONE] = LEASE_REVOKED},
+    [LEASE_ACTIVE] = {[LEASE_MADE] = NEVER,
+                      [LEASE_NOT_MADE] = NEVER,
+                      [LEASE_END] = LEASE_REVOKING,
+                      [LEASE_GONE] = LEASE_REVOKED},
+    [LEASE_REVOKING] = {[LEASE_MADE] = LEASE_REVOKING,
+                        [LEASE_NOT_MADE] = LEASE_REVOKED,
+                        [LEASE_END] = LEASE_REVOKING,
+                        [LEASE_GONE] = LEASE_REVOKED},
+    /* An account that turns up after it was given up must go all the same. */
+    [LEASE_REVOKED] = {[LEASE_MADE] = LEASE_REVOKING,
+                       [LEASE_NOT_MADE] = LEASE_REVOKED,
+                       [LEASE_END] = LEASE_REVOKED,
+                       [LEASE_GONE] = LEASE_REVOKED},
+};
+
+enum code lease_next(enum lease_state state, enum lease_event event,
+                     enum lease_state *next, struct error *e)
+{
+    int to = state <= LEASE_REVOKED && event < LEASE_EVENTS
+                 ? table[state][event]
+                 : NEVER;
+
+    if (to == NEVER)
+        return error_set(e, ERR_INTERNAL,
+                         "lease: event %d cannot be in state %d", (int)event,
+                         (int)state);
+    *next = (enum lease_state)to;
+    return OK;
+}
+
+enum code lease_text(char **field, const char *text, struct error *e)
+{
+    char *copy = strdup(text ? text : "");
+
+    if (!copy)
+        return error_set(e, ERR_NOMEM, "no memory for a lease");
+    free(*field);
+    *field = copy;
+    return OK;
+}
+
+static enum code copy_bytes(uint8_t **to, const uint8_t *from, size_t len,
+                            struct error *e)
+{
+    *to = NULL;
+    if (!from)
+        return OK;
+    *to = malloc(len ? len : 1);
+    if (!*to)
+        return error_set(e, ERR_NOMEM, "no memory for a lease");
+    memcpy(*to, from, len);
+    return OK;
+}
+
+enum code lease_copy(struct store_lease *to, const struct store_lease *from,
+                     struct error *e)
+{
+    struct {
+        char **to;
+        const char *from;
+    } texts[] = {
+        {&to->role, from->role},
+        {&to->owner, from->owner},
+        {&to->program, from->program},
+        {&to->application, from->application},
+        {&to->project, from->project},
+        {&to->account_name, from->account_name},
+        {&to->account_id, from->account_id},
+        {&to->key_id, from->key_id},
+        {&to->api_base, from->api_base},
+        {&to->label, from->label},
+        {&to->last_error, from->last_error},
+        {&to->request_id, from->request_id},
+        {&to->reason, from->reason},
+    };
+    enum code code = OK;
+
+    *to = *from;
+    to->cka_id = to->sealed = NULL;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        *texts[i].to = NULL;
+    for (size_t i = 0; !code && i < sizeof(texts) / sizeof(texts[0]); i++)
+        code = lease_text(texts[i].to, texts[i].from, e);
+    if (!code)
+        code = copy_bytes(&to->cka_id, from->cka_id, from->cka_id_len, e);
+    if (!code)
+        code = copy_bytes(&to->sealed, from->sealed, from->sealed_len, e);
+    return code;
+}
+
+/* ---- rows ---- */
+
+struct row {
+    const struct store_lease *lease;
+    enum lease_state expect;
+};
+
+static enum code update_row(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct row *r = ctx;
+
+    return store_lease_update(tx, r->lease, r->expect, e);
+}
+
+static void forget_value(struct store_lease *l)
+{
+    free(l->sealed);
+    l->sealed = NULL;
+    l->sealed_len = 0;
+}
+
+enum code lease_change(struct core *c, const struct lease_change *ch,
+                       struct error *e)
+{
+    struct store_lease *l = ch->lease;
+    struct row row = {l, l->state};
+    enum code code = lease_next(l->state, ch->event, &l->state, e);
+
+    if (code)
+        return code;
+    if (l->state >= LEASE_REVOKING)
+        forget_value(l);
+    if (l->state == LEASE_REVOKED && l->revoked_ms == 0)
+        l->revoked_ms = clock_wall_ms();
+    code = ch->r ? gate_settle(c, ch->call, ch->r, ch->result, update_row, &row,
+                               e)
+                 : store_commit(c->store, STORE_RESERVE, update_row, &row, e);
+    if (code)
+        l->state = row.expect;
+    return code;
+}
+
+enum code lease_note_pending(struct core *c, struct store_lease *l,
+                             const struct gate_call *call,
+                             const struct gate_reply *r,
+                             const struct error *why, struct error *e)
+{
+    struct row row = {l, LEASE_PENDING};
+
+    if (!r)
+        return store_commit(c->store, STORE_RESERVE, update_row, &row, e);
+    return gate_settle(c, call, r, why, update_row, &row, e);
+}
+
+enum code lease_end(struct core *c, struct store_lease *l, const char *reason,
+                    struct error *e)
+{
+    struct lease_change ch = {.lease = l, .event = LEASE_END};
+    enum code code = OK;
+
+    if (!*l->reason)
+        code = lease_text(&l->reason, reason, e);
+    l->next_try_ms = clock_wall_ms();
+    if (!code)
+        code = lease_change(c, &ch, e);
+    if (!code)
+        sweep_wake(c);
+    return code;
+}
+
+int64_t lease_backoff_ms(int64_t tries, uint32_t retry_after_ms)
+{
+    int64_t wait = BACKOFF_FIRST_MS;
+    uint16_t dice = 0;
+
+    while (tries-- > 0 && wait < BACKOFF_MAX_MS)
+        wait *= 2;
+    if (wait > BACKOFF_MAX_MS)
+        wait = BACKOFF_MAX_MS;
+    if (text_random(&dice, sizeof(dice), NULL) == OK)
+        wait += wait * dice / 65536 / 4; /* up to a quarter more */
+    return wait > retry_after_ms ? wait : retry_after_ms;
+}
+
+/* ---- deletion ---- */
+
+static enum code mark_revoking(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct row *r = ctx;
+
+    return r->expect == LEASE_REVOKING ? OK : update_row(tx, ctx, e);
+}
+
+static enum code note_failure(struct core *c, struct store_lease *l,
+                              const struct gate_call *call,
+                              const struct gate_reply *r, struct error *e)
+{
+    struct lease_change ch = {l, LEASE_END, call, r, NULL};
+    enum code code = lease_text(&l->last_error, r->error.text, e);
+
+    l->tries++;
+    l->next_try_ms =
+        clock_wall_ms() + lease_backoff_ms(l->tries, r->error.retry_after_ms);
+    return code ? code : lease_change(c, &ch, e);
+}
+
+/* The signature could not be had: the wish to revoke is kept all the same. */
+static enum code keep_wish(struct core *c, struct store_lease *l,
+                           enum lease_state was, const char *reason,
+                           struct error *e)
+{
+    struct error why = {0};
+
+    l->state = was;
+    if (was != LEASE_REVOKING && lease_end(c, l, reason, &why) != OK)
+        return error_prefix(e, "the lease could not even be marked (%s)",
+                            why.text);
+    return e ? e->code : ERR_INTERNAL;
+}
+
+static enum code delete_account(struct core *c, struct store_lease *l,
+                                const struct gate_call *call,
+                                struct gate_reply *r, struct error *e)
+{
+    struct row *row = call->intent_ctx;
+    struct lease_change gone = {l, LEASE_GONE, call, r, NULL};
+    enum lease_state was = l->state;
+    enum code code = lease_next(was, LEASE_END, &l->state, e);
+
+    row->expect = was;
+    if (!code)
+        code = gate_send(c, call, r, e);
+    if (code && r->fate == GATE_NOTHING)
+        return keep_wish(c, l, was, l->reason, e);
+    if (code) {
+        struct error why = {0};
+
+        if (note_failure(c, l, call, r, &why) != OK)
+            return error_prefix(e, "the lease could not be updated (%s)",
+                                why.text);
+        return code;
+    }
+    l->last_error[0] = '\0';
+    return lease_change(c, &gone, e);
+}
+
+enum code lease_delete(struct core *c, struct store_lease *l,
+                       const char *reason, const struct caller *by,
+                       struct error *e)
+{
+    CLEANUP(openai_request_clear) struct openai_request request = {0};
+    GATE_REPLY reply = GATE_REPLY_INIT;
+    struct error why = {0};
+    struct row row = {l, l->state};
+    char org[64];
+    struct gate_call call = {.org = org,
+                             .purpose = "revoke",
+                             .lease = l->id,
+                             .by = by,
+                             .request = &request,
+                             .urgency = STORE_RESERVE,
+                             .intent = mark_revoking,
+                             .intent_ctx = &row};
+    enum code code =
+        openai_account_delete(&request, l->project, l->account_id, &why);
+
+    core_org_name(c, l->org, org);
+    if (!code && !*l->reason)
+        code = lease_text(&l->reason, reason, &why);
+    l->next_try_ms = clock_wall_ms();
+    if (!code)
+        code = delete_account(c, l, &call, &reply, &why);
+    if (code && e)
+        *e = why;
+    return code;
+}
+
+/* ---- whose it is, and its value ---- */
+
+enum code lease_get_for(struct core *c, const struct caller *by, const char *id,
+                        struct store_lease *l, struct error *e)
+{
+    enum code code;
+
+    if (!text_is_id(id))
+        return error_set(e, ERR_NOT_FOUND, "“%.64s” is no lease id", id);
+    code = store_lease_get(c->store, id, l, e);
+    if (code)
+        return code;
+    if (by->administrator || strcmp(l->owner, by->owner) == 0)
+        return OK;
+    store_lease_clear(l);
+    return error_set(e, ERR_DENIED, "lease %s is not %s's", id, by->owner);
+}
+
+static enum code value_request(struct core *c, enum verb verb,
+                               const struct store_lease *l, const void *body,
+                               size_t len, struct frame *request,
+                               struct error *e)
+{
+    char org[64];
+
+    core_org_name(c, l->org, org);
+    request->verb = verb;
+    request->head = json_pack("{ss ss}", "org", org, "lease", l->id);
+    request->body = malloc(len ? len : 1);
+    if (!request->head || !request->body)
+        return error_set(e, ERR_NOMEM, "no memory for a lease's value");
+    memcpy(request->body, body, len);
+    request->body_len = len;
+    return OK;
+}
+
+enum code lease_open_value(struct core *c, const struct store_lease *l,
+                           struct secret **value, struct error *e)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+    int deadline = (int)c->settings->hsm_deadline_ms;
+    enum code code;
+
+    if (!l->sealed)
+        return error_set(e, ERR_SENSITIVE,
+                         "lease %s: its key was handed out once and not kept; "
+                         "keep_value of its role decides that",
+                         l->id);
+    code = value_request(c, VERB_UNWRAP_VALUE, l, l->sealed, l->sealed_len,
+                         &request, e);
+    if (!code)
+        code = unlock_call(c, &request, deadline, &reply, NULL, e);
+    if (!code && reply.fd < 0)
+        return error_set(e, ERR_KEEPER, "the keeper sent no value");
+    return code ? code
+                : secret_from_fd(value, reply.fd, SECRET_MAX, deadline, true,
+                                 e);
+}
+
+enum code lease_seal_value(struct core *c, struct store_lease *l,
+                           const struct secret *value, struct error *e)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+    enum code code =
+        value_request(c, VERB_SEAL_VALUE, l, secret_data(value),
+                      secret_len(value), &request, e);
+
+    if (!code)
+        code = unlock_call(c, &request, (int)c->settings->hsm_deadline_ms,
+                           &reply, NULL, e);
+    if (code)
+        return code;
+    if (reply.body_len == 0)
+        return error_set(e, ERR_KEEPER, "the keeper sealed nothing");
+    forget_value(l);
+    l->sealed = reply.body;
+    l->sealed_len = reply.body_len;
+    reply.body = NULL;
+    reply.body_len = 0;
+    return OK;
+}

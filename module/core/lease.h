@@ -1,0 +1,77 @@
+/* lease - the life of a minted key: one table of states and events, and the
+ * steps that mint, renew and revoke share with the sweeper. */
+#ifndef HSMINT_CORE_LEASE_H
+#define HSMINT_CORE_LEASE_H
+
+#include "common/error.h"
+#include "module/core/gate.h"
+#include "module/store/store.h"
+
+#define LEASE_SLACK_S 60 /* the key outlives the lease by this, at the service */
+
+enum lease_event {
+    LEASE_MADE,     /* the service has the account, we know its id */
+    LEASE_NOT_MADE, /* for sure: refused, or nothing was sent */
+    LEASE_END,      /* expired, revoked, its session ended, the key lost */
+    LEASE_GONE,     /* the service no longer has the account */
+    LEASE_EVENTS
+};
+/* ERR_INTERNAL for an event that cannot be in this state. */
+MUST_CHECK enum code lease_next(enum lease_state state, enum lease_event event,
+                                enum lease_state *next, struct error *e);
+
+#define LEASE CLEANUP(store_lease_clear) struct store_lease
+
+/* Replaces an owned text. */
+MUST_CHECK enum code lease_text(char **field, const char *text,
+                                struct error *e);
+/* A whole copy, sealed value included. */
+MUST_CHECK enum code lease_copy(struct store_lease *to,
+                                const struct store_lease *from,
+                                struct error *e);
+
+/* Applies `event` and commits the row, with the outcome of `r` (NULL: with no
+ * call). ERR_EXISTS: somebody else changed its state meanwhile. */
+struct lease_change {
+    struct store_lease *lease; /* as it is to be, but for its state */
+    enum lease_event event;
+    const struct gate_call *call; /* with r: whose outcome this is */
+    const struct gate_reply *r;
+    const struct error *result; /* NULL: r's */
+};
+MUST_CHECK enum code lease_change(struct core *c, const struct lease_change *ch,
+                                  struct error *e);
+/* The outcome is not known: the lease stays pending, due at next_try_ms. r
+ * NULL: with no call. */
+MUST_CHECK enum code lease_note_pending(struct core *c, struct store_lease *l,
+                                        const struct gate_call *call,
+                                        const struct gate_reply *r,
+                                        const struct error *why,
+                                        struct error *e);
+/* LEASE_END without a call: state revoking (or revoked, if nothing was made),
+ * due at once. */
+MUST_CHECK enum code lease_end(struct core *c, struct store_lease *l,
+                               const char *reason, struct error *e);
+/* Deletes the account of a lease whose account id is known, in any state but
+ * revoked, and says so in its row. On failure the lease is in state revoking
+ * and its row holds why and when the sweeper tries again. */
+MUST_CHECK enum code lease_delete(struct core *c, struct store_lease *l,
+                                  const char *reason, const struct caller *by,
+                                  struct error *e);
+/* When to try again after `tries` failures that told `retry_after_ms`. */
+int64_t lease_backoff_ms(int64_t tries, uint32_t retry_after_ms);
+
+/* ERR_DENIED unless `by` owns it or is an administrator. */
+MUST_CHECK enum code lease_get_for(struct core *c, const struct caller *by,
+                                   const char *id, struct store_lease *l,
+                                   struct error *e);
+/* The sealed value, opened by the HSM. */
+MUST_CHECK enum code lease_open_value(struct core *c,
+                                      const struct store_lease *l,
+                                      struct secret **value, struct error *e);
+/* Seals `value` into l->sealed. */
+MUST_CHECK enum code lease_seal_value(struct core *c, struct store_lease *l,
+                                      const struct secret *value,
+                                      struct error *e);
+
+#endif

@@ -1,0 +1,193 @@
+/* leases - what callers do with leases that are there. */
+#include "config.h"
+
+#include "common/clock.h"
+#include "common/text.h"
+#include "module/core/internal.h"
+#include "module/core/lease.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static enum code revoke(struct core *c, const struct caller *by, const char *id,
+                        const char *reason, struct error *e)
+{
+    LEASE l = {0};
+    INFLIGHT hold = {0};
+    enum code code = lease_get_for(c, by, id, &l, e);
+
+    if (code)
+        return code;
+    store_lease_clear(&l);
+    l = (struct store_lease){0};
+    /* A mint or revocation under way for it ends first. */
+    code = inflight_enter(&c->inflight, "lease", id, NULL, NULL, &hold, e);
+    if (!code)
+        code = store_lease_get(c->store, id, &l, e);
+    if (code || l.state == LEASE_REVOKED)
+        return code;
+    if (*l.account_id)
+        return lease_delete(c, &l, reason, by, e);
+    code = lease_end(c, &l, reason, e);
+    return code ? code
+                : error_set(e, ERR_SERVICE_UNKNOWN,
+                            "lease %s: whether its account was made is not "
+                            "known yet; it is looked for and deleted",
+                            id);
+}
+
+/* A retry needs no journal: what is revoked stays so. */
+enum code core_revoke(struct core *c, const struct caller *by, const char *id,
+                      const char *reason, const char *request_id,
+                      struct error *e)
+{
+    struct error why = {0};
+    enum code code =
+        revoke(c, by, id, reason && *reason ? reason : "revoked", &why);
+
+    (void)request_id;
+    if (code && e)
+        *e = why;
+    return code;
+}
+
+enum code core_lease_get(struct core *c, const struct caller *by,
+                         const char *id, struct store_lease *lease,
+                         struct error *e)
+{
+    return lease_get_for(c, by, id, lease, e);
+}
+
+enum code core_lease_each(struct core *c, const struct caller *by,
+                          struct store_lease_query *q, store_lease_fn fn,
+                          void *ctx, struct error *e)
+{
+    if (!by->administrator)
+        q->owner = by->owner;
+    return store_lease_each(c->store, q, fn, ctx, e);
+}
+
+enum code core_lease_value(struct core *c, const struct caller *by,
+                           const char *id, struct secret **value,
+                           struct error *e)
+{
+    LEASE l = {0};
+    enum code code = lease_get_for(c, by, id, &l, e);
+
+    if (code)
+        return code;
+    if (strcmp(l.owner, by->owner) != 0)
+        return error_set(e, ERR_SENSITIVE,
+                         "lease %s: only its owner may read its key", id);
+    if (l.state != LEASE_ACTIVE)
+        return error_set(e, ERR_SENSITIVE, "lease %s is %s: its key is gone",
+                         id, lease_state_name(l.state));
+    return lease_open_value(c, &l, value, e);
+}
+
+static enum code update_label(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct store_lease *l = ctx;
+
+    return store_lease_update(tx, l, l->state, e);
+}
+
+static enum code set_cka_id(struct store_lease *l, const uint8_t *id,
+                            size_t len, struct error *e)
+{
+    uint8_t *copy = malloc(len ? len : 1);
+
+    if (!copy)
+        return error_set(e, ERR_NOMEM, "no memory for an id");
+    memcpy(copy, id, len);
+    free(l->cka_id);
+    l->cka_id = copy;
+    l->cka_id_len = len;
+    return OK;
+}
+
+/* Between read and update nobody else may change the row. */
+enum code core_lease_label(struct core *c, const struct caller *by,
+                           const char *id, const char *label,
+                           const uint8_t *cka_id, size_t cka_id_len,
+                           struct error *e)
+{
+    LEASE l = {0};
+    INFLIGHT hold = {0}, renewal = {0};
+    enum code code =
+        inflight_enter(&c->inflight, "lease", id, NULL, NULL, &hold, e);
+
+    if (!code)
+        code = inflight_enter(&c->inflight, "renew", id, NULL, NULL, &renewal,
+                              e);
+    if (!code)
+        code = lease_get_for(c, by, id, &l, e);
+    if (!code && label)
+        code = lease_text(&l.label, label, e);
+    if (!code && cka_id)
+        code = set_cka_id(&l, cka_id, cka_id_len, e);
+    return code ? code : store_commit(c->store, STORE_NORMAL, update_label, &l, e);
+}
+
+void core_end_session(struct core *c, const char *application, int64_t session)
+{
+    if (!application || !*application)
+        return;
+    ended_add(&c->ended, application, session, clock_monotonic_ms());
+    sweep_wake(c);
+}
+
+/* ---- JSON ---- */
+
+static json_t *cka_id_json(const struct store_lease *l)
+{
+    char hex[2 * 256 + 1] = "";
+
+    if (l->cka_id && l->cka_id_len <= 256)
+        text_hex(hex, l->cka_id, l->cka_id_len);
+    return json_string(hex);
+}
+
+static int64_t seconds_left(const struct store_lease *l)
+{
+    int64_t left = l->expires_ms - clock_wall_ms();
+
+    return l->state == LEASE_ACTIVE && left > 0 ? (left + 999) / 1000 : 0;
+}
+
+static json_t *whose(struct core *c, const struct store_lease *l)
+{
+    char org[64];
+
+    core_org_name(c, l->org, org);
+    return json_pack("{ss ss ss ss ss ss sb sI so sb ss ss}", "lease_id", l->id,
+                     "org", org, "role", l->role, "state",
+                     lease_state_name(l->state), "owner", l->owner, "program",
+                     l->program, "bound", l->bound, "session",
+                     (json_int_t)l->session, "id", cka_id_json(l), "kept",
+                     l->sealed != NULL, "last_error", l->last_error, "reason",
+                     l->reason);
+}
+
+json_t *core_lease_json(struct core *c, const struct store_lease *l)
+{
+    bool renewable = l->state == LEASE_ACTIVE &&
+                     l->max_expires_ms > clock_wall_ms();
+    JSON life = json_pack(
+        "{sI sI sI sI sI sb ss ss ss ss ss ss}", "issued_ms",
+        (json_int_t)l->issued_ms, "expires_ms", (json_int_t)l->expires_ms,
+        "max_expires_ms", (json_int_t)l->max_expires_ms,
+        "provider_expires_ms", (json_int_t)l->provider_expires_ms,
+        "lease_duration", (json_int_t)seconds_left(l), "lease_renewable",
+        renewable, "project_id", l->project, "service_account",
+        l->account_name, "service_account_id", l->account_id, "api_key_id",
+        l->key_id, "api_base", l->api_base, "label",
+        *l->label ? l->label : l->role);
+    json_t *j = whose(c, l);
+
+    if (!j || !life || json_object_update(j, life) != 0) {
+        json_decref(j);
+        return NULL;
+    }
+    return j;
+}

@@ -1,0 +1,610 @@
+/* mint - a new lease: the request's unique name and rows first, then the
+ * account, then the answer. */
+#include "config.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "module/core/orgconfig.h"
+#include "module/core/internal.h"
+#include "module/core/lease.h"
+#include "module/core/role.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    FIRST_LOOK_MS = 2000,   /* a pending lease's account is searched then */
+    EXPIRY_TOLERANCE_S = 300 /* the service may round */
+};
+#define METHOD "mint"
+
+struct mint {
+    struct core *core;
+    const struct caller *by;
+    const struct mint_request *asked;
+    struct store_org org;
+    struct role role;
+    char role_name[64];
+    int64_t began_ms; /* monotonic */
+    int64_t ttl;      /* seconds */
+    struct store_lease lease;
+    bool inserted;    /* the lease's row is in the store */
+    int64_t expires_s; /* asked of the service; 0: it refuses that */
+    struct openai_account account;
+    json_t *warnings;
+};
+
+static void mint_clear(struct mint *m)
+{
+    store_org_clear(&m->org);
+    role_clear(&m->role);
+    store_lease_clear(&m->lease);
+    openai_account_clear(&m->account);
+    json_decref(m->warnings);
+}
+
+static void warn(struct mint *m, const char *text)
+{
+    if (!m->warnings)
+        m->warnings = json_array();
+    json_array_append_new(m->warnings, json_string(text));
+}
+
+/* ---- what is asked ---- */
+
+struct find_default {
+    struct mint *mint;
+    bool found;
+};
+
+static enum code take_default(const struct store_role *r, void *ctx,
+                              struct error *e)
+{
+    struct find_default *f = ctx;
+    ROLE role = {0};
+    enum code code = f->found ? OK : role_parse(&role, r->body, e);
+
+    if (!code && !f->found && role.is_default) {
+        snprintf(f->mint->role_name, sizeof(f->mint->role_name), "%s", r->name);
+        f->mint->role = role;
+        role = (struct role){0};
+        f->found = true;
+    }
+    return code;
+}
+
+static enum code load_role(struct mint *m, struct error *e)
+{
+    CLEANUP(store_role_clear) struct store_role row = {0};
+    struct find_default f = {m, false};
+    const char *name = m->asked->role;
+    enum code code;
+
+    if (!name || !*name) {
+        code = store_role_each(m->core->store, m->org.id, take_default, &f, e);
+        if (!code && !f.found)
+            return error_set(e, ERR_ROLE_UNKNOWN,
+                             "no role was named and organisation %s has no "
+                             "default one (“hsmint role set NAME default=true”)",
+                             m->org.name);
+        return code;
+    }
+    code = store_role_get(m->core->store, m->org.id, name, &row, e);
+    if (code)
+        return code;
+    snprintf(m->role_name, sizeof(m->role_name), "%s", name);
+    return role_parse(&m->role, row.body, e);
+}
+
+static enum code choose_ttl(struct mint *m, struct error *e)
+{
+    char asked[TEXT_DURATION_MAX], max[TEXT_DURATION_MAX];
+
+    m->ttl = m->asked->ttl_s ? m->asked->ttl_s : m->role.ttl;
+    if (m->ttl < 0)
+        return error_set(e, ERR_TTL, "ttl must be positive");
+    if (m->ttl > m->role.max_ttl)
+        return error_set(e, ERR_TTL, "ttl %s is beyond max_ttl %s of role %s",
+                         text_duration_format(m->ttl, asked),
+                         text_duration_format(m->role.max_ttl, max),
+                         m->role_name);
+    return OK;
+}
+
+static enum code load(struct mint *m, struct error *e)
+{
+    enum code code = core_org(m->core, m->asked->org, &m->org, e);
+
+    if (!code)
+        code = load_role(m, e);
+    if (!code)
+        code = choose_ttl(m, e);
+    if (!code && m->asked->bound &&
+        (!m->by->application || !*m->by->application))
+        return error_set(e, ERR_INVALID,
+                         "a bound lease needs an attached application");
+    return code;
+}
+
+/* ---- the lease's row ---- */
+
+static enum code make_name(struct mint *m, int64_t now, char **name,
+                           struct error *e)
+{
+    struct template_input in = {.role = m->role_name,
+                                .project = *m->role.project_name
+                                               ? m->role.project_name
+                                               : m->role.project_id,
+                                .wall_ms = now};
+    char begin[TEMPLATE_ROOM + 1], marker[TEMPLATE_MARKER_LEN + 1];
+    enum code code = template_render(m->role.name_template, &in, begin, e);
+
+    if (!code)
+        code = marker_take(m->core, marker, e);
+    if (!code && asprintf(name, "%s-%s", begin, marker) < 0) {
+        *name = NULL;
+        code = error_set(e, ERR_NOMEM, "no memory for a name");
+    }
+    return code;
+}
+
+static enum code set_texts(struct mint *m, struct error *e)
+{
+    const struct mint_request *a = m->asked;
+    struct store_lease *l = &m->lease;
+    struct {
+        char **to;
+        const char *from;
+    } texts[] = {
+        {&l->role, m->role_name},
+        {&l->owner, m->by->owner},
+        {&l->program, m->by->program},
+        {&l->application, a->bound ? m->by->application : ""},
+        {&l->project, m->role.project_id},
+        {&l->account_id, ""},
+        {&l->key_id, ""},
+        {&l->label, a->label},
+        {&l->last_error, ""},
+        {&l->request_id, a->request_id},
+        {&l->reason, ""},
+    };
+    enum code code = OK;
+
+    for (size_t i = 0; !code && i < sizeof(texts) / sizeof(texts[0]); i++)
+        code = lease_text(texts[i].to, texts[i].from, e);
+    return code;
+}
+
+/* What users of the key are told: the role's host, else the one we use. */
+static enum code set_api_base(struct mint *m, struct error *e)
+{
+    CONFIG config = {0};
+    enum code code;
+
+    if (*m->role.api_base)
+        return lease_text(&m->lease.api_base, m->role.api_base, e);
+    code = config_parse(&config, m->org.config, e);
+    return code ? code
+                : lease_text(&m->lease.api_base, config.api_endpoint, e);
+}
+
+static enum code set_cka_id(struct mint *m, struct error *e)
+{
+    const struct mint_request *a = m->asked;
+
+    if (!a->cka_id || a->cka_id_len == 0)
+        return OK;
+    m->lease.cka_id = malloc(a->cka_id_len);
+    if (!m->lease.cka_id)
+        return error_set(e, ERR_NOMEM, "no memory for a lease");
+    memcpy(m->lease.cka_id, a->cka_id, a->cka_id_len);
+    m->lease.cka_id_len = a->cka_id_len;
+    return OK;
+}
+
+static enum code make_lease(struct mint *m, struct error *e)
+{
+    struct store_lease *l = &m->lease;
+    int64_t now = clock_wall_ms();
+    enum code code;
+
+    l->org = m->org.id;
+    l->state = LEASE_PENDING;
+    l->bound = m->asked->bound;
+    l->session = m->asked->bound ? m->asked->session : 0;
+    l->reusable = m->asked->reuse && !m->asked->bound;
+    l->issued_ms = now;
+    l->expires_ms = now + m->ttl * 1000;
+    l->max_expires_ms = now + m->role.max_ttl * 1000;
+    l->next_try_ms = now + FIRST_LOOK_MS;
+    if ((code = text_id(l->id, e)) || (code = set_texts(m, e)) ||
+        (code = set_api_base(m, e)) || (code = set_cka_id(m, e)))
+        return code;
+    return make_name(m, now, &l->account_name, e);
+}
+
+static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct mint *m = ctx;
+    const struct store_lease *l = &m->lease;
+    enum code code = store_lease_insert(tx, l, e);
+
+    if (!code && *l->request_id)
+        code = store_journal_put(tx, l->owner, l->request_id, METHOD, l->id,
+                                 l->issued_ms, e);
+    return code;
+}
+
+/* ---- the account ---- */
+
+#define EXPIRY_REFUSED "expiry-refused"
+#define EXPIRY_REMEDY \
+    "keys live until hsmint revokes them: keep the daemon running"
+
+static bool refuses_expiry(const struct gate_reply *r)
+{
+    static const char field[] = "expires_in_seconds";
+
+    return r->fate == GATE_ANSWERED && r->http.status == 400 &&
+           memmem(r->http.body, r->http.body_len, field, sizeof(field) - 1);
+}
+
+static enum code send_once(struct mint *m, struct gate_call *call,
+                           struct openai_request *request,
+                           struct gate_reply *r, struct error *e)
+{
+    enum code code =
+        openai_account_create(request, m->role.project_id,
+                              m->lease.account_name, m->expires_s, e);
+
+    call->request = request;
+    call->intent = m->inserted ? NULL : insert_rows;
+    call->intent_ctx = m;
+    if (code) {
+        r->fate = GATE_NOTHING;
+        return code;
+    }
+    code = gate_send(m->core, call, r, e);
+    m->inserted = m->inserted || r->fate != GATE_NOTHING;
+    return code;
+}
+
+/* A service that does not know expires_in_seconds is asked once more without:
+ * a new call with a signature of its own, for the same name. */
+static enum code send_again(struct mint *m, struct gate_call *call,
+                            struct openai_request *request,
+                            struct gate_reply *r, struct error *e)
+{
+    enum code code = gate_settle(m->core, call, r, NULL, NULL, NULL, e);
+
+    if (code)
+        return code;
+    warnings_raise(&m->core->warnings, EXPIRY_REFUSED, m->org.name,
+                   EXPIRY_REMEDY,
+                   "the service refuses expires_in_seconds: it does not expire "
+                   "keys by itself");
+    gate_reply_clear(r);
+    *r = (struct gate_reply)GATE_REPLY_INIT;
+    openai_request_clear(request);
+    m->expires_s = 0;
+    return send_once(m, call, request, r, e);
+}
+
+static int64_t provider_seconds(int64_t ttl)
+{
+    int64_t s = ttl + LEASE_SLACK_S;
+
+    return s < ROLE_TTL_MAX ? s : ROLE_TTL_MAX;
+}
+
+/* By the service's own clock, where it tells when the key was made. */
+static void note_expiry(struct mint *m)
+{
+    const struct openai_key *k = &m->account.key;
+    struct store_lease *l = &m->lease;
+    int64_t made = k->created_at > 0 ? k->created_at : l->issued_ms / 1000;
+    int64_t life = k->expires_at - made;
+
+    if (k->expires_at <= 0 || m->expires_s == 0 ||
+        life > m->expires_s + EXPIRY_TOLERANCE_S) {
+        l->provider_expires_ms = 0;
+        warn(m, "the service does not expire this key by itself: it lives "
+                "until hsmint revokes it");
+        if (m->expires_s != 0)
+            warnings_raise(&m->core->warnings, "expiry-ignored", m->org.name,
+                           EXPIRY_REMEDY,
+                           "the service ignores expires_in_seconds");
+        return;
+    }
+    l->provider_expires_ms = l->issued_ms + life * 1000;
+    warnings_drop(&m->core->warnings, "expiry-ignored", m->org.name);
+    if (l->provider_expires_ms < l->expires_ms) {
+        l->expires_ms = l->provider_expires_ms;
+        warn(m, "the service ends this key sooner than was asked");
+    }
+}
+
+/* ---- outcomes ---- */
+
+/* A key that has to be given again is sealed before anybody gets it. */
+static enum code keep_value(struct mint *m, struct error *e)
+{
+    if (!m->lease.reusable && !m->role.keep_value)
+        return OK;
+    return lease_seal_value(m->core, &m->lease, m->account.key.value, e);
+}
+
+/* While the call was under way the lease was ended: the account goes. */
+static enum code ended_meanwhile(struct mint *m, const struct gate_call *call,
+                                 const struct gate_reply *r, struct error *e)
+{
+    LEASE now = {0};
+    struct lease_change made = {&m->lease, LEASE_MADE, call, r, NULL};
+    enum code code = store_lease_get(m->core->store, m->lease.id, &now, e);
+
+    if (!code)
+        code = lease_text(&m->lease.reason, now.reason, e);
+    m->lease.state = now.state;
+    m->lease.next_try_ms = clock_wall_ms();
+    if (!code)
+        code = lease_change(m->core, &made, e);
+    sweep_wake(m->core);
+    return code ? code
+                : error_set(e, ERR_NOT_FOUND,
+                            "lease %s ended while its key was minted (%s); the "
+                            "key is revoked",
+                            m->lease.id, m->lease.reason);
+}
+
+static bool session_ended(const struct mint *m)
+{
+    return m->lease.bound &&
+           ended_since(&m->core->ended, m->by->application, m->lease.session,
+                       m->began_ms);
+}
+
+static enum code made(struct mint *m, const struct gate_call *call,
+                      const struct gate_reply *r, struct error *e)
+{
+    struct lease_change ch = {&m->lease, LEASE_MADE, call, r, NULL};
+    struct error why = {0};
+    enum code code = lease_text(&m->lease.account_id, m->account.id, e);
+
+    if (!code)
+        code = lease_text(&m->lease.key_id, m->account.key.id, e);
+    if (code)
+        return code;
+    note_expiry(m);
+    if (keep_value(m, &why) != OK) {
+        log_failure(&why, "lease %s: its key cannot be kept", m->lease.id);
+        warn(m, "the key could not be sealed: it cannot be read again");
+    }
+    code = lease_change(m->core, &ch, e);
+    if (code == ERR_EXISTS)
+        return ended_meanwhile(m, call, r, e);
+    if (!code && session_ended(m)) {
+        code = lease_end(m->core, &m->lease, "session", e);
+        return code ? code
+                    : error_set(e, ERR_NOT_FOUND,
+                                "the session of lease %s ended while its key "
+                                "was minted; the key is revoked",
+                                m->lease.id);
+    }
+    return code;
+}
+
+/* Did the service say for sure that there is no account? */
+static bool is_refusal(const struct gate_reply *r)
+{
+    if (r->fate == GATE_NOTHING || r->fate == GATE_NOT_SENT)
+        return true;
+    return r->fate == GATE_ANSWERED && r->http.status >= 300 &&
+           r->http.status < 500 && r->http.status != 408;
+}
+
+static enum code commit_failure(struct mint *m, const struct gate_call *call,
+                                const struct gate_reply *r,
+                                const struct error *why, struct error *e)
+{
+    struct store_lease *l = &m->lease;
+    bool known = m->account.id && *m->account.id;
+    struct lease_change ch = {l, LEASE_END, call, r, why};
+    enum code code = lease_text(&l->last_error, why->text, e);
+
+    if (!code)
+        code = lease_text(&l->reason, "not created", e);
+    if (!code && known)
+        code = lease_text(&l->account_id, m->account.id, e);
+    if (is_refusal(r))
+        ch.event = LEASE_NOT_MADE;
+    /* Otherwise nobody will ever use the key: the account is looked for and
+     * deleted. Pending stays pending, for the lists to tell. */
+    l->next_try_ms = clock_wall_ms();
+    if (code || is_refusal(r) || known)
+        return code ? code : lease_change(m->core, &ch, e);
+    return lease_note_pending(m->core, l, call, r, why, e);
+}
+
+static enum code failed(struct mint *m, const struct gate_call *call,
+                        const struct gate_reply *r, struct error *e)
+{
+    struct error why = {0}, commit = {0};
+
+    if (e)
+        why = *e;
+    if (!m->inserted)
+        return why.code;
+    if (commit_failure(m, call, r, &why, &commit) != OK &&
+        commit.code != ERR_EXISTS)
+        log_failure(&commit, "lease %s stays pending", m->lease.id);
+    sweep_wake(m->core);
+    return why.code;
+}
+
+static enum code mint_new(struct mint *m, struct error *e)
+{
+    CLEANUP(openai_request_clear) struct openai_request request = {0};
+    GATE_REPLY reply = GATE_REPLY_INIT;
+    INFLIGHT hold = {0};
+    struct gate_call call = {.org = m->org.name,
+                             .purpose = METHOD,
+                             .lease = m->lease.id,
+                             .by = m->by,
+                             .urgency = STORE_NORMAL};
+    enum code code = make_lease(m, e);
+
+    if (!code)
+        code = inflight_enter(&m->core->inflight, "lease", m->lease.id, NULL,
+                              NULL, &hold, e);
+    if (code)
+        return code;
+    if (!warnings_has(&m->core->warnings, EXPIRY_REFUSED, m->org.name))
+        m->expires_s = provider_seconds(m->ttl);
+    code = send_once(m, &call, &request, &reply, e);
+    if (code && m->expires_s != 0 && refuses_expiry(&reply))
+        code = send_again(m, &call, &request, &reply, e);
+    if (!code)
+        code = openai_decode_created_account(&reply.http, &m->account, e);
+    return code ? failed(m, &call, &reply, e) : made(m, &call, &reply, e);
+}
+
+/* ---- a key that is there already ---- */
+
+static enum code take_value(struct mint *m, struct store_lease *found,
+                            struct error *e)
+{
+    enum code code =
+        lease_open_value(m->core, found, &m->account.key.value, e);
+
+    if (code)
+        return code;
+    m->lease = *found;
+    *found = (struct store_lease){0};
+    return OK;
+}
+
+/* A retry. The key went to a caller that never got it: unless it was kept,
+ * that lease ends and a new one takes its place. */
+static enum code answer_again(struct mint *m, bool *answered, struct error *e)
+{
+    FREE char *method = NULL;
+    FREE char *id = NULL;
+    LEASE old = {0};
+    INFLIGHT hold = {0};
+    enum code code = store_journal_get(m->core->store, m->by->owner,
+                                       m->asked->request_id, &method, &id, e);
+
+    if (code == ERR_NOT_FOUND)
+        return OK;
+    if (code)
+        return code;
+    if (strcmp(method, METHOD) != 0)
+        return error_set(e, ERR_INVALID,
+                         "request %s was a %s before; each request needs an id "
+                         "of its own",
+                         m->asked->request_id, method);
+    code = inflight_enter(&m->core->inflight, "lease", id, NULL, NULL, &hold,
+                          e);
+    if (!code)
+        code = store_lease_get(m->core->store, id, &old, e);
+    if (code == ERR_NOT_FOUND)
+        return OK;
+    if (code || old.state >= LEASE_REVOKING)
+        return code;
+    *answered = old.state == LEASE_ACTIVE && old.sealed &&
+                take_value(m, &old, e) == OK;
+    return *answered ? OK : lease_end(m->core, &old, "answer lost", e);
+}
+
+struct find_live {
+    char id[sizeof(((struct store_lease *)NULL)->id)];
+    int64_t now_ms;
+};
+
+static enum code take_live(const struct store_lease *l, void *ctx,
+                           struct error *e)
+{
+    struct find_live *f = ctx;
+
+    (void)e;
+    if (!*f->id && l->state == LEASE_ACTIVE &&
+        2 * (l->expires_ms - f->now_ms) > l->expires_ms - l->issued_ms)
+        snprintf(f->id, sizeof(f->id), "%s", l->id);
+    return OK;
+}
+
+/* The caller's newest, with more than half of its life left. */
+static enum code answer_reuse(struct mint *m, bool *answered, struct error *e)
+{
+    struct store_lease_query q = {.org = m->org.id,
+                                  .owner = m->by->owner,
+                                  .role = m->role_name,
+                                  .live_only = true,
+                                  .reusable_only = true,
+                                  .limit = 16};
+    struct find_live f = {.now_ms = clock_wall_ms()};
+    LEASE found = {0};
+    struct error why = {0};
+    enum code code = store_lease_each(m->core->store, &q, take_live, &f, e);
+
+    if (!code && *f.id)
+        code = store_lease_get(m->core->store, f.id, &found, e);
+    if (code || !*f.id || !found.sealed)
+        return code;
+    *answered = take_value(m, &found, &why) == OK;
+    if (!*answered)
+        log_failure(&why, "lease %s cannot be given again", f.id);
+    return OK;
+}
+
+static enum code run(struct mint *m, struct error *e)
+{
+    INFLIGHT request = {0}, reuse = {0};
+    struct inflight *table = &m->core->inflight;
+    const struct mint_request *a = m->asked;
+    bool answered = false;
+    enum code code = load(m, e);
+
+    if (!code && a->request_id && *a->request_id) {
+        code = inflight_enter(table, "request", m->by->owner, a->request_id,
+                              NULL, &request, e);
+        if (!code)
+            code = answer_again(m, &answered, e);
+    }
+    if (!code && !answered && a->reuse && !a->bound) {
+        code = inflight_enter(table, "reuse", m->by->owner, m->org.name,
+                              m->role_name, &reuse, e);
+        if (!code)
+            code = answer_reuse(m, &answered, e);
+    }
+    return code || answered ? code : mint_new(m, e);
+}
+
+enum code core_mint(struct core *c, const struct caller *by,
+                    const struct mint_request *asked, struct store_lease *lease,
+                    struct secret **key, json_t **warnings, struct error *e)
+{
+    CLEANUP(mint_clear) struct mint m = {.core = c,
+                                         .by = by,
+                                         .asked = asked,
+                                         .began_ms = clock_monotonic_ms()};
+    struct error why = {0};
+    enum code code = run(&m, &why);
+
+    if (code) {
+        if (e)
+            *e = why;
+        return code;
+    }
+    *lease = m.lease;
+    m.lease = (struct store_lease){0};
+    *key = m.account.key.value;
+    m.account.key.value = NULL;
+    if (warnings) {
+        *warnings = m.warnings;
+        m.warnings = NULL;
+    }
+    return OK;
+}

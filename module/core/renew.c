@@ -1,0 +1,217 @@
+/* renew - a lease lives longer, and so does its key at the service. */
+#include "config.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "common/text.h"
+#include "module/core/internal.h"
+#include "module/core/lease.h"
+#include "module/core/role.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define METHOD "renew"
+/* The service rounds to seconds and its clock is not ours. */
+#define SHORTFALL_MS 30000
+
+struct renewal {
+    struct store_lease *lease; /* its ends are the new ones */
+    const char *owner, *request_id; /* the caller's */
+};
+
+static enum code update_rows(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct renewal *n = ctx;
+    enum code code = store_lease_update(tx, n->lease, LEASE_ACTIVE, e);
+
+    if (!code && n->request_id && *n->request_id)
+        code = store_journal_put(tx, n->owner, n->request_id, METHOD,
+                                 n->lease->id, clock_wall_ms(), e);
+    return code;
+}
+
+/* What the role gives, as far as its max_ttl allows. */
+static enum code default_ttl(struct core *c, const struct store_lease *l,
+                             int64_t longest, int64_t *ttl_s, struct error *e)
+{
+    CLEANUP(store_role_clear) struct store_role row = {0};
+    ROLE role = {0};
+    enum code code = store_role_get(c->store, l->org, l->role, &row, e);
+
+    if (!code)
+        code = role_parse(&role, row.body, e);
+    *ttl_s = role.ttl < longest ? role.ttl : longest;
+    return code;
+}
+
+static enum code choose_ttl(struct core *c, const struct store_lease *l,
+                            int64_t *ttl_s, struct error *e)
+{
+    char text[TEXT_DURATION_MAX];
+    int64_t longest = (l->max_expires_ms - clock_wall_ms()) / 1000;
+
+    if (l->state != LEASE_ACTIVE)
+        return error_set(e, ERR_NOT_FOUND,
+                         "lease %s is %s: only an active one can be renewed",
+                         l->id, lease_state_name(l->state));
+    if (*ttl_s < 0)
+        return error_set(e, ERR_TTL, "ttl must be positive");
+    if (longest <= 0)
+        return error_set(e, ERR_TTL,
+                         "lease %s has reached its role's max_ttl; mint a new "
+                         "one",
+                         l->id);
+    if (*ttl_s == 0)
+        return default_ttl(c, l, longest, ttl_s, e);
+    if (*ttl_s > longest)
+        return error_set(e, ERR_TTL,
+                         "lease %s ends with its role's max_ttl: at most %s is "
+                         "possible now",
+                         l->id, text_duration_format(longest, text));
+    return OK;
+}
+
+/* What the service said to the wish. OK with *extended false: it does not
+ * expire this key at all, so that our end holds alone. */
+static enum code judge(struct core *c, struct store_lease *l,
+                       const struct gate_reply *r, enum code code,
+                       const char *org, struct error *e)
+{
+    struct openai_key key = {0};
+    bool has_expiry = l->provider_expires_ms != 0;
+    int64_t told;
+
+    if (code && (has_expiry || r->fate != GATE_ANSWERED ||
+                 code == ERR_SERVICE_FAILED))
+        return error_prefix(e, "the service did not extend the key, so its "
+                               "lease stays as it was");
+    if (!code)
+        code = openai_decode_project_key(&r->http, &key, e);
+    told = code ? 0 : key.expires_at * 1000;
+    openai_key_clear(&key);
+    if (!code && told > 0 && told + SHORTFALL_MS < l->expires_ms)
+        return error_set(e, ERR_SERVICE_REFUSED,
+                         "the service keeps the key's old expiry, so lease %s "
+                         "stays as it was",
+                         l->id);
+    if (code && has_expiry)
+        return code;
+    l->provider_expires_ms = told > 0 ? told : 0;
+    if (l->provider_expires_ms == 0)
+        warnings_raise(&c->warnings, "expiry-ignored", org,
+                       "keep the daemon running",
+                       "the service does not extend or expire keys by itself; "
+                       "they live until hsmint revokes them");
+    return OK;
+}
+
+static enum code settle(struct core *c, const struct gate_call *call,
+                        const struct gate_reply *r, enum code code,
+                        struct renewal *n, struct error *e)
+{
+    struct error why = {0};
+    enum code settled;
+
+    if (code && e)
+        why = *e;
+    settled = gate_settle(c, call, r, &why, code ? NULL : update_rows, n,
+                          code ? NULL : e);
+    if (!code && settled == ERR_EXISTS)
+        return error_set(e, ERR_NOT_FOUND,
+                         "lease %s was revoked while it was renewed",
+                         n->lease->id);
+    return code ? code : settled;
+}
+
+static enum code extend(struct core *c, const struct caller *by, int64_t ttl_s,
+                        struct renewal *n, struct error *e)
+{
+    CLEANUP(openai_request_clear) struct openai_request request = {0};
+    GATE_REPLY reply = GATE_REPLY_INIT;
+    struct store_lease *l = n->lease;
+    char org[64];
+    struct gate_call call = {.org = org,
+                             .purpose = METHOD,
+                             .lease = l->id,
+                             .by = by,
+                             .request = &request,
+                             .urgency = STORE_NORMAL};
+    enum code code = openai_project_key_update(
+        &request, l->project, l->key_id, ttl_s + LEASE_SLACK_S, e);
+
+    core_org_name(c, l->org, org);
+    if (code)
+        return code;
+    code = gate_send(c, &call, &reply, e);
+    if (reply.fate == GATE_NOTHING)
+        return code;
+    l->expires_ms = clock_wall_ms() + ttl_s * 1000;
+    if (l->expires_ms > l->max_expires_ms)
+        l->expires_ms = l->max_expires_ms;
+    code = judge(c, l, &reply, code, org, e);
+    return settle(c, &call, &reply, code, n, e);
+}
+
+/* A retry of a renewal that was made gets the lease as it is. */
+static enum code was_answered(struct core *c, const struct caller *by,
+                              const char *id, const char *request_id,
+                              bool *answered, struct error *e)
+{
+    FREE char *method = NULL;
+    FREE char *result = NULL;
+    enum code code;
+
+    if (!request_id || !*request_id)
+        return OK;
+    code = store_journal_get(c->store, by->owner, request_id, &method, &result,
+                             e);
+    if (code)
+        return code == ERR_NOT_FOUND ? OK : code;
+    *answered = strcmp(method, METHOD) == 0 && strcmp(result, id) == 0;
+    return *answered ? OK
+                     : error_set(e, ERR_INVALID,
+                                 "request %s was another one before; each "
+                                 "request needs an id of its own",
+                                 request_id);
+}
+
+static enum code renew(struct core *c, const struct caller *by, const char *id,
+                       int64_t ttl_s, const char *request_id,
+                       struct store_lease *l, struct error *e)
+{
+    struct renewal n = {
+        .lease = l, .owner = by->owner, .request_id = request_id};
+    INFLIGHT hold = {0};
+    bool answered = false;
+    enum code code =
+        inflight_enter(&c->inflight, "renew", id, NULL, NULL, &hold, e);
+
+    if (!code)
+        code = lease_get_for(c, by, id, l, e);
+    if (!code)
+        code = was_answered(c, by, id, request_id, &answered, e);
+    if (code || answered)
+        return code;
+    code = choose_ttl(c, l, &ttl_s, e);
+    return code ? code : extend(c, by, ttl_s, &n, e);
+}
+
+enum code core_renew(struct core *c, const struct caller *by, const char *id,
+                     int64_t ttl_s, const char *request_id,
+                     struct store_lease *lease, struct error *e)
+{
+    LEASE l = {0};
+    struct error why = {0};
+    enum code code = renew(c, by, id, ttl_s, request_id, &l, &why);
+
+    if (code) {
+        if (e)
+            *e = why;
+        return code;
+    }
+    *lease = l;
+    l = (struct store_lease){0};
+    return OK;
+}

@@ -1,0 +1,270 @@
+/* roles - roles of an organisation, as administrators set and callers read
+ * them. A project is checked with the service once, when a role names it. */
+#include "config.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/text.h"
+#include "module/core/gate.h"
+#include "module/core/internal.h"
+#include "module/core/role.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static enum code fetch_project(struct core *c, const struct caller *by,
+                               const char *org, struct role *r,
+                               struct error *e)
+{
+    CLEANUP(openai_request_clear) struct openai_request request = {0};
+    CLEANUP(openai_project_clear) struct openai_project project = {0};
+    GATE_REPLY reply = GATE_REPLY_INIT;
+    struct gate_call call = {.org = org,
+                             .purpose = "check project",
+                             .by = by,
+                             .request = &request,
+                             .urgency = STORE_NORMAL};
+    enum code code = openai_project_get(&request, r->project_id, e);
+
+    if (!code)
+        code = gate_ask(c, &call, &reply, e);
+    if (code == ERR_NOT_FOUND || code == ERR_PROJECT)
+        return error_set(e, ERR_PROJECT,
+                         "project %s does not exist in this organisation",
+                         r->project_id);
+    if (!code)
+        code = openai_decode_project(&reply.http, &project, e);
+    if (code)
+        return error_prefix(e, "project %s", r->project_id);
+    if (project.archived)
+        return error_set(e, ERR_PROJECT,
+                         "project %s (%s) is archived: no service account can "
+                         "be made in it",
+                         r->project_id, project.name ? project.name : "");
+    free(r->project_name);
+    r->project_name = strdup(project.name ? project.name : "");
+    return r->project_name ? OK
+                           : error_set(e, ERR_NOMEM, "no memory for a role");
+}
+
+static enum code check_template(const struct role *r, const char *name,
+                                struct error *e)
+{
+    struct template_input in = {
+        .role = name,
+        .project = *r->project_name ? r->project_name : r->project_id,
+        .wall_ms = clock_wall_ms()};
+
+    return template_check(r->name_template, &in, e);
+}
+
+/* ---- writing ---- */
+
+struct write {
+    int64_t org;
+    const char *name;
+    char *body;
+    const struct caller *by;
+    /* another role that ceases to be the default one */
+    char *other_name, *other_body;
+};
+
+static void write_clear(struct write *w)
+{
+    free(w->body);
+    free(w->other_name);
+    free(w->other_body);
+}
+
+static enum code write_rows(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct write *w = ctx;
+    int64_t now = clock_wall_ms();
+    enum code code =
+        store_role_put(tx, w->org, w->name, w->body, now, e);
+
+    if (!code && w->other_name)
+        code = store_role_put(tx, w->org, w->other_name, w->other_body, now, e);
+    return code ? code
+                : gate_event(tx, "role set", w->by,
+                             json_pack("{sI ss ss}", "org", (json_int_t)w->org,
+                                       "name", w->name, "role", w->body),
+                             e);
+}
+
+static enum code find_other_default(const struct store_role *r, void *ctx,
+                                    struct error *e)
+{
+    struct write *w = ctx;
+    ROLE role = {0};
+    enum code code = role_parse(&role, r->body, e);
+
+    if (code || !role.is_default || w->other_name ||
+        strcmp(r->name, w->name) == 0)
+        return code;
+    role.is_default = false;
+    w->other_name = strdup(r->name);
+    if (!w->other_name)
+        return error_set(e, ERR_NOMEM, "no memory for a role");
+    return role_body(&role, &w->other_body, e);
+}
+
+static enum code put_role(struct core *c, const struct caller *by,
+                          const struct store_org *org, const char *name,
+                          const struct role *r, struct error *e)
+{
+    CLEANUP(write_clear) struct write w = {
+        .org = org->id, .name = name, .by = by};
+    enum code code = role_body(r, &w.body, e);
+
+    if (!code && r->is_default)
+        code = store_role_each(c->store, org->id, find_other_default, &w, e);
+    return code ? code : store_commit(c->store, STORE_NORMAL, write_rows, &w, e);
+}
+
+/* What was there, or the defaults. */
+static enum code load(struct core *c, int64_t org, const char *name,
+                      struct role *r, struct error *e)
+{
+    CLEANUP(store_role_clear) struct store_role row = {0};
+    enum code code = store_role_get(c->store, org, name, &row, e);
+
+    if (code == ERR_ROLE_UNKNOWN)
+        return role_init(r, e);
+    return code ? code : role_parse(r, row.body, e);
+}
+
+static enum code set(struct core *c, const struct caller *by,
+                     const struct store_org *org, const char *name,
+                     json_t *fields, struct role *r, struct error *e)
+{
+    FREE char *project = NULL;
+    enum code code = load(c, org->id, name, r, e);
+
+    if (code)
+        return code;
+    project = strdup(r->project_id);
+    if (!project)
+        return error_set(e, ERR_NOMEM, "no memory for a role");
+    code = role_apply(r, fields, e);
+    if (!code && strcmp(project, r->project_id) != 0)
+        code = fetch_project(c, by, org->name, r, e);
+    if (!code)
+        code = check_template(r, name, e);
+    return code ? code : put_role(c, by, org, name, r, e);
+}
+
+enum code core_role_set(struct core *c, const struct caller *by,
+                        const char *org_name, const char *name, json_t *fields,
+                        json_t **out, struct error *e)
+{
+    CLEANUP(store_org_clear) struct store_org org = {0};
+    ROLE role = {0};
+    INFLIGHT hold = {0};
+    enum code code = core_need_administrator(by, "set roles", e);
+
+    if (!code)
+        code = text_check_name("role", name, e);
+    if (!code)
+        code = core_org(c, org_name, &org, e);
+    if (!code)
+        code = inflight_enter(&c->inflight, "roles", org.name, NULL, NULL,
+                              &hold, e);
+    if (!code)
+        code = set(c, by, &org, name, fields, &role, e);
+    if (code)
+        return code;
+    return out ? role_json(&role, org.name, name, out, e) : OK;
+}
+
+/* ---- reading ---- */
+
+enum code core_role_get(struct core *c, const struct caller *by,
+                        const char *org_name, const char *name, json_t **out,
+                        struct error *e)
+{
+    CLEANUP(store_org_clear) struct store_org org = {0};
+    CLEANUP(store_role_clear) struct store_role row = {0};
+    ROLE role = {0};
+    enum code code = core_org(c, org_name, &org, e);
+
+    (void)by;
+    if (!code)
+        code = store_role_get(c->store, org.id, name, &row, e);
+    if (!code)
+        code = role_parse(&role, row.body, e);
+    return code ? code : role_json(&role, org.name, name, out, e);
+}
+
+struct list {
+    const char *org;
+    json_t *roles;
+};
+
+static enum code append_role(const struct store_role *r, void *ctx,
+                             struct error *e)
+{
+    struct list *list = ctx;
+    ROLE role = {0};
+    json_t *one = NULL;
+    enum code code = role_parse(&role, r->body, e);
+
+    if (!code)
+        code = role_json(&role, list->org, r->name, &one, e);
+    if (!code && json_array_append_new(list->roles, one) != 0)
+        code = error_set(e, ERR_NOMEM, "no memory for a list of roles");
+    return code;
+}
+
+enum code core_role_list(struct core *c, const struct caller *by,
+                         const char *org_name, json_t **out, struct error *e)
+{
+    CLEANUP(store_org_clear) struct store_org org = {0};
+    JSON roles = json_array();
+    struct list list = {.roles = roles};
+    enum code code = core_org(c, org_name, &org, e);
+
+    (void)by;
+    list.org = org.name;
+    if (!code)
+        code = store_role_each(c->store, org.id, append_role, &list, e);
+    if (!code)
+        *out = json_incref(roles);
+    return code;
+}
+
+/* ---- deleting ---- */
+
+static enum code delete_rows(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct write *w = ctx;
+    enum code code = store_role_delete(tx, w->org, w->name, e);
+
+    return code ? code
+                : gate_event(tx, "role delete", w->by,
+                             json_pack("{sI ss}", "org", (json_int_t)w->org,
+                                       "name", w->name),
+                             e);
+}
+
+enum code core_role_delete(struct core *c, const struct caller *by,
+                           const char *org_name, const char *name,
+                           struct error *e)
+{
+    CLEANUP(store_org_clear) struct store_org org = {0};
+    struct store_counts counts = {0};
+    struct write w = {.name = name, .by = by};
+    enum code code = core_need_administrator(by, "delete roles", e);
+
+    if (!code)
+        code = core_org(c, org_name, &org, e);
+    if (!code)
+        code = store_lease_counts(c->store, org.id, name, &counts, e);
+    if (code)
+        return code;
+    if (counts.pending + counts.active + counts.revoking > 0)
+        return error_set(e, ERR_EXISTS,
+                         "role %s has live leases; revoke them first", name);
+    w.org = org.id;
+    return store_commit(c->store, STORE_NORMAL, delete_rows, &w, e);
+}

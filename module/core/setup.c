@@ -1,0 +1,466 @@
+/* setup - an organisation's configuration and its admin key, which is proven
+ * against the service before it takes the place of the old one. */
+#include "config.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "common/text.h"
+#include "module/core/orgconfig.h"
+#include "module/core/gate.h"
+#include "module/core/internal.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PAGES_MAX = 1000 };
+
+struct setup {
+    struct core *core;
+    const struct caller *by;
+    struct store_org org;
+    struct config config;
+    char *was_endpoint, *was_organization, *was_key_id;
+    uint8_t *blob; /* candidate, then bound to its id */
+    size_t blob_len;
+    json_t *candidates; /* [{id, redacted}] */
+    json_t *owners;     /* id → {type, name, role} */
+    json_t *warnings;
+};
+
+static void setup_clear(struct setup *s)
+{
+    store_org_clear(&s->org);
+    config_clear(&s->config);
+    free(s->was_endpoint);
+    free(s->was_organization);
+    free(s->was_key_id);
+    free(s->blob);
+    json_decref(s->candidates);
+    json_decref(s->owners);
+    json_decref(s->warnings);
+}
+
+static int deadline(const struct setup *s)
+{
+    return (int)s->core->settings->hsm_deadline_ms;
+}
+
+static void warn(struct setup *s, const char *fmt, ...) PRINTF(2, 3);
+static void warn(struct setup *s, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    json_array_append_new(s->warnings, json_vsprintf(fmt, ap));
+    va_end(ap);
+}
+
+/* ---- the key's way into the boundary ---- */
+
+/* Sends s->blob (if any) and takes the reply's in its place. */
+static enum code ask_keeper(struct setup *s, enum verb verb, json_t *head,
+                            int fd, json_t **answer, struct error *e)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+    uint64_t generation;
+    enum code code;
+
+    request.verb = verb;
+    request.head = head;
+    request.fd = fd;
+    request.body = s->blob;
+    request.body_len = s->blob_len;
+    s->blob = NULL;
+    s->blob_len = 0;
+    if (!head)
+        return error_set(e, ERR_NOMEM, "no memory to seal a key");
+    code = unlock_ready(s->core, &generation, e);
+    if (!code)
+        code = keeper_call(s->core->keeper, generation, &request, deadline(s),
+                           &reply, NULL, e);
+    if (code)
+        return code;
+    s->blob = reply.body;
+    s->blob_len = reply.body_len;
+    reply.body = NULL;
+    reply.body_len = 0;
+    if (answer)
+        *answer = json_incref(reply.head);
+    return OK;
+}
+
+static enum code seal(struct setup *s, int key_fd, struct error *e)
+{
+    FD fd = fcntl(key_fd, F_DUPFD_CLOEXEC, 0);
+    uint64_t generation;
+    int mine = fd;
+    /* Ready first: the descriptor can be read but once. */
+    enum code code = unlock_ready(s->core, &generation, e);
+
+    if (code)
+        return code;
+    fd = -1;
+    return ask_keeper(s, VERB_SEAL_KEY,
+                      json_pack("{ss ss ss}", "org", s->org.name, "endpoint",
+                                s->config.api_endpoint, "organization_id",
+                                s->config.organization_id),
+                      mine, NULL, e);
+}
+
+static enum code add_candidate(const struct openai_admin_key *k, void *ctx,
+                               struct error *e)
+{
+    struct setup *s = ctx;
+    json_t *candidate = json_pack("{ss ss}", "id", k->id, "redacted",
+                                  k->redacted ? k->redacted : "");
+    json_t *owner = json_pack("{ss ss ss}", "type",
+                              k->owner_type ? k->owner_type : "", "name",
+                              k->owner_name ? k->owner_name : "", "role",
+                              k->owner_role ? k->owner_role : "");
+
+    if (json_array_append_new(s->candidates, candidate) != 0 ||
+        json_object_set_new(s->owners, k->id, owner) != 0)
+        return error_set(e, ERR_NOMEM, "no memory for a list of admin keys");
+    return OK;
+}
+
+static enum code list_page(struct setup *s, char **after, struct error *e)
+{
+    CLEANUP(openai_request_clear) struct openai_request request = {0};
+    GATE_REPLY reply = GATE_REPLY_INIT;
+    struct gate_call call = {.org = s->org.name,
+                             .candidate = true,
+                             .purpose = "verify admin key",
+                             .by = s->by,
+                             .request = &request,
+                             .urgency = STORE_NORMAL};
+    enum code code = openai_admin_key_list(&request, *after, e);
+
+    if (!code)
+        code = gate_ask(s->core, &call, &reply, e);
+    free_p(after);
+    *after = NULL;
+    return code ? code
+                : openai_decode_admin_key_list(&reply.http, add_candidate, s,
+                                               after, e);
+}
+
+/* That the key may list admin keys proves it, and shows its id and owner. */
+static enum code list_keys(struct setup *s, struct error *e)
+{
+    FREE char *after = NULL;
+    enum code code;
+    int pages = 0;
+
+    do {
+        code = list_page(s, &after, e);
+        if (code == ERR_SERVICE_AUTH)
+            return error_prefix(e, "the service does not know this admin key");
+        if (code)
+            return error_prefix(e, "the admin key could not be verified");
+        if (++pages == PAGES_MAX)
+            return error_set(e, ERR_SERVICE_REPLY,
+                             "the list of admin keys does not end");
+    } while (after);
+    return OK;
+}
+
+static enum code take_owner(struct setup *s, const char *key_id,
+                            struct error *e)
+{
+    json_t *owner = json_object_get(s->owners, key_id);
+    struct {
+        const char *name;
+        char **to;
+    } fields[] = {{"type", &s->config.owner_type},
+                  {"name", &s->config.owner_name},
+                  {"role", &s->config.owner_role}};
+
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        const char *text =
+            json_string_value(json_object_get(owner, fields[i].name));
+
+        free(*fields[i].to);
+        *fields[i].to = strdup(text ? text : "");
+        if (!*fields[i].to)
+            return error_set(e, ERR_NOMEM, "no memory for a configuration");
+    }
+    if (strcmp(s->config.owner_type, "user") == 0)
+        warn(s,
+             "the admin key belongs to a person (%s): it dies with that "
+             "account; a service account's key is better",
+             s->config.owner_name);
+    return OK;
+}
+
+static enum code bind(struct setup *s, struct error *e)
+{
+    JSON answer = NULL;
+    const char *want = s->config.admin_api_key_id, *id;
+    json_t *head = json_pack("{ss sO}", "org", s->org.name, "candidates",
+                             s->candidates);
+    enum code code;
+
+    if (*want)
+        json_object_set_new(head, "want", json_string(want));
+    code = ask_keeper(s, VERB_BIND_KEY, head, -1, &answer, e);
+    if (code)
+        return code;
+    id = json_string_value(json_object_get(answer, "key_id"));
+    if (!id || s->blob_len == 0)
+        return error_set(e, ERR_KEEPER, "the keeper bound no key");
+    code = take_owner(s, id, e);
+    if (!code && strcmp(id, want) != 0) {
+        free(s->config.admin_api_key_id);
+        s->config.admin_api_key_id = strdup(id);
+        if (!s->config.admin_api_key_id)
+            code = error_set(e, ERR_NOMEM, "no memory for a configuration");
+    }
+    return code;
+}
+
+/* ---- rows ---- */
+
+struct write {
+    int64_t org;
+    char *config;
+    const uint8_t *blob;
+    size_t blob_len;
+    const struct caller *by;
+};
+
+static enum code write_rows(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct write *w = ctx;
+    enum code code = store_org_set_config(tx, w->org, w->config, e);
+
+    if (!code && w->blob)
+        code = store_org_set_blob(tx, w->org, w->blob, w->blob_len, e);
+    return code ? code
+                : gate_event(tx, w->blob ? "admin key set" : "config set",
+                             w->by,
+                             json_pack("{sI ss}", "org", (json_int_t)w->org,
+                                       "config", w->config),
+                             e);
+}
+
+static enum code put(struct setup *s, struct error *e)
+{
+    struct write w = {.org = s->org.id,
+                      .blob = s->blob,
+                      .blob_len = s->blob_len,
+                      .by = s->by};
+    FREE char *text = NULL;
+    enum code code = config_text(&s->config, &text, e);
+
+    w.config = text;
+    return code ? code
+                : store_commit(s->core->store, STORE_NORMAL, write_rows, &w, e);
+}
+
+static enum code use(struct setup *s, struct error *e)
+{
+    enum code code =
+        ask_keeper(s, VERB_USE_KEY,
+                   json_pack("{ss sb}", "org", s->org.name, "publish", 1), -1,
+                   NULL, e);
+
+    if (code)
+        return error_prefix(e, "the new admin key is stored and taken at the "
+                               "next start, but not yet in use");
+    warnings_drop(&s->core->warnings, "admin-key", s->org.name);
+    warnings_drop(&s->core->warnings, "expiry-refused", s->org.name);
+    return OK;
+}
+
+/* ---- what was asked ---- */
+
+static enum code load(struct setup *s, const char *org, struct error *e)
+{
+    enum code code = core_org(s->core, org, &s->org, e);
+
+    if (!code)
+        code = config_parse(&s->config, s->org.config, e);
+    if (code)
+        return code;
+    s->was_endpoint = strdup(s->config.api_endpoint);
+    s->was_organization = strdup(s->config.organization_id);
+    s->was_key_id = strdup(s->config.admin_api_key_id);
+    s->candidates = json_array();
+    s->owners = json_object();
+    s->warnings = json_array();
+    if (!s->was_endpoint || !s->was_organization || !s->was_key_id ||
+        !s->candidates || !s->owners || !s->warnings)
+        return error_set(e, ERR_NOMEM, "no memory for a configuration");
+    return OK;
+}
+
+/* Endpoint, organisation and id are bound into the sealed key. */
+static enum code needs_key(const struct setup *s, struct error *e)
+{
+    const struct {
+        const char *name, *was, *is;
+    } bound[] = {
+        {"api_endpoint", s->was_endpoint, s->config.api_endpoint},
+        {"organization_id", s->was_organization, s->config.organization_id},
+        {"admin_api_key_id", s->was_key_id, s->config.admin_api_key_id},
+    };
+
+    for (size_t i = 0; s->org.admin_blob && i < 3; i++) {
+        if (strcmp(bound[i].was, bound[i].is) != 0)
+            return error_set(e, ERR_INVALID,
+                             "%s is bound into the sealed admin key: give "
+                             "admin_api_key along with it",
+                             bound[i].name);
+    }
+    return OK;
+}
+
+/* A new key does not inherit the old one's id: it is found anew. */
+static enum code set_with_key(struct setup *s, json_t *fields, int key_fd,
+                              struct error *e)
+{
+    enum code code;
+
+    if (!json_object_get(fields, "admin_api_key_id"))
+        s->config.admin_api_key_id[0] = '\0';
+    s->config.last_rotated_ms = clock_wall_ms();
+    if ((code = seal(s, key_fd, e)) || (code = list_keys(s, e)) ||
+        (code = bind(s, e)) || (code = put(s, e)))
+        return code;
+    return use(s, e);
+}
+
+static void warn_rotation(struct setup *s)
+{
+    if (s->config.rotation_period || *s->config.rotation_schedule)
+        warn(s, "%s is kept, but this version does not rotate by itself yet",
+             s->config.rotation_period ? "rotation_period"
+                                       : "rotation_schedule");
+}
+
+static enum code set(struct setup *s, json_t *fields, int key_fd,
+                     struct error *e)
+{
+    enum code code = config_apply(&s->config, fields,
+                                  s->core->settings->allow_http_loopback, e);
+
+    if (code)
+        return code;
+    if (key_fd >= 0)
+        code = set_with_key(s, fields, key_fd, e);
+    else if (!(code = needs_key(s, e)))
+        code = put(s, e);
+    if (!code && key_fd < 0 && !s->org.admin_blob)
+        warn(s, "%s has no admin key yet: give admin_api_key", s->org.name);
+    warn_rotation(s);
+    return code;
+}
+
+enum code core_config_set(struct core *c, const struct caller *by,
+                          const char *org, json_t *fields, int key_fd,
+                          json_t **out, struct error *e)
+{
+    CLEANUP(setup_clear) struct setup s = {.core = c, .by = by};
+    INFLIGHT hold = {0};
+    enum code code = core_need_administrator(by, "configure", e);
+
+    if (!code)
+        code = load(&s, org, e);
+    if (!code)
+        code = inflight_enter(&c->inflight, "config", s.org.name, NULL, NULL,
+                              &hold, e);
+    if (!code)
+        code = set(&s, fields, key_fd, e);
+    if (code)
+        return code;
+    code = config_json(&s.config, s.org.name, key_fd >= 0 || s.org.admin_blob,
+                       out, e);
+    if (!code && json_object_set(*out, "warnings", s.warnings) != 0)
+        code = error_set(e, ERR_NOMEM, "no memory for a configuration");
+    return code;
+}
+
+enum code core_config_json(const struct store_org *org, json_t **out,
+                           struct error *e)
+{
+    CONFIG config = {0};
+    enum code code = config_parse(&config, org->config, e);
+
+    return code ? code
+                : config_json(&config, org->name, org->admin_blob != NULL, out,
+                              e);
+}
+
+enum code core_config_get(struct core *c, const struct caller *by,
+                          const char *name, json_t **out, struct error *e)
+{
+    CLEANUP(store_org_clear) struct store_org org = {0};
+    enum code code = core_org(c, name, &org, e);
+
+    (void)by;
+    return code ? code : core_config_json(&org, out, e);
+}
+
+/* ---- deleting ---- */
+
+static enum code delete_rows(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct write *w = ctx;
+    enum code code = store_org_set_config(tx, w->org, "{}", e);
+
+    if (!code)
+        code = store_org_set_blob(tx, w->org, NULL, 0, e);
+    return code ? code
+                : gate_event(tx, "config delete", w->by,
+                             json_pack("{sI}", "org", (json_int_t)w->org), e);
+}
+
+/* The HSM's copy goes first: if that fails, nothing has changed. */
+static enum code drop_key(struct core *c, const struct store_org *org,
+                          struct error *e)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+
+    if (!org->admin_blob)
+        return OK;
+    request.verb = VERB_DROP_KEY;
+    request.head = json_pack("{ss}", "org", org->name);
+    if (!request.head)
+        return error_set(e, ERR_NOMEM, "no memory to drop a key");
+    return unlock_call(c, &request, (int)c->settings->hsm_deadline_ms, &reply,
+                       NULL, e);
+}
+
+enum code core_config_delete(struct core *c, const struct caller *by,
+                             const char *name, struct error *e)
+{
+    CLEANUP(store_org_clear) struct store_org org = {0};
+    struct store_counts n = {0};
+    struct write w = {.by = by};
+    INFLIGHT hold = {0};
+    enum code code = core_need_administrator(by, "delete configuration", e);
+
+    if (!code)
+        code = core_org(c, name, &org, e);
+    if (!code)
+        code = inflight_enter(&c->inflight, "config", org.name, NULL, NULL,
+                              &hold, e);
+    if (!code)
+        code = store_lease_counts(c->store, org.id, NULL, &n, e);
+    if (code)
+        return code;
+    if (n.pending + n.active + n.revoking > 0)
+        return error_set(e, ERR_EXISTS,
+                         "organisation %s has live leases, which only its "
+                         "admin key can revoke; revoke them first",
+                         org.name);
+    code = drop_key(c, &org, e);
+    w.org = org.id;
+    return code ? code
+                : store_commit(c->store, STORE_NORMAL, delete_rows, &w, e);
+}

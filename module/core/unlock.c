@@ -1,0 +1,364 @@
+/* unlock - see unlock.h. */
+#include "config.h"
+
+#include "module/core/internal.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/log.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    LOGIN_EXTRA_MS = 6000, /* the keeper delays wrong PINs, up to 5 s */
+    PROVISION_FACTOR = 6   /* making keys on a slow HSM */
+};
+
+static int deadline(const struct core *c)
+{
+    return (int)c->settings->hsm_deadline_ms;
+}
+
+static bool pin_is_configured(const struct core *c)
+{
+    const struct settings *s = c->settings;
+
+    return (s->pin_source && *s->pin_source) ||
+           (s->hsm_uri && strstr(s->hsm_uri, "pin-source="));
+}
+
+/* ---- the steps; `generation` 0 starts a keeper ---- */
+
+static void keep_escrow(struct core *c, int *fd)
+{
+    int old;
+
+    pthread_mutex_lock(&c->unlock.lock);
+    old = c->unlock.escrow;
+    c->unlock.escrow = *fd;
+    *fd = -1;
+    pthread_mutex_unlock(&c->unlock.lock);
+    if (old >= 0)
+        close(old);
+}
+
+static enum code log_in(struct core *c, uint64_t generation, int pin_fd,
+                        bool force, struct error *e)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+    enum code code;
+
+    request.verb = VERB_LOGIN;
+    request.head = json_pack("{ss sb}", "source",
+                             pin_fd >= 0 ? "descriptor" : "configured", "force",
+                             force);
+    if (!request.head)
+        return error_set(e, ERR_NOMEM, "no memory to log in");
+    if (pin_fd >= 0)
+        request.fd = fcntl(pin_fd, F_DUPFD_CLOEXEC, 0);
+    code = keeper_call(c->keeper, generation, &request,
+                       deadline(c) + LOGIN_EXTRA_MS, &reply, NULL, e);
+    if (!code && reply.fd >= 0)
+        keep_escrow(c, &reply.fd);
+    return code;
+}
+
+/* ERR_HSM_KEYS where `hsmint init` was never run. */
+static enum code check_keys(struct core *c, uint64_t generation,
+                            struct error *e)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+    FREE void *text = NULL;
+    JSON pins = NULL;
+    size_t len;
+    enum code code = store_meta_get(c->store, META_PINS, &text, &len, e);
+
+    if (code == ERR_NOT_FOUND)
+        return error_set(e, ERR_HSM_KEYS,
+                         "hsmint has no keys on the HSM yet; run “hsmint init”");
+    if (!code)
+        code = json_parse(text, len, "pinned HSM keys", &pins, e);
+    if (code)
+        return code;
+    request.verb = VERB_PROVISION;
+    request.head = json_pack("{sb sO}", "create", 0, "pins", pins);
+    if (!request.head)
+        return error_set(e, ERR_NOMEM, "no memory to check the HSM's keys");
+    return keeper_call(c->keeper, generation, &request,
+                       deadline(c) * PROVISION_FACTOR, &reply, NULL, e);
+}
+
+struct use_keys {
+    struct core *core;
+    uint64_t generation;
+};
+
+static enum code use_key(const struct store_org *org, void *ctx,
+                         struct error *e)
+{
+    const struct use_keys *u = ctx;
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+    struct error why = {0};
+    enum code code;
+
+    if (!org->admin_blob)
+        return OK;
+    request.verb = VERB_USE_KEY;
+    request.head = json_pack("{ss sb}", "org", org->name, "publish", 0);
+    request.body = malloc(org->admin_blob_len);
+    if (!request.head || !request.body)
+        return error_set(e, ERR_NOMEM, "no memory for %s's sealed key",
+                         org->name);
+    memcpy(request.body, org->admin_blob, org->admin_blob_len);
+    request.body_len = org->admin_blob_len;
+    code = keeper_call(u->core->keeper, u->generation, &request,
+                       deadline(u->core), &reply, NULL, &why);
+    /* One organisation's bad blob does not lock the others out. */
+    if (code && code != ERR_KEEPER && code != ERR_HSM_ABSENT) {
+        warnings_raise(&u->core->warnings, "admin-key", org->name,
+                       "seal the admin key again with “hsmint config set”",
+                       "its sealed admin key cannot be used: %s", why.text);
+        return OK;
+    }
+    if (code)
+        return error_set(e, code, "%s", why.text);
+    warnings_drop(&u->core->warnings, "admin-key", org->name);
+    return OK;
+}
+
+static enum code make_ready(struct core *c, uint64_t generation,
+                            struct error *e)
+{
+    struct use_keys u = {c, generation};
+    enum code code = check_keys(c, generation, e);
+
+    if (!code)
+        code = store_org_each(c->store, use_key, &u, e);
+    if (!code)
+        unlock_note_ready(c, generation);
+    return code;
+}
+
+void unlock_note_ready(struct core *c, uint64_t generation)
+{
+    atomic_store(&c->unlock.ready, generation);
+}
+
+/* ---- who does it ---- */
+
+static void begin(struct unlock *u)
+{
+    pthread_mutex_lock(&u->lock);
+    while (u->busy)
+        pthread_cond_wait(&u->changed, &u->lock);
+    u->busy = true;
+    pthread_mutex_unlock(&u->lock);
+}
+
+static void finish(struct unlock *u, const struct error *failure)
+{
+    pthread_mutex_lock(&u->lock);
+    u->busy = false;
+    u->failed_at_ms = failure ? clock_monotonic_ms() : 0;
+    if (failure)
+        u->failure = *failure;
+    pthread_cond_broadcast(&u->changed);
+    pthread_mutex_unlock(&u->lock);
+}
+
+static void set_locked_by_hand(struct unlock *u, bool locked)
+{
+    pthread_mutex_lock(&u->lock);
+    u->locked_by_hand = locked;
+    pthread_mutex_unlock(&u->lock);
+}
+
+static bool is_current(struct core *c)
+{
+    struct keeper_state k;
+
+    keeper_describe(c->keeper, &k);
+    return k.running && k.generation == atomic_load(&c->unlock.ready);
+}
+
+enum code unlock_login(struct core *c, int pin_fd, bool force, struct error *e)
+{
+    uint64_t generation = 0;
+    enum code code;
+
+    begin(&c->unlock);
+    code = keeper_ensure(c->keeper, &generation, e);
+    if (!code)
+        code = log_in(c, generation, pin_fd, force, e);
+    if (!code) {
+        set_locked_by_hand(&c->unlock, false);
+        if (!is_current(c))
+            code = make_ready(c, generation, e);
+        if (code == ERR_HSM_KEYS) {
+            FREE void *pins = NULL;
+            size_t len;
+
+            if (store_meta_get(c->store, META_PINS, &pins, &len, NULL) ==
+                ERR_NOT_FOUND)
+                code = OK; /* nothing to check before `hsmint init` */
+        }
+    }
+    finish(&c->unlock, NULL);
+    return code;
+}
+
+enum code unlock_lock(struct core *c, struct error *e)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+    int none = -1;
+    struct keeper_state k;
+    enum code code = OK;
+
+    begin(&c->unlock);
+    set_locked_by_hand(&c->unlock, true);
+    atomic_store(&c->unlock.ready, 0);
+    keep_escrow(c, &none);
+    keeper_describe(c->keeper, &k);
+    request.verb = VERB_LOGOUT;
+    if (k.running)
+        code = keeper_call(c->keeper, k.generation, &request, deadline(c),
+                           &reply, NULL, e);
+    finish(&c->unlock, NULL);
+    return code == ERR_KEEPER ? OK : code; /* a dead keeper knows no PIN */
+}
+
+bool unlock_is_locked(struct core *c)
+{
+    bool locked;
+
+    pthread_mutex_lock(&c->unlock.lock);
+    locked = c->unlock.locked_by_hand ||
+             (c->unlock.escrow < 0 && !pin_is_configured(c) &&
+              atomic_load(&c->unlock.ready) == 0);
+    pthread_mutex_unlock(&c->unlock.lock);
+    return locked;
+}
+
+/* The PIN again: the escrow is read from its beginning. */
+static enum code log_in_again(struct core *c, uint64_t generation,
+                              struct error *e)
+{
+    FD pin = -1;
+    bool by_hand;
+
+    pthread_mutex_lock(&c->unlock.lock);
+    by_hand = c->unlock.locked_by_hand;
+    if (c->unlock.escrow >= 0)
+        pin = fcntl(c->unlock.escrow, F_DUPFD_CLOEXEC, 0);
+    pthread_mutex_unlock(&c->unlock.lock);
+    if (by_hand || (pin < 0 && !pin_is_configured(c)))
+        return error_set(e, ERR_LOCKED,
+                         "hsmint is locked: log in with the HSM's PIN "
+                         "(“hsmint login”)");
+    if (pin >= 0)
+        lseek(pin, 0, SEEK_SET);
+    return log_in(c, generation, pin, false, e);
+}
+
+static enum code attempt(struct core *c, struct error *e)
+{
+    uint64_t generation = 0;
+    enum code code = keeper_ensure(c->keeper, &generation, e);
+
+    if (!code)
+        code = log_in_again(c, generation, e);
+    return code ? code : make_ready(c, generation, e);
+}
+
+/* An attempt that failed a moment ago is not repeated for each caller. */
+static bool failed_lately(struct unlock *u, struct error *e)
+{
+    bool lately;
+
+    pthread_mutex_lock(&u->lock);
+    lately = u->failed_at_ms != 0 &&
+             clock_monotonic_ms() - u->failed_at_ms < UNLOCK_RETRY_MS;
+    if (lately && e)
+        *e = u->failure;
+    pthread_mutex_unlock(&u->lock);
+    return lately;
+}
+
+enum code unlock_ready(struct core *c, uint64_t *generation, struct error *e)
+{
+    struct error why = {0};
+    enum code code = OK;
+
+    *generation = atomic_load(&c->unlock.ready);
+    if (*generation != 0)
+        return OK;
+    begin(&c->unlock);
+    if (!is_current(c) && failed_lately(&c->unlock, &why)) {
+        code = why.code;
+        pthread_mutex_lock(&c->unlock.lock);
+        c->unlock.busy = false;
+        pthread_cond_broadcast(&c->unlock.changed);
+        pthread_mutex_unlock(&c->unlock.lock);
+    } else {
+        if (!is_current(c))
+            code = attempt(c, &why);
+        finish(&c->unlock, code ? &why : NULL);
+    }
+    *generation = atomic_load(&c->unlock.ready);
+    if (code && e)
+        *e = why;
+    return code;
+}
+
+static void lost(struct core *c, uint64_t generation)
+{
+    uint_fast64_t expected = generation;
+
+    atomic_compare_exchange_strong(&c->unlock.ready, &expected, 0);
+}
+
+static bool may_help(enum code code)
+{
+    return code == ERR_KEEPER || code == ERR_LOCKED || code == ERR_HSM_ABSENT;
+}
+
+enum code unlock_call(struct core *c, const struct frame *request,
+                      int deadline_ms, struct frame *reply,
+                      uint64_t *generation, struct error *e)
+{
+    int64_t began = clock_monotonic_ms();
+
+    for (int tries = 0;; tries++) {
+        uint64_t ready;
+        enum code code = unlock_ready(c, &ready, e);
+
+        if (!code)
+            code = keeper_call(c->keeper, ready, request, deadline_ms, reply,
+                               NULL, e);
+        else
+            return code;
+        if (generation)
+            *generation = ready;
+        if (!code || !may_help(code))
+            return code;
+        lost(c, ready);
+        if (tries > 0 || clock_monotonic_ms() - began > deadline_ms / 2)
+            return code;
+        frame_clear(reply);
+        *reply = (struct frame)FRAME_INIT;
+    }
+}
+
+void unlock_clear(struct core *c)
+{
+    if (c->unlock.escrow >= 0)
+        close(c->unlock.escrow);
+    c->unlock.escrow = -1;
+}
