@@ -14,6 +14,7 @@
 #include "tests/unit/p11.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -80,12 +81,25 @@ static void initialise_asks_nobody(void **state)
     assert_int_equal(fake_calls(NULL), 0);
 }
 
+/* A slow machine (or valgrind) may miss the 100 ms at first. */
+static void wait_for_slots(CK_ULONG wanted)
+{
+    CK_ULONG n = 0;
+    for (int i = 0; n != wanted && i < 50; i++) {
+        if (i > 0)
+            usleep(100000);
+        ok(p11->C_GetSlotList(CK_TRUE, NULL, &n));
+    }
+    assert_int_equal(n, wanted);
+}
+
 static void slots_are_the_organisations(void **state)
 {
     (void)state;
     CK_SLOT_ID list[4] = {0};
     CK_ULONG n = 0;
     fake_second_slot(true);
+    wait_for_slots(2);
     ok(p11->C_GetSlotList(CK_TRUE, NULL, &n));
     assert_int_equal(n, 2);
     n = 1;
@@ -109,8 +123,8 @@ static void slots_are_the_organisations(void **state)
     gives(CKR_SLOT_ID_INVALID, p11->C_GetTokenInfo(3, &t));
     gives(CKR_ARGUMENTS_BAD, p11->C_GetSlotList(CK_TRUE, NULL, NULL));
     gives(CKR_ARGUMENTS_BAD, p11->C_GetTokenInfo(1, NULL));
-    /* All of that in half a second: one question, or the one for slot 3. */
-    assert_true(fake_calls("Slots") <= 3);
+    /* Not a question a call: those for slot 3, which is looked for twice. */
+    assert_true(fake_calls("Slots") <= 6);
 }
 
 static void protected_path_is_shown(void **state)
@@ -118,6 +132,8 @@ static void protected_path_is_shown(void **state)
     (void)state;
     CK_TOKEN_INFO t;
     fake_protected(true);
+    fake_second_slot(true);
+    wait_for_slots(2);
     ok(p11->C_GetTokenInfo(1, &t));
     assert_true(t.flags & CKF_PROTECTED_AUTHENTICATION_PATH);
     CK_SESSION_HANDLE s = open_session(true);
@@ -837,23 +853,40 @@ static void finalise_races_calls(void **state)
 
 /* ---- fork ---- */
 
+/* The child tells by a pipe and ends without a word: a leak checker has
+ * nothing to say about a copy of our threads' memory. */
+static int told;
+
+static void child_tells(unsigned char number)
+{
+    if (write(told, &number, 1) == 1)
+        kill(getpid(), SIGKILL);
+    _exit(1);
+}
+
 static int in_child(void (*fn)(CK_SESSION_HANDLE, CK_OBJECT_HANDLE),
                     CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
 {
-    int status = -1;
+    int fds[2], status;
+    unsigned char number = 255;
+    assert_int_equal(pipe(fds), 0);
+    told = fds[1];
     pid_t pid = fork();
     if (pid == 0) {
         fn(s, o);
-        _exit(0);
+        child_tells(0);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+    assert_int_equal(read(fds[0], &number, 1), 1);
+    close(fds[0]);
+    close(fds[1]);
+    return number;
 }
 
 #define CHILD(expr, number)                                                    \
     do {                                                                       \
         if (!(expr))                                                           \
-            _exit(number);                                                     \
+            child_tells(number);                                                     \
     } while (0)
 
 static void child_uses_nothing(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
