@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
@@ -49,16 +50,23 @@ static void count(const char *method, const char *pattern, int status)
     rows[n_rows++].count = 1;
 }
 
+static json_int_t real_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 /* Never a bearer's value: its key's id. */
 static json_t *record(const struct request *q, int status,
                       const char *request_id)
 {
-    return json_pack("{ss, ss, sO?, sO?, si, ss, ss?, sI, sI}", "method",
-                     q->method, "path", q->path, "query", q->query, "headers",
-                     q->headers, "status", status, "request_id", request_id,
-                     "key_id", q->key ? q->key->o.id : NULL, "body_bytes",
-                     (json_int_t)q->body_len, "at_ms",
-                     (json_int_t)world_now_ms());
+    return json_pack("{ss, ss, so?, so?, si, ss, ss?, sI, sI}", "method",
+                     q->method, "path", q->path, "query",
+                     json_deep_copy(q->query), "headers",
+                     json_deep_copy(q->headers), "status", status, "request_id",
+                     request_id, "key_id", q->key ? q->key->o.id : NULL,
+                     "body_bytes", (json_int_t)q->body_len, "at_ms", real_ms());
 }
 
 void counter_end(const struct request *q, const char *pattern, int status,
