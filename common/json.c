@@ -123,10 +123,35 @@ static const char *reason(const json_error_t *je)
     }
 }
 
+/* Jansson parses, prints, copies and frees by recursion, on whatever stack its
+ * caller has; at its own bound of 2048 that is more than half a mebibyte. */
+static bool is_too_deep(const char *text, size_t len)
+{
+    int depth = 0;
+    bool quoted = false;
+    for (size_t i = 0; i < len; i++) {
+        if (quoted && text[i] == '\\')
+            i++;
+        else if (text[i] == '"')
+            quoted = !quoted;
+        else if (!quoted && (text[i] == '[' || text[i] == '{'))
+            depth++;
+        else if (!quoted && (text[i] == ']' || text[i] == '}'))
+            depth--;
+        if (depth > JSON_DEPTH_MAX)
+            return true;
+    }
+    return false;
+}
+
 enum code json_parse(const char *text, size_t len, const char *what,
                      json_t **out, struct error *e)
 {
     json_error_t je;
+    *out = NULL;
+    if (is_too_deep(text, len))
+        return error_set(e, ERR_INVALID, "%s: nested too deep, more than %d levels",
+                         what, JSON_DEPTH_MAX);
     *out = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
     if (*out)
         return OK;

@@ -30,7 +30,8 @@ MUST_CHECK enum code json_decode(json_t *object, const struct json_field *fields
                                  size_t n, bool allow_unknown, const char *what,
                                  struct error *e);
 #define JSON_FIELDS(f) (f), sizeof(f) / sizeof((f)[0])
-/* One value from text: depth and size bounded (Jansson's 2048, `len`),
+#define JSON_DEPTH_MAX 64
+/* One value from text: depth and size bounded (JSON_DEPTH_MAX, `len`),
  * duplicates refused. */
 MUST_CHECK enum code json_parse(const char *text, size_t len, const char *what,
                                 json_t **out, struct error *e);

@@ -148,6 +148,26 @@ static void depth_is_bounded(void **state)
     free(text);
 }
 
+static void depth_of_small_stacks(void **state)
+{
+    (void)state;
+    char text[2 * JSON_DEPTH_MAX + 3] = "", quoted[256] = "[\"\\\"";
+    json_t *j;
+    memset(text, '[', JSON_DEPTH_MAX);
+    memset(text + JSON_DEPTH_MAX, ']', JSON_DEPTH_MAX);
+    assert_int_equal(json_parse(text, 2 * JSON_DEPTH_MAX, "x", &j, NULL), OK);
+    json_decref(j);
+    memset(text, '[', JSON_DEPTH_MAX + 1);
+    memset(text + JSON_DEPTH_MAX + 1, ']', JSON_DEPTH_MAX + 1);
+    assert_int_equal(
+        json_parse(text, 2 * JSON_DEPTH_MAX + 2, "x", &j, NULL), ERR_INVALID);
+    /* Brackets in strings are none. */
+    memset(quoted + 4, '[', 100);
+    strcpy(quoted + 104, "\\\\\"]");
+    assert_int_equal(json_parse(quoted, strlen(quoted), "x", &j, NULL), OK);
+    json_decref(j);
+}
+
 static void any_value_can_be_parsed(void **state)
 {
     (void)state;
@@ -203,6 +223,7 @@ int main(void)
         cmocka_unit_test(unknown_fields_may_be_allowed),
         cmocka_unit_test(texts_do_not_quote_the_input),
         cmocka_unit_test(depth_is_bounded),
+        cmocka_unit_test(depth_of_small_stacks),
         cmocka_unit_test(any_value_can_be_parsed),
         cmocka_unit_test(buffers_grow_to_their_bound),
         cmocka_unit_test(json_goes_into_buffers),
