@@ -1,0 +1,103 @@
+#include "config.h"
+
+#include "tools/hsmint.h"
+
+#include "common/text.h"
+
+#define CONNECT_MS 2000
+
+static enum code connect(struct cli *c, struct error *e)
+{
+    if (c->client)
+        return OK;
+    const struct client_options o = {
+        .socket = c->args->socket,
+        .program = "hsmint",
+        .connect_ms = CONNECT_MS,
+        .start_daemon = c->command->starts,
+        .allow_root_start = true,
+    };
+    return client_new(&c->client, &o, e);
+}
+
+json_t *cli_parameters(struct cli *c, enum cli_parameters kind, struct error *e)
+{
+    char id[TEXT_ID_LEN + 1];
+    JSON p = json_object();
+    if (!p) {
+        (void)error_set(e, ERR_NOMEM, "no memory for a call");
+        return NULL;
+    }
+    if ((kind & CLI_ORG) && cli_put(p, "org", c->args->org, e))
+        return NULL;
+    if ((kind & CLI_CHANGE) &&
+        (text_id(id, e) || cli_put(p, "request_id", id, e)))
+        return NULL;
+    return json_incref(p);
+}
+
+enum code cli_put(json_t *parameters, const char *name, const char *text,
+                  struct error *e)
+{
+    if (!text)
+        return OK;
+    json_t *value = json_string(text);
+    if (!value)
+        return error_set(e, ERR_USAGE, "%s %.64s: is not UTF-8", name, text);
+    if (json_object_set_new(parameters, name, value) != 0)
+        return error_set(e, ERR_NOMEM, "no memory for a call");
+    return OK;
+}
+
+/* A PIN that is configured is the daemon's own business. */
+static enum code find_pin(struct cli *c, struct secret **pin, struct error *e)
+{
+    JSON slots = NULL;
+    *pin = NULL;
+    if (c->args->pin_file)
+        return read_secret(pin, c->args->pin_file, "PIN", e);
+    enum code code =
+        client_call(c->client, "Slots", NULL, NULL, &slots, NULL, e);
+    if (code || json_is_true(json_object_get(slots, "protected")))
+        return code;
+    code = prompt_secret(pin, "PIN of the HSM's token: ", e);
+    if (code == ERR_NOT_FOUND)
+        return error_set(e, ERR_LOCKED,
+                         "the daemon is locked and there is no terminal to "
+                         "ask for the PIN: give --pin-file");
+    return code;
+}
+
+enum code cli_login(struct cli *c, bool force, struct error *e)
+{
+    SECRET pin = NULL;
+    c->logged_in = true;
+    enum code code = connect(c, e);
+    if (code == OK)
+        code = find_pin(c, &pin, e);
+    if (code)
+        return code;
+    json_t *p = json_pack("{s:b, s:b}", "so", c->args->so, "force", force);
+    if (!p)
+        return error_set(e, ERR_NOMEM, "no memory for a call");
+    return client_call(c->client, "Login", p, pin, NULL, NULL, e);
+}
+
+enum code cli_call(struct cli *c, const char *method, json_t *parameters,
+                   const struct secret *in, json_t **reply, struct secret **out,
+                   struct error *e)
+{
+    JSON p = parameters;
+    if (!p)
+        return e->code;
+    enum code code = connect(c, e);
+    if (code)
+        return code;
+    code = client_call(c->client, method, json_incref(p), in, reply, out, e);
+    if (code != ERR_LOCKED || c->logged_in)
+        return code;
+    code = cli_login(c, false, e);
+    if (code)
+        return code;
+    return client_call(c->client, method, json_incref(p), in, reply, out, e);
+}

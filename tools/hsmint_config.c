@@ -1,0 +1,162 @@
+#include "config.h"
+
+#include "tools/hsmint.h"
+
+#include <string.h>
+
+#define SECRET_FIELD "admin_api_key"
+
+/* On a command line a key would be in the shell's history and in ps. */
+static enum code take_secret(const char *value, struct secret **key,
+                             struct error *e)
+{
+    if (*key)
+        return error_set(e, ERR_USAGE, SECRET_FIELD " is given twice");
+    if (strcmp(value, "-") == 0)
+        return read_secret(key, "-", SECRET_FIELD, e);
+    if (value[0] == '@' && value[1])
+        return read_secret(key, value + 1, SECRET_FIELD, e);
+    return error_set(e, ERR_USAGE,
+                     SECRET_FIELD ": not on the command line, where ps and the "
+                                  "shell's history show it: write " SECRET_FIELD
+                                  "=- (from "
+                                  "standard input) or " SECRET_FIELD "=@FILE");
+}
+
+static enum code take_fields(struct cli *c, int first, bool secrets,
+                             json_t *fields, struct secret **key,
+                             struct error *e)
+{
+    const struct args *a = c->args;
+    enum code code = OK;
+    for (int i = first; i < a->words_n && code == OK; i++) {
+        char name[ARGS_NAME_MAX];
+        const char *value;
+        /* Nothing of a secret goes into an error's text. */
+        bool secret =
+            strncmp(a->words[i], SECRET_FIELD "=", sizeof(SECRET_FIELD)) == 0;
+        code = args_field(a->words[i], name, &value, e);
+        if (code == OK && secret && secrets)
+            code = take_secret(value, key, e);
+        else if (code == OK && json_object_get(fields, name))
+            code = error_set(e, ERR_USAGE, "%s is given twice", name);
+        else if (code == OK)
+            code = cli_put(fields, name, value, e);
+    }
+    return code;
+}
+
+static void show(struct cli *c, json_t *object)
+{
+    if (c->args->json)
+        output_json(object);
+    else
+        output_fields(object);
+}
+
+enum code command_config_set(struct cli *c, struct error *e)
+{
+    SECRET key = NULL;
+    JSON fields = json_object();
+    JSON reply = NULL;
+    enum code code = take_fields(c, 0, true, fields, &key, e);
+    if (code)
+        return code;
+    JSON p = cli_parameters(c, CLI_ORG | CLI_CHANGE, e);
+    if (p && json_object_set(p, "fields", fields) != 0)
+        return error_set(e, ERR_NOMEM, "no memory for a call");
+    code = cli_call(c, "SetConfig", json_incref(p), key, &reply, NULL, e);
+    if (code)
+        return code;
+    if (c->args->json) {
+        output_json(reply);
+        return OK;
+    }
+    output_fields(json_object_get(reply, "config"));
+    output_warnings(json_object_get(reply, "warnings"));
+    return OK;
+}
+
+enum code command_config_show(struct cli *c, struct error *e)
+{
+    JSON reply = NULL;
+    enum code code = cli_call(c, "GetConfig", cli_parameters(c, CLI_ORG, e),
+                              NULL, &reply, NULL, e);
+    if (code == OK)
+        show(c, json_object_get(reply, "config"));
+    return code;
+}
+
+enum code command_config_delete(struct cli *c, struct error *e)
+{
+    return cli_call(c, "DeleteConfig",
+                    cli_parameters(c, CLI_ORG | CLI_CHANGE, e), NULL, NULL,
+                    NULL, e);
+}
+
+/* ---- roles ---- */
+
+static json_t *role_parameters(struct cli *c, enum cli_parameters kind,
+                               struct error *e)
+{
+    json_t *p = cli_parameters(c, kind, e);
+    if (p && cli_put(p, "name", c->args->words[0], e) != OK)
+        json_freep(&p);
+    return p;
+}
+
+enum code command_role_set(struct cli *c, struct error *e)
+{
+    JSON fields = json_object();
+    JSON reply = NULL;
+    enum code code = take_fields(c, 1, false, fields, NULL, e);
+    if (code)
+        return code;
+    JSON p = role_parameters(c, CLI_ORG | CLI_CHANGE, e);
+    if (p && json_object_set(p, "fields", fields) != 0)
+        return error_set(e, ERR_NOMEM, "no memory for a call");
+    code = cli_call(c, "SetRole", json_incref(p), NULL, &reply, NULL, e);
+    if (code == OK)
+        show(c, json_object_get(reply, "role"));
+    return code;
+}
+
+enum code command_role_show(struct cli *c, struct error *e)
+{
+    JSON reply = NULL;
+    enum code code = cli_call(c, "GetRole", role_parameters(c, CLI_ORG, e),
+                              NULL, &reply, NULL, e);
+    if (code == OK)
+        show(c, json_object_get(reply, "role"));
+    return code;
+}
+
+enum code command_role_list(struct cli *c, struct error *e)
+{
+    static const struct column columns[] = {
+        {"ROLE", "name"},
+        {"PROJECT", "project_id"},
+        {"TTL", "ttl"},
+        {"MAX_TTL", "max_ttl"},
+        {"KEEP_VALUE", "keep_value"},
+        {"DEFAULT", "default"},
+    };
+    JSON reply = NULL;
+    enum code code = cli_call(c, "ListRoles", cli_parameters(c, CLI_ORG, e),
+                              NULL, &reply, NULL, e);
+    if (code)
+        return code;
+    json_t *roles = json_object_get(reply, "roles");
+    if (c->args->json)
+        output_json(roles);
+    else
+        output_table(roles, columns, sizeof(columns) / sizeof(columns[0]));
+    return OK;
+}
+
+enum code command_role_delete(struct cli *c, struct error *e)
+{
+    return cli_call(c, "DeleteRole",
+                    role_parameters(c, CLI_ORG | CLI_CHANGE, e), NULL, NULL,
+                    NULL, e);
+}

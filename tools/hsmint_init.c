@@ -1,0 +1,93 @@
+#include "config.h"
+
+#include "tools/hsmint.h"
+
+#include "common/file.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool names_hsm(const struct args *a)
+{
+    return a->hsm_module || a->hsm_uri || a->pin_source || a->softhsm_conf ||
+           a->hsm_env_n > 0;
+}
+
+static enum code write_conf(const struct args *a, const char *path,
+                            struct error *e)
+{
+    FREE char *text = NULL;
+    FREE char *dir = strdup(path);
+    enum code code = conf_text(a, &text, e);
+    if (code)
+        return code;
+    if (!dir)
+        return error_set(e, ERR_NOMEM, "no memory");
+    *strrchr(dir, '/') = '\0';
+    if (*dir && access(dir, F_OK) != 0)
+        code = file_private_dir(dir, true, e);
+    if (code == OK)
+        code = file_write_atomic(path, text, strlen(text), 0600, e);
+    if (code == OK && !a->json)
+        (void)fprintf(stderr, "hsmint: wrote %s\n", path);
+    return code;
+}
+
+/* A daemon that answers has its settings already, ours or the system's. */
+static enum code prepare(struct cli *c, struct error *e)
+{
+    const struct args *a = c->args;
+    FREE char *path = NULL;
+    struct client *quick CLEANUP(client_freep) = NULL;
+    const struct client_options o = {.socket = a->socket, .program = "hsmint"};
+    enum code code = conf_path(&path, e);
+    if (code)
+        return code;
+    bool exists = access(path, F_OK) == 0;
+    if (exists && names_hsm(a))
+        return error_set(e, ERR_USAGE,
+                         "%s says which HSM to use: change it "
+                         "there, and stop the daemon",
+                         path);
+    if (exists)
+        return OK;
+    code = client_new(&quick, &o, e);
+    if (code == OK && client_connect(quick, NULL) == OK)
+        return names_hsm(a) ? error_set(e, ERR_USAGE,
+                                        "a daemon runs already: its own "
+                                        "settings say which HSM it uses")
+                            : OK;
+    return code ? code : write_conf(a, path, e);
+}
+
+static enum code unlock(struct cli *c, struct error *e)
+{
+    JSON slots = NULL;
+    enum code code = cli_call(c, "Slots", cli_parameters(c, CLI_PLAIN, e), NULL,
+                              &slots, NULL, e);
+    if (code || !json_is_true(json_object_get(slots, "locked")))
+        return code;
+    return cli_login(c, false, e);
+}
+
+enum code command_init(struct cli *c, struct error *e)
+{
+    JSON reply = NULL;
+    enum code code = prepare(c, e);
+    if (code == OK)
+        code = unlock(c, e);
+    if (code == OK)
+        code = cli_call(c, "Init", cli_parameters(c, CLI_ORG | CLI_CHANGE, e),
+                        NULL, &reply, NULL, e);
+    if (code)
+        return code;
+    if (c->args->json) {
+        output_json(reply);
+        return OK;
+    }
+    output_fields(reply);
+    printf("\nNext: hsmint config set admin_api_key=@FILE "
+           "organization_id=org-...\n");
+    return OK;
+}
