@@ -149,9 +149,8 @@ static enum code check_text(struct parser *p, const struct key *k,
     default:
         if (value[0] != '/' && (strncmp(value, "credential:", 11) != 0 ||
                                 value[11] == '\0' || strchr(value, '/')))
-            return fail(p, "%s = %.64s: write an absolute path or "
-                           "credential:NAME",
-                        k->name, value);
+            return fail(p, "%s: write an absolute path or credential:NAME",
+                        k->name); /* its value may be a PIN */
         return OK;
     }
 }
