@@ -1,10 +1,14 @@
 """What is left in memory, files and logs: no admin key, no minted key."""
 
 import base64
+import ctypes
 import os
 import pathlib
+import platform
+import re
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -28,6 +32,42 @@ def regions(pid):
                 yield line, mem.read(end - start)
             except OSError:
                 continue
+
+
+PTRACE_ATTACH, PTRACE_DETACH, PTRACE_GETREGSET = 16, 17, 0x4204
+NT_X86_XSTATE, WALL = 0x202, 0x40000000
+
+
+class Iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
+
+
+def registers(pid):
+    """(name, bytes) of each thread's vector registers (XSAVE area)."""
+    if platform.machine() != "x86_64":
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    for tid in map(int, os.listdir(f"/proc/{pid}/task")):
+        if libc.ptrace(PTRACE_ATTACH, tid, None, None) != 0:
+            continue
+        os.waitpid(tid, WALL)
+        area = ctypes.create_string_buffer(16384)
+        iov = Iovec(ctypes.addressof(area), len(area))
+        if libc.ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, ctypes.byref(iov)) == 0:
+            yield f"registers of {tid}", area.raw[: iov.len]
+        libc.ptrace(PTRACE_DETACH, tid, None, None)
+
+
+def find_in_registers(pid, keys):
+    """A register of 16 bytes holds less than a piece: any 16 in a row count."""
+    wanted = {k.encode()[i : i + 16] for k in keys for i in range(len("sk-admin-"), len(k) - 15)}
+    found, seen = [], 0
+    for name, data in registers(pid):
+        seen += 1
+        found += [name for at in range(0, len(data) - 15, 8) if data[at : at + 16] in wanted]
+    assert seen or platform.machine() != "x86_64", "no registers could be read"
+    return found
 
 
 def forms(key):
@@ -111,9 +151,63 @@ def test_nothing_is_left(readable, ready, service):
             assert find(ready.process.pid, [service.admin_key, *keys]) == []
             assert find(keeper, [service.admin_key, *keys]) == []
 
-    for path in [*ready.state.rglob("*"), ready.log_file, ready.config]:
+        for pid in (ready.process.pid, keeper):
+            assert find_in_registers(pid, [service.admin_key, *keys]) == []
+
+    for path in [*ready.state.rglob("*"), *ready.token.directory.rglob("*"), ready.log_file, ready.config]:
         if path.is_file():
             data = path.read_bytes()
             for key in [service.admin_key, *keys, ready.token.pin + "\n"]:
                 assert key.encode() not in data, path
     assert not list(ready.state.rglob("core*"))
+
+
+def test_the_keeper_has_it_during_a_call(readable, ready, service):
+    """Positive control; and even then the daemon has not."""
+    service.fault(method="POST", path="*/service_accounts", kind="hang", hang_ms=4000)
+    keeper = ready.keeper()
+
+    def caller():
+        with ready.attached() as c:
+            try:
+                c.change("Mint", role="my-app")
+            except Error:
+                pass
+
+    t = threading.Thread(target=caller)
+    t.start()
+    try:
+        wait_for(lambda: find(keeper, [service.admin_key]), 3, "the key in the keeper during a call")
+        assert find(ready.process.pid, [service.admin_key]) == []
+    finally:
+        t.join(60)
+
+
+def test_not_dumpable(ready):
+    """Same-user readers are kept out, and no core is written."""
+    for pid in (ready.process.pid, ready.keeper()):
+        limits = pathlib.Path(f"/proc/{pid}/limits").read_text()
+        assert re.search(r"Max core file size\s+0\s+0", limits)
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        assert "NoNewPrivs:\t1" in status
+
+
+def test_environment_has_no_effect(daemon_stopped, service, place):
+    """SSLKEYLOGFILE, proxies and OPENSSL_CONF of the caller reach nobody."""
+    keylog, conf = place / "keylog", place / "openssl.cnf"
+    conf.write_text(f"openssl_conf = x\n[x]\nengines = y\n[y]\nz = w\n[w]\ndynamic_path = {place}/evil.so\ninit = 1\n")
+    daemon_stopped.start(
+        env={
+            "SSLKEYLOGFILE": str(keylog),
+            "https_proxy": "http://127.0.0.1:1",
+            "HTTPS_PROXY": "http://127.0.0.1:1",
+            "ALL_PROXY": "http://127.0.0.1:1",
+            "OPENSSL_CONF": str(conf),
+        }
+    )
+    daemon_stopped.prepare()
+    with daemon_stopped.attached() as c:
+        assert c.change("Mint", role="my-app").secret
+    assert not keylog.exists()
+    for pid in (daemon_stopped.process.pid, daemon_stopped.keeper()):
+        assert pid and pathlib.Path(f"/proc/{pid}/maps").read_text().count("evil.so") == 0
