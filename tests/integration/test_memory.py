@@ -164,7 +164,7 @@ def test_nothing_is_left(readable, ready, service):
 
 def test_the_keeper_has_it_during_a_call(readable, ready, service):
     """Positive control; and even then the daemon has not."""
-    service.fault(method="POST", path="*/service_accounts", kind="hang", hang_ms=4000)
+    service.fault(method="POST", path="*/service_accounts", kind="hang", ms=4000)
     keeper = ready.keeper()
 
     def caller():
