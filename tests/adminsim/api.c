@@ -5,6 +5,7 @@
 #include "tests/adminsim/settings.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -161,6 +162,7 @@ static bool authenticate(struct request *q, struct reply *r)
         return false;
     }
     q->key->last_used_s = world_now_s();
+    snprintf(q->key_id, sizeof q->key_id, "%s", q->key->o.id);
     return right_organization(q, r);
 }
 

@@ -21,7 +21,8 @@ struct request {
     const char *body;
     size_t body_len;
     json_t *json;    /* the body; NULL if there is none or it does not parse */
-    struct key *key; /* whose bearer it is */
+    struct key *key; /* whose bearer it is; under world_lock() */
+    char key_id[64]; /* and its id, to keep */
     const char *ids[4]; /* what the {} of the route stand for */
 };
 

@@ -65,7 +65,7 @@ static json_t *record(const struct request *q, int status,
                      q->method, "path", q->path, "query",
                      json_deep_copy(q->query), "headers",
                      json_deep_copy(q->headers), "status", status, "request_id",
-                     request_id, "key_id", q->key ? q->key->o.id : NULL,
+                     request_id, "key_id", *q->key_id ? q->key_id : NULL,
                      "body_bytes", (json_int_t)q->body_len, "at_ms", real_ms());
 }
 

@@ -208,7 +208,9 @@ int main(int argc, char **argv)
         o.control_port, NULL, NULL, control_serve, false});
     if (!port || !control)
         return 1;
+    world_lock();
     announce(&o, port, control);
+    world_unlock();
     int signal_number;
     sigwait(&ends, &signal_number);
     /* Handlers may be asleep: no waiting for them. */
