@@ -1,0 +1,730 @@
+/* The client against a small daemon of our own, in threads, that breaks as it
+ * is told; and the start of a daemon, for which this program stands in. */
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "common/client.h"
+#include "common/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CLIENT CLEANUP(client_freep) struct client *
+#define SECRET_TEXT "sk-svcacct-0123456789"
+
+static char dir[] = "/tmp/hsmint-client-XXXXXX";
+static char path[64];
+
+/* ---- a daemon ---------------------------------------------------------- */
+
+static struct {
+    int listening;
+    pthread_t thread;
+    pthread_t served[256];
+    int sockets[256];
+    _Atomic unsigned connections, attached, joined, calls;
+    _Atomic int break_next; /* calls that end without an answer */
+    _Atomic bool forget;    /* refuse every token that is not new */
+    _Atomic bool stop;
+    char token[WIRE_TOKEN_HEX + 1];
+    char last_pin[64];
+} d;
+
+static json_t *on_attach(json_t *parameters)
+{
+    const char *token =
+        json_string_value(json_object_get(parameters, "token"));
+    if (token && (d.forget || strcmp(token, d.token) != 0)) {
+        struct error e;
+        d.forget = false;
+        error_set(&e, ERR_NOT_FOUND, "no such application");
+        return wire_error_reply(&e);
+    }
+    if (token)
+        d.joined++;
+    else
+        snprintf(d.token, sizeof d.token, "%064x", ++d.attached);
+    return wire_reply(json_pack("{s:s, s:s, s:s}", "token", d.token, "mode",
+                                "user", "instance", "i"));
+}
+
+static void read_pin(int fd)
+{
+    SECRET s = NULL;
+    d.last_pin[0] = '\0';
+    if (fd >= 0 && secret_from_fd(&s, fd, 60, 1000, true, NULL) == OK) {
+        memcpy(d.last_pin, secret_data(s), secret_len(s));
+        d.last_pin[secret_len(s)] = '\0';
+    }
+}
+
+static json_t *on_call(const char *method, json_t *parameters, int fd,
+                       int *out)
+{
+    struct error e;
+    d.calls++;
+    read_pin(fd);
+    if (strcmp(method, "org.hsmint.Mint") == 0) {
+        SECRET s = NULL;
+        if (secret_dup(&s, SECRET_TEXT, strlen(SECRET_TEXT), NULL) != OK ||
+            secret_to_pipe(s, out, NULL) != OK)
+            abort();
+    }
+    if (strcmp(method, "org.hsmint.Slow") == 0)
+        poll(NULL, 0, 300);
+    if (strcmp(method, "org.hsmint.Fail") == 0) {
+        error_set(&e, ERR_LIMIT, "too many");
+        return wire_error_reply(&e);
+    }
+    return wire_reply(json_incref(parameters));
+}
+
+static void *serve(void *arg)
+{
+    struct wire *w CLEANUP(wire_freep) = NULL;
+    if (wire_new(&w, (int)(intptr_t)arg, NULL) != OK)
+        abort();
+    for (;;) {
+        JSON m = NULL;
+        FD fd = -1;
+        FD out = -1;
+        const char *method;
+        json_t *parameters;
+        if (wire_recv(w, &m, &fd, -1, NULL) != OK ||
+            wire_parse_request(m, &method, &parameters, NULL) != OK)
+            return NULL;
+        bool attach = strcmp(method, "org.hsmint.Attach") == 0;
+        if (!attach && d.break_next > 0 && d.break_next-- > 0) {
+            d.calls++;
+            shutdown(wire_fd(w), SHUT_RDWR);
+            return NULL;
+        }
+        JSON reply =
+            attach ? on_attach(parameters)
+                   : on_call(method, parameters, fd, &out);
+        if (wire_send(w, reply, out, 1000, NULL) != OK)
+            return NULL;
+    }
+}
+
+static void *accept_all(void *arg)
+{
+    (void)arg;
+    while (!d.stop) {
+        struct pollfd p = {.fd = d.listening, .events = POLLIN};
+        if (poll(&p, 1, 5) <= 0)
+            continue;
+        int fd = accept4(d.listening, NULL, NULL, SOCK_CLOEXEC);
+        if (fd < 0)
+            continue;
+        unsigned i = d.connections++;
+        d.sockets[i] = dup(fd);
+        pthread_create(&d.served[i], NULL, serve, (void *)(intptr_t)fd);
+    }
+    return NULL;
+}
+
+static void daemon_start(void)
+{
+    d.stop = false;
+    d.connections = 0;
+    assert_int_equal(wire_listen(path, 0600, &d.listening, NULL), OK);
+    assert_int_equal(pthread_create(&d.thread, NULL, accept_all, NULL), 0);
+}
+
+/* All connections end, as when it is killed. */
+static void daemon_stop(void)
+{
+    d.stop = true;
+    pthread_join(d.thread, NULL);
+    fd_closep(&d.listening);
+    for (unsigned i = 0; i < d.connections; i++) {
+        shutdown(d.sockets[i], SHUT_RDWR);
+        pthread_join(d.served[i], NULL);
+        close(d.sockets[i]);
+    }
+}
+
+static int fresh_daemon(void **state)
+{
+    (void)state;
+    memset(&d, 0, sizeof d);
+    daemon_start();
+    return 0;
+}
+
+static int end_daemon(void **state)
+{
+    (void)state;
+    daemon_stop();
+    unlink(path);
+    return 0;
+}
+
+static struct client *make(int call_ms)
+{
+    const struct client_options o = {
+        .socket = path, .program = "test", .connect_ms = 2000,
+        .call_ms = call_ms};
+    struct client *c;
+    assert_int_equal(client_new(&c, &o, NULL), OK);
+    return c;
+}
+
+static enum code echo(struct client *c, int number)
+{
+    JSON reply = NULL;
+    enum code rc = client_call(c, "Echo", json_pack("{s:i}", "n", number),
+                               NULL, &reply, NULL, NULL);
+    if (!rc)
+        assert_int_equal(json_integer_value(json_object_get(reply, "n")),
+                         number);
+    return rc;
+}
+
+/* ---- calls ------------------------------------------------------------- */
+
+static void calls_share_one_connection(void **state)
+{
+    (void)state;
+    CLIENT c = make(5000);
+    assert_int_equal(d.connections, 0); /* client_new touches no socket */
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(echo(c, i), OK);
+    assert_int_equal(client_connect(c, NULL), OK);
+    assert_int_equal(d.connections, 1);
+    assert_int_equal(d.attached, 1);
+    assert_int_equal(
+        client_call(c, "Echo", NULL, NULL, NULL, NULL, NULL), OK);
+}
+
+static void secrets_travel_both_ways(void **state)
+{
+    (void)state;
+    CLIENT c = make(5000);
+    SECRET pin = NULL;
+    SECRET key = NULL;
+    assert_int_equal(secret_dup(&pin, "1234", 4, NULL), OK);
+    assert_int_equal(client_call(c, "Mint", NULL, pin, NULL, &key, NULL), OK);
+    assert_string_equal(d.last_pin, "1234");
+    assert_int_equal(secret_len(key), strlen(SECRET_TEXT));
+    assert_memory_equal(secret_data(key), SECRET_TEXT, strlen(SECRET_TEXT));
+    SECRET none = NULL;
+    assert_int_equal(client_call(c, "Echo", NULL, NULL, NULL, &none, NULL),
+                     OK);
+    assert_null(none);
+    /* a secret that nobody asked for is closed */
+    assert_int_equal(client_call(c, "Mint", NULL, NULL, NULL, NULL, NULL), OK);
+}
+
+static void errors_come_through(void **state)
+{
+    (void)state;
+    CLIENT c = make(5000);
+    struct error e;
+    JSON reply = NULL;
+    assert_int_equal(client_call(c, "Fail", NULL, NULL, &reply, NULL, &e),
+                     ERR_LIMIT);
+    assert_string_equal(e.text, "too many");
+    assert_null(reply);
+    assert_int_equal(d.calls, 1); /* an answer is never asked for again */
+    assert_int_equal(echo(c, 1), OK);
+    assert_int_equal(d.connections, 1);
+}
+
+static void a_broken_call_is_sent_once_more(void **state)
+{
+    (void)state;
+    CLIENT c = make(5000);
+    SECRET pin = NULL;
+    assert_int_equal(secret_dup(&pin, "98765", 5, NULL), OK);
+    d.break_next = 1;
+    assert_int_equal(client_call(c, "Echo", NULL, pin, NULL, NULL, NULL), OK);
+    assert_int_equal(d.calls, 2);
+    assert_string_equal(d.last_pin, "98765"); /* piped anew */
+    assert_int_equal(d.attached, 1);
+    assert_int_equal(d.joined, 1);
+    d.break_next = 2;
+    assert_int_equal(echo(c, 1), ERR_DAEMON_DOWN);
+    assert_int_equal(d.calls, 4);
+    assert_int_equal(echo(c, 1), OK);
+}
+
+static void a_late_answer_is_not_taken_for_the_next(void **state)
+{
+    (void)state;
+    CLIENT c = make(100);
+    assert_int_equal(client_call(c, "Slow", json_pack("{s:i}", "n", 7), NULL,
+                                 NULL, NULL, NULL),
+                     ERR_DEADLINE);
+    assert_int_equal(d.calls, 1); /* and it is not sent again */
+    assert_int_equal(echo(c, 8), OK);
+    assert_int_equal(d.connections, 2);
+}
+
+static void a_restarted_daemon_is_found_again(void **state)
+{
+    (void)state;
+    CLIENT c = make(5000);
+    assert_int_equal(echo(c, 1), OK);
+    daemon_stop();
+    assert_int_equal(echo(c, 2), ERR_DAEMON_DOWN);
+    daemon_start();
+    assert_int_equal(echo(c, 3), OK);
+    assert_int_equal(d.attached, 1); /* the token joined */
+    assert_int_equal(d.joined, 1);
+    daemon_stop();
+    daemon_start();
+    d.forget = true; /* its state was lost */
+    assert_int_equal(echo(c, 4), OK);
+    assert_int_equal(d.attached, 2);
+    assert_int_equal(echo(c, 5), OK);
+}
+
+struct caller {
+    struct client *c;
+    unsigned calls;
+    unsigned failed;
+};
+
+static void *call_often(void *arg)
+{
+    struct caller *k = arg;
+    for (unsigned i = 0; i < k->calls; i++) {
+        JSON reply = NULL;
+        if (client_call(k->c, "Echo", json_pack("{s:i}", "n", (int)i), NULL,
+                        &reply, NULL, NULL) != OK ||
+            json_integer_value(json_object_get(reply, "n")) != (json_int_t)i)
+            k->failed++;
+    }
+    return NULL;
+}
+
+static void threads_share_the_pool(void **state)
+{
+    (void)state;
+    CLIENT c = make(20000);
+    struct caller callers[48];
+    pthread_t threads[48];
+    for (int i = 0; i < 48; i++) {
+        callers[i] = (struct caller){c, 50, 0};
+        pthread_create(&threads[i], NULL, call_often, &callers[i]);
+    }
+    for (int i = 0; i < 48; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(callers[i].failed, 0);
+    }
+    assert_int_equal(d.calls, 48 * 50);
+    assert_int_equal(d.attached, 1); /* one application */
+    assert_in_range(d.connections, 1, CLIENT_CONNECTIONS);
+}
+
+static void *call_slowly(void *arg)
+{
+    struct caller *k = arg;
+    k->failed = client_call(k->c, "Slow", NULL, NULL, NULL, NULL, NULL) != OK;
+    return NULL;
+}
+
+static unsigned call_slowly_at_once(struct client *c)
+{
+    struct caller callers[CLIENT_CONNECTIONS + 8];
+    pthread_t threads[CLIENT_CONNECTIONS + 8];
+    unsigned failed = 0;
+    for (int i = 0; i < CLIENT_CONNECTIONS + 8; i++) {
+        callers[i] = (struct caller){c, 1, 0};
+        pthread_create(&threads[i], NULL, call_slowly, &callers[i]);
+    }
+    for (int i = 0; i < CLIENT_CONNECTIONS + 8; i++) {
+        pthread_join(threads[i], NULL);
+        failed += callers[i].failed;
+    }
+    return failed;
+}
+
+static void more_callers_than_connections_wait(void **state)
+{
+    (void)state;
+    CLIENT c = make(20000);
+    assert_int_equal(call_slowly_at_once(c), 0);
+    assert_int_equal(d.connections, CLIENT_CONNECTIONS);
+    CLIENT hasty = make(100); /* and not for ever */
+    assert_int_equal(call_slowly_at_once(hasty), CLIENT_CONNECTIONS + 8);
+}
+
+static void nobody_is_there(void **state)
+{
+    (void)state;
+    CLIENT c = make(1000);
+    struct error e;
+    assert_int_equal(client_connect(c, &e), ERR_DAEMON_DOWN);
+    assert_non_null(strstr(e.text, path));
+    assert_int_equal(echo(c, 1), ERR_DAEMON_DOWN);
+}
+
+static void a_silent_daemon_is_not_waited_for(void **state)
+{
+    (void)state;
+    FD s = -1;
+    const struct client_options o = {.socket = path, .program = "test"};
+    CLIENT c = NULL;
+    struct timespec a, b;
+    assert_int_equal(wire_listen(path, 0600, &s, NULL), OK);
+    assert_int_equal(client_new(&c, &o, NULL), OK);
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    assert_int_equal(client_connect(c, NULL), ERR_DEADLINE);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    int64_t ms = (b.tv_sec - a.tv_sec) * 1000 + (b.tv_nsec - a.tv_nsec) / 1000000;
+    assert_in_range(ms, 90, 2000);
+}
+
+/* ---- who listens ------------------------------------------------------- */
+
+static void be_stranger(const char *at, int ready)
+{
+    int fd;
+    if (chown(dir, 12345, 12345) != 0 || setgid(12345) != 0 ||
+        setuid(12345) != 0 || wire_listen(at, 0666, &fd, NULL) != OK)
+        _exit(1);
+    if (write(ready, "x", 1) != 1)
+        _exit(1);
+    int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+    char c;
+    ssize_t n = recv(peer, &c, 1, 0);
+    _exit(n > 0 ? 2 : 0); /* 2: something was sent */
+}
+
+static void nothing_is_sent_to_a_stranger(void **state)
+{
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    int ready[2], status;
+    char c;
+    unlink(path);
+    assert_int_equal(pipe(ready), 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        be_stranger(path, ready[1]);
+    close(ready[1]);
+    assert_int_equal(read(ready[0], &c, 1), 1);
+    close(ready[0]);
+    {
+        CLIENT k = make(1000);
+        struct error e;
+        assert_int_equal(client_connect(k, &e), ERR_DENIED);
+        assert_non_null(strstr(e.text, "uid 12345"));
+    }
+    waitpid(pid, &status, 0);
+    assert_int_equal(status, 0);
+    assert_int_equal(chown(dir, 0, 0), 0);
+    unlink(path);
+}
+
+/* ---- fork -------------------------------------------------------------- */
+
+static void a_forked_child_says_nothing(void **state)
+{
+    (void)state;
+    CLIENT c = make(5000);
+    assert_int_equal(echo(c, 1), OK);
+    unsigned calls = d.calls;
+    for (int told = 0; told < 2; told++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            if (told)
+                client_abandon(c);
+            struct error e;
+            enum code rc =
+                client_call(c, "Echo", NULL, NULL, NULL, NULL, &e);
+            if (rc != ERR_DAEMON_DOWN || !strstr(e.text, "fork"))
+                _exit(1);
+            client_free(c);
+            _exit(0);
+        }
+        int status;
+        waitpid(pid, &status, 0);
+        assert_int_equal(status, 0);
+    }
+    assert_int_equal(d.calls, calls);
+    assert_int_equal(echo(c, 2), OK); /* the parent's goes on */
+    assert_int_equal(d.connections, 1);
+}
+
+static void a_child_forked_in_the_middle_of_a_call(void **state)
+{
+    (void)state;
+    CLIENT c = make(5000);
+    struct caller k = {c, 400, 0};
+    pthread_t thread;
+    pthread_create(&thread, NULL, call_often, &k);
+    for (int i = 0; i < 20; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            client_abandon(c);
+            client_free(c);
+            _exit(0);
+        }
+        int status;
+        waitpid(pid, &status, 0);
+        assert_int_equal(status, 0);
+    }
+    pthread_join(thread, NULL);
+    assert_int_equal(k.failed, 0);
+}
+
+/* ---- where the daemon is ----------------------------------------------- */
+
+static void default_places(void **state)
+{
+    (void)state;
+    char found[108];
+    struct error e;
+    setenv("HSMINT_SOCKET", "/x/socket", 1);
+    assert_int_equal(client_default_socket(found, sizeof found, NULL), OK);
+    assert_string_equal(found, "/x/socket");
+    assert_int_equal(client_default_socket(found, 5, NULL), ERR_CONFIG);
+    unsetenv("HSMINT_SOCKET");
+    if (access("/run/hsmint/socket", F_OK) == 0)
+        return;
+    setenv("XDG_RUNTIME_DIR", "/run/me", 1);
+    assert_int_equal(client_default_socket(found, sizeof found, NULL), OK);
+    assert_string_equal(found, "/run/me/hsmint/socket");
+    setenv("XDG_RUNTIME_DIR", "relative", 1);
+    enum code rc = client_default_socket(found, sizeof found, &e);
+    assert_true(rc == ERR_CONFIG || strstr(found, "/run/user/") == found);
+    unsetenv("XDG_RUNTIME_DIR");
+}
+
+/* ---- starting ---------------------------------------------------------- */
+
+static unsigned descriptors(void)
+{
+    unsigned n = 0;
+    DIR *list = opendir("/proc/self/fd");
+    for (struct dirent *entry; list && (entry = readdir(list));)
+        n += entry->d_name[0] != '.';
+    if (list)
+        closedir(list);
+    return n - 1; /* the list's own */
+}
+
+/* This program, started as a daemon: tells what it found and serves once. */
+static int stand_in(int argc, char **argv)
+{
+    char facts[512], file[320];
+    const char *socket_path = argv[3];
+    sigset_t blocked;
+    sigprocmask(SIG_SETMASK, NULL, &blocked);
+    struct sigaction term;
+    sigaction(SIGTERM, NULL, &term);
+    int n = snprintf(
+        facts, sizeof facts, "%s %s %s %s|env %d|fds %u|sid %d|usr1 %d|term %d",
+        argv[0], argv[1], argv[2], argc > 5 ? argv[5] : "-", environ[0] != NULL,
+        descriptors(), getsid(0) != 0 && getpgrp() != getpid(),
+        sigismember(&blocked, SIGUSR1), term.sa_handler == SIG_DFL);
+    snprintf(file, sizeof file, "%s.facts", socket_path);
+    int fd;
+    if (strstr(socket_path, "dies"))
+        return 1;
+    if (file_write_atomic(file, facts, (size_t)n, 0600, NULL) != OK ||
+        wire_listen(socket_path, 0600, &fd, NULL) != OK)
+        return 1;
+    alarm(20);
+    for (;;) { /* probes come and go; the one that speaks is the last */
+        int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+        char c;
+        if (peer >= 0 && recv(peer, &c, 1, 0) == 1) {
+            struct wire *w;
+            JSON reply = wire_reply(json_pack(
+                "{s:s}", "token",
+                "0000000000000000000000000000000000000000000000000000000000000"
+                "000"));
+            if (wire_new(&w, peer, NULL) != OK ||
+                wire_send(w, reply, -1, 1000, NULL) != OK)
+                return 1;
+            wire_free(w);
+            return 0;
+        }
+        close(peer);
+    }
+}
+
+static _Atomic int children;
+
+static void on_child(int signum)
+{
+    (void)signum;
+    children++;
+}
+
+static char program[300];
+
+/* A copy that nobody else may write, whatever the build tree's mode. */
+static void copy_self(void)
+{
+    FREE char *bytes = NULL;
+    size_t len;
+    char self[256];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    assert_true(n > 0);
+    self[n] = '\0';
+    snprintf(program, sizeof program, "%s/hsmintd", dir);
+    assert_int_equal(
+        file_read(self, 256 << 20, FILE_ANY, &bytes, &len, NULL), OK);
+    assert_int_equal(file_write_atomic(program, bytes, len, 0700, NULL), OK);
+}
+
+static void expect_facts(const char *socket_path, const char *config)
+{
+    FREE char *facts = NULL;
+    char file[320], wanted[400];
+    snprintf(file, sizeof file, "%s.facts", socket_path);
+    assert_int_equal(file_read(file, 1000, FILE_ANY, &facts, NULL, NULL), OK);
+    snprintf(wanted, sizeof wanted,
+             "hsmintd --user --socket %s|env 0|fds 3|sid 1|usr1 0|term 1",
+             config);
+    assert_string_equal(facts, wanted);
+    unlink(file);
+    unlink(socket_path);
+}
+
+static void a_daemon_is_started_without_a_trace(void **state)
+{
+    (void)state;
+    char at[300];
+    struct error e;
+    copy_self();
+    snprintf(at, sizeof at, "%s/started", dir);
+    setenv("HSMINT_DAEMON", program, 1);
+    setenv("HSMINT_CONFIG", "/etc/x.conf", 1);
+    struct sigaction count = {.sa_handler = on_child}, before;
+    sigaction(SIGCHLD, &count, &before);
+    FD leak = open("/dev/null", O_RDONLY); /* not CLOEXEC */
+    signal(SIGTERM, SIG_IGN);
+    sigset_t usr1;
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &usr1, NULL);
+
+    const struct client_options o = {.socket = at,
+                                     .program = "test",
+                                     .connect_ms = 2000,
+                                     .start_daemon = true,
+                                     .allow_root_start = true};
+    CLIENT c = NULL;
+    assert_int_equal(client_new(&c, &o, NULL), OK);
+    client_allow_start(c, false); /* C_Initialize */
+    assert_int_equal(client_connect(c, &e), ERR_DAEMON_DOWN);
+    client_allow_start(c, true); /* C_OpenSession */
+    if (client_connect(c, &e) != OK)
+        fail_msg("%s", e.text);
+
+    sigprocmask(SIG_UNBLOCK, &usr1, NULL);
+    signal(SIGTERM, SIG_DFL);
+    sigaction(SIGCHLD, &before, NULL);
+    unsetenv("HSMINT_CONFIG");
+    assert_int_equal(children, 0); /* no SIGCHLD … */
+    errno = 0;
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* … and no child */
+    assert_int_equal(errno, ECHILD);
+    expect_facts(at, "/etc/x.conf");
+}
+
+static void a_daemon_that_dies_is_told_soon(void **state)
+{
+    (void)state;
+    char at[300];
+    struct error e;
+    struct timespec a, b;
+    snprintf(at, sizeof at, "%s/dies", dir);
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    assert_int_equal(client_start_daemon(at, true, &e), ERR_DAEMON_DOWN);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    assert_true(b.tv_sec - a.tv_sec < 4);
+    assert_non_null(strstr(e.text, "hsmintd --user"));
+}
+
+static void what_is_not_trusted_is_not_started(void **state)
+{
+    (void)state;
+    char at[300];
+    struct error e;
+    snprintf(at, sizeof at, "%s/untrusted", dir);
+    assert_int_equal(chmod(program, 0770), 0);
+    /* then the compiled-in path is taken, which may not be installed */
+    if (access(HSMINT_SBINDIR "/hsmintd", X_OK) != 0) {
+        assert_int_equal(client_start_daemon(at, true, &e), ERR_DAEMON_DOWN);
+        assert_non_null(strstr(e.text, HSMINT_SBINDIR "/hsmintd"));
+    }
+    assert_int_equal(chmod(program, 0700), 0);
+    if (geteuid() == 0) {
+        assert_int_equal(client_start_daemon(at, false, &e), ERR_DAEMON_DOWN);
+        assert_non_null(strstr(e.text, "root"));
+    }
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    if (!mkdtemp(dir) || chmod(dir, 0711) != 0)
+        return -1;
+    snprintf(path, sizeof path, "%s/socket", dir);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    char command[300];
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    return system(command);
+}
+
+#define WITH_DAEMON(test)                                                      \
+    cmocka_unit_test_setup_teardown(test, fresh_daemon, end_daemon)
+
+int main(int argc, char **argv)
+{
+    if (argc > 3 && strcmp(argv[0], "hsmintd") == 0)
+        return stand_in(argc, argv);
+    const struct CMUnitTest tests[] = {
+        WITH_DAEMON(calls_share_one_connection),
+        WITH_DAEMON(secrets_travel_both_ways),
+        WITH_DAEMON(errors_come_through),
+        WITH_DAEMON(a_broken_call_is_sent_once_more),
+        WITH_DAEMON(a_late_answer_is_not_taken_for_the_next),
+        WITH_DAEMON(a_restarted_daemon_is_found_again),
+        WITH_DAEMON(threads_share_the_pool),
+        WITH_DAEMON(more_callers_than_connections_wait),
+        cmocka_unit_test(nobody_is_there),
+        cmocka_unit_test(a_silent_daemon_is_not_waited_for),
+        cmocka_unit_test(nothing_is_sent_to_a_stranger),
+        WITH_DAEMON(a_forked_child_says_nothing),
+        WITH_DAEMON(a_child_forked_in_the_middle_of_a_call),
+        cmocka_unit_test(default_places),
+        cmocka_unit_test(a_daemon_is_started_without_a_trace),
+        cmocka_unit_test(a_daemon_that_dies_is_told_soon),
+        cmocka_unit_test(what_is_not_trusted_is_not_started),
+    };
+    return cmocka_run_group_tests_name("client", tests, setup, teardown);
+}
