@@ -54,7 +54,7 @@ enum code hsm_describe(struct hsm *h, json_t **out, struct error *e)
     /* A PIN or keys that changed are told once by the attempt to bring the HSM
      * back; it is there all the same, so look again. */
     enum code looked = hsm_run(h, NEED_TOKEN, true, op_look, &d, &why);
-    if (looked && looked != ERR_HSM_ABSENT)
+    if (looked && looked != ERR_HSM_ABSENT && looked != ERR_DEADLINE)
         looked = hsm_run(h, NEED_TOKEN, true, op_look, &d, NULL);
     int open, busy, limit;
     pool_count(&h->pool, &open, &busy, &limit);

@@ -111,6 +111,14 @@ static bool was_refused(struct pin_rules *p, const uint8_t hash[PIN_HASH])
     return found;
 }
 
+static bool tried_enough(struct pin_rules *p)
+{
+    (void)pthread_mutex_lock(&p->lock);
+    bool enough = p->refusals >= PIN_TRIES;
+    (void)pthread_mutex_unlock(&p->lock);
+    return enough;
+}
+
 enum code pin_may_try(struct pin_rules *p, const uint8_t hash[PIN_HASH],
                       CK_FLAGS flags, bool force, struct error *e)
 {
@@ -125,6 +133,11 @@ enum code pin_may_try(struct pin_rules *p, const uint8_t hash[PIN_HASH],
         return error_set(e, ERR_PIN_WRONG,
                          "the HSM has refused this PIN before; it was not "
                          "asked again");
+    if (tried_enough(p) && !few && !force)
+        return error_set(e, ERR_PIN_HELD,
+                         "PIN not tried: the HSM has refused %d in a row; "
+                         "`hsmint hsm unlock` tries all the same",
+                         PIN_TRIES);
     if (few && !force)
         return error_set(e, ERR_PIN_HELD,
                          "PIN not tried: the HSM reports %s; `hsmint hsm "

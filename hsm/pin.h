@@ -2,7 +2,8 @@
  *
  * The first PIN goes to the HSM. One that the HSM refused is remembered by a
  * salted hash and never tried again; none is tried while the HSM says that few
- * tries are left, unless an administrator forces it. While logged in, a PIN is
+ * tries are left, nor after PIN_TRIES that it refused, unless an administrator
+ * forces it. While logged in, a PIN is
  * checked against a verifier of our own, the wrong ones ever more slowly.
  * Nobody logs in as SO here.
  *
@@ -24,7 +25,10 @@
 #define PIN_MAX 256
 #define PIN_HASH 32
 #define PIN_REFUSED 16 /* remembered; the oldest is forgotten */
-#define PIN_WAITERS 2  /* threads that a flood of wrong PINs can hold */
+#define PIN_TRIES                                                              \
+    3                 /* that the HSM refuses in a row, then none is tried:    \
+                         not every HSM says how many are left */
+#define PIN_WAITERS 2 /* threads that a flood of wrong PINs can hold */
 #define PIN_DELAY_MIN_MS 100
 #define PIN_DELAY_MAX_MS 5000
 

@@ -49,12 +49,10 @@ static enum code parse_uri(const struct settings *s, P11KitUri **out,
     if (p11_kit_uri_any_unrecognized(uri))
         return error_set(e, ERR_CONFIG,
                          "[hsm] uri has an attribute that p11-kit does not "
-                         "know: %s",
-                         text);
+                         "know");
     if (p11_kit_uri_get_module_path(uri) || p11_kit_uri_get_module_name(uri))
         return error_set(e, ERR_CONFIG,
-                         "[hsm] uri names a module: use [hsm] module: %s",
-                         text);
+                         "[hsm] uri names a module: use [hsm] module");
     *out = uri;
     uri = NULL;
     return OK;
@@ -178,6 +176,8 @@ static enum code find_slot(struct token *t, const struct settings *s,
     if (rc)
         return rc;
     const char *text = s->hsm_uri ? s->hsm_uri : "pkcs11:";
+    /* Not the query: a misspelt pin-value would be shown. */
+    int shown = (int)strcspn(text, "?");
     CK_SLOT_ID slots[SLOTS_MAX];
     CK_ULONG n = SLOTS_MAX;
     rc = ckr_check(t->f->C_GetSlotList(CK_TRUE, slots, &n), "C_GetSlotList",
@@ -199,13 +199,13 @@ static enum code find_slot(struct token *t, const struct settings *s,
     }
     if (found == 0)
         return error_set(e, ERR_HSM_ABSENT,
-                         "HSM: no token matches %s ([hsm] uri): is it "
+                         "HSM: no token matches %.*s ([hsm] uri): is it "
                          "connected and initialised?",
-                         text);
+                         shown, text);
     if (found > 1)
         return error_set(e, ERR_CONFIG,
-                         "HSM: %d tokens match %s: add serial= to [hsm] uri",
-                         found, text);
+                         "HSM: %d tokens match %.*s: add serial= to [hsm] uri",
+                         found, shown, text);
     return OK;
 }
 

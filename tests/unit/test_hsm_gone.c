@@ -227,6 +227,8 @@ static void settings_that_do_not_work(void **state)
         {"pkcs11:token=nobody", ERR_HSM_ABSENT},
         {"pkcs11:token=fixture?pin-value=1234", ERR_CONFIG},
         {"pkcs11:token=fixture?module-path=/x", ERR_CONFIG},
+        {"pkcs11:token=nobody?pin-valeu=1234", ERR_HSM_ABSENT},
+        {"pkcs11:token=nobody;pin-value=1234", ERR_CONFIG},
         {"pkcs11:colour=green", ERR_CONFIG},
         {"not a uri", ERR_CONFIG},
         {"pkcs11:slot-id=77", ERR_HSM_ABSENT},

@@ -59,6 +59,22 @@ static void flags_hold_and_lock(void **state)
               pin_may_try(p, hash, CKF_USER_PIN_LOCKED, true, &error));
 }
 
+/* For HSMs that do not tell how many tries are left. */
+static void three_refusals_are_enough(void **state)
+{
+    struct pin_rules *p = &fixture(state)->hsm->pins;
+    const uint8_t next[PIN_HASH] = {200};
+    for (uint8_t i = 0; i < PIN_TRIES; i++) {
+        uint8_t hash[PIN_HASH] = {i};
+        must(pin_may_try(p, next, 0, false, &error));
+        pin_refused(p, hash);
+    }
+    must_fail(ERR_PIN_HELD, pin_may_try(p, next, 0, false, &error));
+    must(pin_may_try(p, next, 0, true, &error));
+    pin_accepted(p, next);
+    must(pin_may_try(p, next, 0, false, &error));
+}
+
 static void verifier_while_logged_in(void **state)
 {
     struct hsm *h = fixture(state)->hsm;
@@ -221,6 +237,7 @@ int main(void)
         FIXTURE_TEST(wrong_pin_reaches_the_hsm_once),
         FIXTURE_TEST(refused_pin_may_become_right),
         FIXTURE_TEST(flags_hold_and_lock),
+        FIXTURE_TEST(three_refusals_are_enough),
         FIXTURE_TEST(verifier_while_logged_in),
         FIXTURE_TEST(after_logout_the_hsm_is_asked),
         FIXTURE_TEST(flood_blocks_nobody),
