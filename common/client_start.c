@@ -129,12 +129,21 @@ static bool hear(int fd, int64_t end, struct report *r)
     return read(fd, r, sizeof *r) == (ssize_t)sizeof *r;
 }
 
+/* Whether the process ended within `ms`. pidfd -1: it was gone before we could
+ * look, or the kernel has none and nothing can be said. */
+static bool has_ended(int pidfd, bool gone, int ms)
+{
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    return poll(&p, 1, ms) > 0 || gone;
+}
+
 /* Until somebody listens. A daemon that ended without listening will not;
  * unless it gave way to another one that is on its way. */
 static enum code wait_socket(const char *socket, pid_t pid, int64_t end,
                              struct error *e)
 {
     FD pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    bool gone = pidfd < 0 && errno == ESRCH, told = false;
     for (;;) {
         FD probe = -1;
         enum code rc = wire_connect(socket, RETRY_MS, &probe, e);
@@ -145,12 +154,13 @@ static enum code wait_socket(const char *socket, pid_t pid, int64_t end,
                              "hsmintd was started but does not listen on %s: "
                              "run `hsmintd --user` to see why",
                              socket);
-        struct pollfd p = {.fd = pidfd, .events = POLLIN};
-        if (poll(&p, 1, RETRY_MS) <= 0)
-            continue;
-        fd_closep(&pidfd);
-        int64_t sooner = deadline_after(AFTER_EXIT_MS);
-        end = sooner < end ? sooner : end;
+        if (told) {
+            poll(NULL, 0, RETRY_MS);
+        } else if (has_ended(pidfd, gone, RETRY_MS)) {
+            told = true;
+            int64_t sooner = deadline_after(AFTER_EXIT_MS);
+            end = sooner < end ? sooner : end;
+        }
     }
 }
 

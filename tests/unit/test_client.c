@@ -366,7 +366,7 @@ static void more_callers_than_connections_wait(void **state)
     (void)state;
     CLIENT c = make(20000);
     assert_int_equal(call_slowly_at_once(c), 0);
-    assert_int_equal(d.connections, CLIENT_CONNECTIONS);
+    assert_in_range(d.connections, 2, CLIENT_CONNECTIONS);
     CLIENT hasty = make(100); /* and not for ever */
     assert_int_equal(call_slowly_at_once(hasty), CLIENT_CONNECTIONS + 8);
 }
@@ -397,6 +397,20 @@ static void a_silent_daemon_is_not_waited_for(void **state)
     assert_in_range(ms, 90, 2000);
 }
 
+/* A child that is content ends so, not by exit: valgrind would look for leaks
+ * then, and find the parent's. */
+static void child_done(void)
+{
+    kill(getpid(), SIGKILL);
+}
+
+static bool child_was_content(pid_t pid)
+{
+    int status = -1;
+    waitpid(pid, &status, 0);
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+}
+
 /* ---- who listens ------------------------------------------------------- */
 
 static void be_stranger(const char *at, int ready)
@@ -410,7 +424,9 @@ static void be_stranger(const char *at, int ready)
     int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
     char c;
     ssize_t n = recv(peer, &c, 1, 0);
-    _exit(n > 0 ? 2 : 0); /* 2: something was sent */
+    if (n > 0)
+        _exit(2); /* something was sent */
+    child_done();
 }
 
 static void nothing_is_sent_to_a_stranger(void **state)
@@ -418,7 +434,7 @@ static void nothing_is_sent_to_a_stranger(void **state)
     (void)state;
     if (geteuid() != 0)
         skip();
-    int ready[2], status;
+    int ready[2];
     char c;
     unlink(path);
     assert_int_equal(pipe(ready), 0);
@@ -434,8 +450,7 @@ static void nothing_is_sent_to_a_stranger(void **state)
         assert_int_equal(client_connect(k, &e), ERR_DENIED);
         assert_non_null(strstr(e.text, "uid 12345"));
     }
-    waitpid(pid, &status, 0);
-    assert_int_equal(status, 0);
+    assert_true(child_was_content(pid));
     assert_int_equal(chown(dir, 0, 0), 0);
     unlink(path);
 }
@@ -459,11 +474,9 @@ static void a_forked_child_says_nothing(void **state)
             if (rc != ERR_DAEMON_DOWN || !strstr(e.text, "fork"))
                 _exit(1);
             client_free(c);
-            _exit(0);
+            child_done();
         }
-        int status;
-        waitpid(pid, &status, 0);
-        assert_int_equal(status, 0);
+        assert_true(child_was_content(pid));
     }
     assert_int_equal(d.calls, calls);
     assert_int_equal(echo(c, 2), OK); /* the parent's goes on */
@@ -482,11 +495,9 @@ static void a_child_forked_in_the_middle_of_a_call(void **state)
         if (pid == 0) {
             client_abandon(c);
             client_free(c);
-            _exit(0);
+            child_done();
         }
-        int status;
-        waitpid(pid, &status, 0);
-        assert_int_equal(status, 0);
+        assert_true(child_was_content(pid));
     }
     pthread_join(thread, NULL);
     assert_int_equal(k.failed, 0);

@@ -23,22 +23,40 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Runs `body` in a forked child; its wait status. */
-static int in_child(void (*body)(void *), void *arg)
+/* The sanitizers turn mlock into nothing. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MLOCK_IS_IGNORED true
+#else
+#define MLOCK_IS_IGNORED false
+#endif
+
+static void die(int signum)
+{
+    (void)signum;
+    kill(getpid(), SIGKILL);
+}
+
+enum ending { FINISHED, FAULTED };
+
+/* How `body` ended in a forked child; what else it returned is a failure. A
+ * child never exits by itself when all is well: valgrind would look for leaks
+ * then, and find the parent's. */
+static bool child_ends(enum ending wanted, void (*body)(void *), void *arg)
 {
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
         struct rlimit none = {0, 0};
         setrlimit(RLIMIT_CORE, &none);
-        signal(SIGSEGV, SIG_DFL);
-        signal(SIGBUS, SIG_DFL);
+        signal(SIGSEGV, wanted == FAULTED ? die : SIG_DFL);
         body(arg);
-        _exit(0);
+        if (wanted == FINISHED)
+            die(0);
+        _exit(1);
     }
     int status = -1;
     waitpid(pid, &status, 0);
-    return status;
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
 }
 
 static void new_is_empty(void **state)
@@ -96,7 +114,7 @@ static void pages_are_locked_and_not_dumped(void **state)
     char flags[512];
     assert_int_equal(secret_dup(&s, "x", 1, NULL), OK);
     mapping_flags(secret_data(s), flags, sizeof flags);
-    assert_non_null(strstr(flags, " lo")); /* locked */
+    assert_true(MLOCK_IS_IGNORED || strstr(flags, " lo")); /* locked */
     assert_non_null(strstr(flags, " dd")); /* don't dump */
     assert_non_null(strstr(flags, " wf")); /* wipe on fork */
     const uint8_t *page =
@@ -118,7 +136,7 @@ static void write_before(void *arg)
 {
     struct secret *s = arg;
     volatile uint8_t *p = secret_bytes(s);
-    p[-8192] = 1;
+    p[-4096] = 1;
 }
 
 static void guards_catch_overruns(void **state)
@@ -126,10 +144,8 @@ static void guards_catch_overruns(void **state)
     (void)state;
     SECRET s = NULL;
     assert_int_equal(secret_new(&s, 33, NULL), OK);
-    int status = in_child(write_beyond, s);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
-    status = in_child(write_before, s);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+    assert_true(child_ends(FAULTED, write_beyond, s));
+    assert_true(child_ends(FAULTED, write_before, s));
 }
 
 static void expect_zeros(void *arg)
@@ -146,7 +162,7 @@ static void fork_wipes(void **state)
     (void)state;
     SECRET s = NULL;
     assert_int_equal(secret_dup(&s, "parent's secret", 15, NULL), OK);
-    assert_int_equal(in_child(expect_zeros, s), 0);
+    assert_true(child_ends(FINISHED, expect_zeros, s));
     assert_memory_equal(secret_data(s), "parent's secret", 15);
 }
 
@@ -181,7 +197,9 @@ static void allocate_without_right_to_lock(void *arg)
 static void unlocked_pages_are_never_handed_out(void **state)
 {
     (void)state;
-    assert_int_equal(in_child(allocate_without_right_to_lock, NULL), 0);
+    if (MLOCK_IS_IGNORED)
+        skip();
+    assert_true(child_ends(FINISHED, allocate_without_right_to_lock, NULL));
 }
 
 static void chomped(const char *in, const char *wanted)
