@@ -1,6 +1,6 @@
 /* hsmint - the command line: a client of the daemon like any other.
  *
- * hsmint.c has the table of commands and main; hsmint_args.c reads arguments;
+ * hsmint_commands.c has the table of commands; hsmint_args.c reads arguments;
  * hsmint_call.c talks to the daemon; hsmint_secret.c asks for secrets;
  * hsmint_output.c prints; the commands are in hsmint_<noun>.c. One thread.
  */
@@ -111,6 +111,8 @@ struct column {
     const char *field;
 };
 void output_table(const json_t *rows, const struct column *columns, size_t n);
+/* An HSM's description, its keys as a table. */
+void output_hsm(json_t *hsm);
 /* The answer to Mint, with the key, as the Vault plugin names things. */
 MUST_CHECK enum code output_minted(const json_t *lease, const json_t *warnings,
                                    const struct secret *key, bool json,

@@ -26,6 +26,26 @@ static void print_promise(json_t *status)
                "programs of this user,\nwho holds PIN and daemon.\n");
 }
 
+static void print_status(json_t *status)
+{
+    static const struct column columns[] = {
+        {"ORG", "org"},
+        {"CONFIGURED", "configured"},
+        {"ORGANIZATION", "organization_id"},
+        {"ADMIN_KEY", "admin_api_key_id"},
+        {"LAST_ROTATED", "last_rotated"},
+    };
+    JSON orgs = json_incref(json_object_get(status, "orgs"));
+    (void)json_object_del(json_object_get(status, "hsm"), "keys");
+    (void)json_object_del(status, "orgs");
+    output_fields(status);
+    if (json_array_size(orgs) > 0) {
+        (void)fputc('\n', stdout);
+        output_table(orgs, columns, sizeof(columns) / sizeof(columns[0]));
+    }
+    print_promise(status);
+}
+
 enum code command_status(struct cli *c, struct error *e)
 {
     JSON reply = NULL;
@@ -33,12 +53,10 @@ enum code command_status(struct cli *c, struct error *e)
     enum code code = get_status(c, &reply, &status, e);
     if (code)
         return code;
-    if (c->args->json) {
+    if (c->args->json)
         output_json(status);
-        return OK;
-    }
-    output_fields(status);
-    print_promise(status);
+    else
+        print_status(status);
     return OK;
 }
 
@@ -55,7 +73,7 @@ enum code command_hsm_show(struct cli *c, struct error *e)
     if (c->args->json)
         output_json(hsm);
     else
-        output_fields(hsm);
+        output_hsm(hsm);
     return OK;
 }
 

@@ -113,6 +113,15 @@ static int exit_status(int status)
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
+/* As env(1) and the shells tell it: a status of the program's own. */
+static int not_run(const char *program, int errnum, bool json)
+{
+    struct error e;
+    (void)error_errno(&e, errnum, "cannot run %s", program);
+    output_error(&e, json);
+    return errnum == ENOENT ? 127 : 126;
+}
+
 static enum code run(struct cli *c, const struct minted *m, struct error *e)
 {
     SECRET entry = NULL;
@@ -135,8 +144,8 @@ static enum code run(struct cli *c, const struct minted *m, struct error *e)
     free(env);
     free(base_entry);
     if (rc)
-        code = error_errno(e, rc, "cannot run %s", argv[0]);
-    if (code == OK)
+        c->status = not_run(argv[0], rc, c->args->json);
+    else if (code == OK)
         c->status = exit_status(wait_child(pid));
     sigprocmask(SIG_SETMASK, &old, NULL);
     return code;

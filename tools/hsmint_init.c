@@ -86,7 +86,10 @@ enum code command_init(struct cli *c, struct error *e)
         output_json(reply);
         return OK;
     }
+    JSON hsm = json_incref(json_object_get(reply, "hsm"));
+    (void)json_object_del(reply, "hsm");
     output_fields(reply);
+    output_hsm(hsm);
     printf("\nNext: hsmint config set admin_api_key=@FILE "
            "organization_id=org-...\n");
     return OK;
