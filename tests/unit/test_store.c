@@ -472,8 +472,8 @@ static void journal_answers_its_owner_only(void **state)
                               {"u1", "r2", "Mint", "{}", 30}};
     for (size_t i = 0; i < 3; i++)
         SUCCEEDS(store_commit(f->s, STORE_NORMAL, put_entry, &entries[i], e));
-    FAILS(ERR_EXISTS,
-          store_commit(f->s, STORE_NORMAL, put_entry, &entries[0], e));
+    struct entry again = {"u1", "r2", "Mint", "{\"b\":2}", 30};
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, put_entry, &again, e));
     char *method, *result;
     SUCCEEDS(store_journal_get(f->s, "u1", "r1", &method, &result, e));
     assert_string_equal(method, "Mint");
@@ -489,6 +489,7 @@ static void journal_answers_its_owner_only(void **state)
     FAILS(ERR_NOT_FOUND,
           store_journal_get(f->s, "u2", "r1", &method, &result, e));
     SUCCEEDS(store_journal_get(f->s, "u1", "r2", &method, &result, e));
+    assert_string_equal(result, "{\"b\":2}"); /* replaced */
     free(method);
     free(result);
     before = INT64_MAX;
