@@ -208,8 +208,8 @@ enum code field_check_url(const char *name, char *url, bool http_loopback,
     const char *wrong;
     size_t len = strlen(url);
 
-    if (len > URL_MAX)
-        return error_set(e, ERR_INVALID, "%s: at most %d characters", name,
+    if (len == 0 || len > URL_MAX)
+        return error_set(e, ERR_INVALID, "%s: 1 to %d characters are needed", name,
                          URL_MAX);
     wrong = check_url(url, http_loopback);
     if (wrong)

@@ -352,7 +352,7 @@ static enum code ended_meanwhile(struct mint *m, const struct gate_call *call,
         code = lease_change(m->core, &made, e);
     sweep_wake(m->core);
     return code ? code
-                : error_set(e, ERR_NOT_FOUND,
+                : error_set(e, ERR_DENIED,
                             "lease %s ended while its key was minted (%s); the "
                             "key is revoked",
                             m->lease.id, m->lease.reason);
@@ -387,7 +387,7 @@ static enum code made(struct mint *m, const struct gate_call *call,
     if (!code && session_ended(m)) {
         code = lease_end(m->core, &m->lease, "session", e);
         return code ? code
-                    : error_set(e, ERR_NOT_FOUND,
+                    : error_set(e, ERR_DENIED,
                                 "the session of lease %s ended while its key "
                                 "was minted; the key is revoked",
                                 m->lease.id);

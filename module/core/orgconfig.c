@@ -168,15 +168,9 @@ static enum code check_rotation(const struct config *c, struct error *e)
 
 static enum code check(struct config *c, bool http_loopback, struct error *e)
 {
-    enum code code;
+    enum code code =
+        field_check_url("api_endpoint", c->api_endpoint, http_loopback, e);
 
-    if (!*c->api_endpoint) {
-        free(c->api_endpoint);
-        c->api_endpoint = strdup(CONFIG_ENDPOINT_DEFAULT);
-        if (!c->api_endpoint)
-            return error_set(e, ERR_NOMEM, "no memory for a configuration");
-    }
-    code = field_check_url("api_endpoint", c->api_endpoint, http_loopback, e);
     if (!code && *c->organization_id)
         code = text_check_service_id("organization_id", c->organization_id, e);
     if (!code && *c->admin_api_key_id)

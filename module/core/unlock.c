@@ -148,6 +148,9 @@ static enum code make_ready(struct core *c, uint64_t generation,
 void unlock_note_ready(struct core *c, uint64_t generation)
 {
     atomic_store(&c->unlock.ready, generation);
+    pthread_mutex_lock(&c->unlock.lock);
+    c->unlock.failed_at_ms = 0;
+    pthread_mutex_unlock(&c->unlock.lock);
 }
 
 /* ---- who does it ---- */

@@ -284,9 +284,12 @@ class Daemon:
         """The keeper's process id."""
         children = pathlib.Path(f"/proc/{self.process.pid}/task")
         for task in children.iterdir():
-            for pid in (task / "children").read_text().split():
-                if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith("hsmint-keeper"):
-                    return int(pid)
+            try:
+                for pid in (task / "children").read_text().split():
+                    if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith("hsmint-keeper"):
+                        return int(pid)
+            except FileNotFoundError:
+                pass  # a thread or process ended meanwhile
         return None
 
     def kill(self):
