@@ -66,8 +66,7 @@ static enum code read_pin(int fd, struct secret **pin, struct error *e)
     return OK;
 }
 
-static enum code make_escrow(const struct secret *pin, int *fd,
-                             struct error *e)
+static enum code make_escrow(const struct secret *pin, int *fd, struct error *e)
 {
     FD m = memfd_create("hsmint-pin", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     size_t len = secret_len(pin);
@@ -90,7 +89,8 @@ enum code access_login(struct channel *c, struct frame *in, struct frame *out,
         {"source", FIELD_STRING, true, &source, NULL},
         {"force", FIELD_BOOL, false, &force, NULL},
     };
-    enum code rc = json_decode(in->head, JSON_FIELDS(fields), false, "login", e);
+    enum code rc =
+        json_decode(in->head, JSON_FIELDS(fields), false, "login", e);
     if (rc)
         return rc;
     bool given = strcmp(source, "descriptor") == 0;
@@ -130,6 +130,5 @@ enum code access_provision(struct channel *c, struct frame *in,
     };
     enum code rc =
         json_decode(in->head, JSON_FIELDS(fields), false, "provision", e);
-    return rc ? rc
-              : hsm_provision(c->keeper->hsm, create, pins, &out->head, e);
+    return rc ? rc : hsm_provision(c->keeper->hsm, create, pins, &out->head, e);
 }

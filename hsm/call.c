@@ -8,6 +8,7 @@
 #include "common/text.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,26 +36,26 @@ static const struct {
     unsigned bit;
 } methods[] = {{"GET", CALL_GET}, {"POST", CALL_POST}, {"DELETE", CALL_DELETE}};
 
-static const char *const parameters[] = {"after", "limit", "order",
-                                         "include_archived",
-                                         "owner_project_access"};
+static const char *const parameters[] = {
+    "after", "limit", "order", "include_archived", "owner_project_access"};
 
 #define UNRESERVED                                                             \
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 #define ID_MAX 128
 
-/* The id at the start of `p`: its length, 0 if there is none. "." and ".." are
- * steps, not ids. */
+/* The id at the start of `p`: its length, 0 if there is none. What begins with
+ * a dot could be taken for a step. */
 static size_t id_length(const char *p)
 {
     size_t n = strspn(p, UNRESERVED);
-    return n > ID_MAX || strspn(p, ".") == n ? 0 : n;
+    return n > ID_MAX || *p == '.' ? 0 : n;
 }
 
 /* `path` ends at `end`. */
-static bool path_matches(const char *pattern, const char *path,
-                         const char *end)
+static bool path_matches(const char *pattern, const char *path, const char *end)
 {
+    if (memmem(path, (size_t)(end - path), "..", 2))
+        return false;
     while (*pattern && path < end) {
         if (*pattern == '*') {
             size_t n = id_length(path);
@@ -133,9 +134,9 @@ static enum code check_body(unsigned method, const void *body, size_t len,
     enum code rc = json_parse(body, len, "a call's body", &j, e);
     if (rc)
         return rc;
-    return json_is_object(j) ? OK
-                             : error_set(e, ERR_INVALID,
-                                         "a call's body must be an object");
+    return json_is_object(j)
+               ? OK
+               : error_set(e, ERR_INVALID, "a call's body must be an object");
 }
 
 enum code call_check(const char *method, const char *path, const void *body,

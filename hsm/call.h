@@ -23,7 +23,7 @@ MUST_CHECK enum code call_check(const char *method, const char *path,
                                 const void *body, size_t body_len,
                                 const char **name, struct error *e);
 
-struct call { /* owned by who took it */
+struct call {                 /* owned by who took it */
     char id[CALL_ID_LEN + 1]; /* also the signature's nonce */
     const char *method;
     char *url;

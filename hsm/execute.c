@@ -85,8 +85,8 @@ enum code execute_sign(struct channel *ch, struct frame *in, struct frame *out,
     enum code rc =
         json_decode(in->head, JSON_FIELDS(fields), false, "sign-call", e);
     if (rc ||
-        (rc = call_check(method, path, in->body, in->body_len, &c->method,
-                         e)) ||
+        (rc =
+             call_check(method, path, in->body, in->body_len, &c->method, e)) ||
         (rc = orgkeys_get(k->orgkeys, org, candidate, &c->key, e)) ||
         (rc = prepare(c, path, in, e)) ||
         (rc = calls_reserve(k->calls, c->id, e)))
@@ -197,13 +197,13 @@ static enum code send_call(struct channel *ch, const struct call *c,
     SECRET key = NULL;
     const char *headers[] = {c->content_digest, c->signature_input,
                              c->signature, NULL};
-    struct http_request q = {
-        .method = c->method,
-        .url = c->url,
-        .body = c->body,
-        .body_len = c->body_len,
-        .organization_id = c->key->subject.organization_id,
-        .headers = k->settings->send_signature ? headers : NULL};
+    struct http_request q = {.method = c->method,
+                             .url = c->url,
+                             .body = c->body,
+                             .body_len = c->body_len,
+                             .organization_id = c->key->subject.organization_id,
+                             .headers =
+                                 k->settings->send_signature ? headers : NULL};
     enum code rc;
     if (!ch->http && (rc = http_new(&ch->http, k->settings, e)))
         return rc;

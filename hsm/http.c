@@ -71,8 +71,7 @@ enum code http_global_init(struct error *e)
     return OK;
 }
 
-enum code http_new(struct http **out, const struct settings *s,
-                   struct error *e)
+enum code http_new(struct http **out, const struct settings *s, struct error *e)
 {
     struct http *h = calloc(1, sizeof(*h));
     if (!h)
@@ -182,8 +181,8 @@ enum code http_check_base(const struct settings *s, const char *what,
     if (has_part(u, CURLUPART_USER) || has_part(u, CURLUPART_PASSWORD) ||
         has_part(u, CURLUPART_QUERY) || has_part(u, CURLUPART_FRAGMENT) ||
         strstr(strstr(url, "://") + 2, "//") || strstr(url, "/."))
-        return error_set(e, ERR_INVALID,
-                         "%s must be a host and a path alone", what);
+        return error_set(e, ERR_INVALID, "%s must be a host and a path alone",
+                         what);
     while (len > 0 && url[len - 1] == '/')
         len--;
     if (len >= HTTP_BASE_MAX)
@@ -229,9 +228,9 @@ static bool idle_disturbed(const struct http *h)
     struct pollfd p[SOCKETS];
     short ends = POLLRDHUP | POLLHUP | POLLERR | POLLNVAL;
     for (size_t i = 0; i < SOCKETS; i++)
-        p[i] = (struct pollfd){
-            .fd = h->sockets[i],
-            .events = POLLRDHUP | (h->settings->http2 ? 0 : POLLIN)};
+        p[i] = (struct pollfd){.fd = h->sockets[i],
+                               .events = POLLRDHUP |
+                                         (h->settings->http2 ? 0 : POLLIN)};
     if (h->untracked)
         return true;
     if (poll(p, SOCKETS, 0) == 0)
@@ -422,8 +421,8 @@ static const char *set_way(struct http *h, struct transfer *t)
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
     SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     SET(CURLOPT_SSL_CTX_FUNCTION, on_tls);
-    SET(CURLOPT_HTTP_VERSION, s->http2 ? (long)CURL_HTTP_VERSION_2TLS
-                                       : (long)CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_HTTP_VERSION,
+        s->http2 ? (long)CURL_HTTP_VERSION_2TLS : (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_NOSIGNAL, 1L);
     SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     SET(CURLOPT_FOLLOWLOCATION, 0L);
@@ -480,10 +479,9 @@ static enum code perform(struct http *h, struct transfer *t, CURLcode *result,
     curl_multi_remove_handle(h->multi, t->easy);
     if (m)
         snprintf(t->why, sizeof(t->why), "%s", curl_multi_strerror(m));
-    return m && t->sends == 0
-               ? error_set(e, ERR_SERVICE_DOWN, "%s: %s", t->request->method,
-                           t->why)
-               : OK;
+    return m && t->sends == 0 ? error_set(e, ERR_SERVICE_DOWN, "%s: %s",
+                                          t->request->method, t->why)
+                              : OK;
 }
 
 /* What a failed transfer means for the caller. */

@@ -51,9 +51,8 @@ MUST_CHECK enum code http_send(struct http *h, const struct http_request *q,
 /* https with a host and without user, query or fragment; http only to this
  * machine, where the settings allow it. A trailing slash goes. */
 #define HTTP_BASE_MAX 256
-MUST_CHECK enum code http_check_base(const struct settings *s,
-                                     const char *what, const char *url,
-                                     char base[HTTP_BASE_MAX],
+MUST_CHECK enum code http_check_base(const struct settings *s, const char *what,
+                                     const char *url, char base[HTTP_BASE_MAX],
                                      struct error *e);
 /* Could this be a bearer key: visible ASCII, no space? */
 bool http_bearer_valid(const struct secret *key);

@@ -140,9 +140,8 @@ static void open_log(const struct settings *s)
 
 static enum code start_libraries(struct error *e)
 {
-    if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG |
-                                OPENSSL_INIT_NO_ATEXIT,
-                            NULL) != 1)
+    if (OPENSSL_init_crypto(
+            OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL) != 1)
         return error_set(e, ERR_INTERNAL, "libcrypto does not start");
     return http_global_init(e);
 }
@@ -158,7 +157,8 @@ static enum code serve_all(struct keeper *k, int n, struct error *e)
     static struct channel channels[CHANNELS_MAX];
     pthread_t threads[CHANNELS_MAX];
     pthread_attr_t attr;
-    if (pthread_attr_init(&attr) || pthread_attr_setstacksize(&attr, STACK_SIZE))
+    if (pthread_attr_init(&attr) ||
+        pthread_attr_setstacksize(&attr, STACK_SIZE))
         return error_set(e, ERR_INTERNAL, "no thread attributes");
     for (int i = 0; i < n; i++) {
         channels[i] = (struct channel){.keeper = k, .sock = FIRST_FD + i};

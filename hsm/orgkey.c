@@ -150,8 +150,8 @@ struct search { /* for the highest verified version of one organisation */
     struct hsm *hsm;
     const char *org;
     struct orgkey *best;
-    size_t copies;   /* on the HSM */
-    bool best_there; /* the best is one of them */
+    size_t copies;    /* on the HSM */
+    bool best_there;  /* the best is one of them */
     struct error why; /* of the last one that was refused */
 };
 
@@ -181,10 +181,10 @@ static enum code consider(struct search *s, const uint8_t *blob, size_t len,
                   s->org);
         return OK;
     }
-    if (s->best && (s->best->subject.version > subject.version ||
-                    (s->best->subject.version == subject.version &&
-                     (s->best->len != len ||
-                      memcmp(s->best->blob, blob, len) != 0))))
+    if (s->best &&
+        (s->best->subject.version > subject.version ||
+         (s->best->subject.version == subject.version &&
+          (s->best->len != len || memcmp(s->best->blob, blob, len) != 0))))
         return OK;
     orgkey_unref(s->best);
     s->best = NULL;
@@ -220,9 +220,8 @@ static enum code search_hsm(struct search *s, struct error *e)
     return rc;
 }
 
-enum code orgkey_next_version(struct orgkeys *t, struct hsm *h,
-                              const char *org, uint32_t *version,
-                              struct error *e)
+enum code orgkey_next_version(struct orgkeys *t, struct hsm *h, const char *org,
+                              uint32_t *version, struct error *e)
 {
     struct search s = {.hsm = h, .org = org};
     ORGKEY current = NULL;
@@ -257,8 +256,8 @@ enum code orgkey_seal(struct channel *c, struct frame *in, struct frame *out,
     enum code rc =
         json_decode(in->head, JSON_FIELDS(fields), false, "seal-key", e);
     if (rc || (rc = text_check_name("organisation", org, e)) ||
-        (rc = http_check_base(k->settings, "api_endpoint", endpoint,
-                              s.endpoint, e)))
+        (rc = http_check_base(k->settings, "api_endpoint", endpoint, s.endpoint,
+                              e)))
         return rc;
     if (*organization &&
         (rc = text_check_service_id("organization_id", organization, e)))
@@ -424,11 +423,10 @@ static enum code use(struct keeper *k, struct search *s, bool to_hsm,
     enum code rc = to_hsm ? publish(s, e) : OK;
     if (rc)
         return rc;
-    out->head =
-        json_pack("{s:s, s:I, s:s, s:s}", "key_id", best->subject.key_id,
-                  "version", (json_int_t)best->subject.version, "endpoint",
-                  best->subject.endpoint, "organization_id",
-                  best->subject.organization_id);
+    out->head = json_pack(
+        "{s:s, s:I, s:s, s:s}", "key_id", best->subject.key_id, "version",
+        (json_int_t)best->subject.version, "endpoint", best->subject.endpoint,
+        "organization_id", best->subject.organization_id);
     out->body = malloc(best->len);
     if (!out->head || !out->body)
         return error_set(e, ERR_NOMEM, "no memory for a reply");

@@ -82,9 +82,10 @@ uint32_t reply_message_wait(const char *body, size_t len)
 {
     JSON j = NULL;
     json_t *error = parse_error(body, len, &j);
-    const char *text = json_is_string(error)
-                           ? json_string_value(error)
-                           : json_string_value(json_object_get(error, "message"));
+    const char *text =
+        json_is_string(error)
+            ? json_string_value(error)
+            : json_string_value(json_object_get(error, "message"));
     const char *p = text ? strcasestr(text, "try again ") : NULL;
     if (!p)
         return 0;
@@ -130,9 +131,8 @@ enum code reply_take_admin_key(const char *body, size_t len, json_t **rest,
                                struct error *e)
 {
     static const char *const known[] = {
-        "object",     "id",         "name",         "redacted_value",
-        "created_at", "expires_at", "last_used_at", "owner",
-        "error"};
+        "object",     "id",           "name",  "redacted_value", "created_at",
+        "expires_at", "last_used_at", "owner", "error"};
     JSON all = NULL;
     JSON kept = json_object();
     FREE char *id = NULL;

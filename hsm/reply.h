@@ -26,8 +26,7 @@ void reply_error_code(char out[REPLY_CODE_MAX], const char *body, size_t len);
  * *value and *key_id are NULL where the reply has none. *rest holds the known
  * members only, so that nothing secret can stay in an unknown one. */
 MUST_CHECK enum code reply_take_admin_key(const char *body, size_t len,
-                                          json_t **rest,
-                                          struct secret **value, char **key_id,
-                                          struct error *e);
+                                          json_t **rest, struct secret **value,
+                                          char **key_id, struct error *e);
 
 #endif

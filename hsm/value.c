@@ -24,8 +24,7 @@ static enum code decode_owner(struct frame *in, const char *verb, bool base,
         {"lease", FIELD_STRING, true, &o->lease, NULL},
         {"api_base", FIELD_STRING, true, &o->api_base, NULL},
     };
-    enum code rc =
-        json_decode(in->head, fields, base ? 3 : 2, false, verb, e);
+    enum code rc = json_decode(in->head, fields, base ? 3 : 2, false, verb, e);
     if (rc || (rc = text_check_name("organisation", o->org, e)))
         return rc;
     if (!text_is_id(o->lease))
@@ -85,9 +84,8 @@ enum code value_probe(struct channel *c, struct frame *in, struct frame *out,
     HTTP_REPLY r = {.status = 0};
     struct http_request q = {.method = "GET", .url = url};
     enum code rc = decode_owner(in, "probe", true, &o, e);
-    if (rc ||
-        (rc = http_check_base(c->keeper->settings, "api_base", o.api_base, base,
-                              e)))
+    if (rc || (rc = http_check_base(c->keeper->settings, "api_base", o.api_base,
+                                    base, e)))
         return rc;
     snprintf(url, sizeof(url), "%s/models", base);
     if (!c->http && (rc = http_new(&c->http, c->keeper->settings, e)))

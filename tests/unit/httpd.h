@@ -234,8 +234,8 @@ static inline SSL_CTX *httpd_tls(const char *ca_file)
     X509_set_issuer_name(x, name);
     X509_set_pubkey(x, key);
     X509V3_set_ctx(&v3, x, x, NULL, NULL, 0);
-    X509_EXTENSION *san = X509V3_EXT_conf_nid(
-        NULL, &v3, NID_subject_alt_name, "IP:127.0.0.1,DNS:localhost");
+    X509_EXTENSION *san = X509V3_EXT_conf_nid(NULL, &v3, NID_subject_alt_name,
+                                              "IP:127.0.0.1,DNS:localhost");
     X509_EXTENSION *ca =
         X509V3_EXT_conf_nid(NULL, &v3, NID_basic_constraints, "CA:TRUE");
     X509_add_ext(x, san, -1);

@@ -20,7 +20,8 @@
 #include <sys/wait.h>
 
 #define CHANNELS 4
-#define ADMIN_KEY "sk-admin-T3stAdm1nKey0fTheKeeperTest-0123456789abcdefghijklmXYZ"
+#define ADMIN_KEY                                                              \
+    "sk-admin-T3stAdm1nKey0fTheKeeperTest-0123456789abcdefghijklmXYZ"
 #define REDACTED "sk-admin-*...XYZ"
 #define PROJECTS "/organization/projects"
 #define ADMIN_KEYS "/organization/admin_api_keys"
@@ -58,12 +59,9 @@ static inline void keeper_spawn(struct fixture *f, char *const envp[])
     if (f->pid == 0) {
         for (int i = 0; i < CHANNELS; i++)
             dup2(ends[i], 3 + i);
-        char *argv[] = {path,
-                        (char[]){"--config"},
-                        f->conf,
-                        (char[]){"--channels"},
-                        (char[]){"4"},
-                        NULL};
+        char *argv[] = {path,          (char[]){"--config"},
+                        f->conf,       (char[]){"--channels"},
+                        (char[]){"4"}, NULL};
         execve(path, argv, envp ? envp : none);
         _exit(127);
     }
@@ -192,11 +190,11 @@ static inline void provision(struct fixture *f)
 {
     FRAME r = FRAME_INIT;
     expect(OK, login(f, SOFTHSM_PIN, &r));
-    expect(OK, ask(f, VERB_PROVISION,
-                   f->pins ? json_pack("{s:b, s:O}", "create", 0, "pins",
-                                       f->pins)
-                           : json_pack("{s:b}", "create", 1),
-                   NULL, &r));
+    expect(OK,
+           ask(f, VERB_PROVISION,
+               f->pins ? json_pack("{s:b, s:O}", "create", 0, "pins", f->pins)
+                       : json_pack("{s:b}", "create", 1),
+               NULL, &r));
     if (!f->pins)
         f->pins = json_incref(json_object_get(r.head, "pins"));
 }
@@ -214,18 +212,17 @@ static inline void ready_with_key(struct fixture *f)
     FRAME bound = FRAME_INIT;
     FRAME r = FRAME_INIT;
     provision(f);
-    expect(OK, ask_secret(f, VERB_SEAL_KEY,
-                          json_pack("{s:s, s:s, s:s}", "org", "main",
-                                    "endpoint", f->endpoint, "organization_id",
-                                    "org-77"),
-                          ADMIN_KEY "\n", &candidate));
+    expect(OK,
+           ask_secret(f, VERB_SEAL_KEY,
+                      json_pack("{s:s, s:s, s:s}", "org", "main", "endpoint",
+                                f->endpoint, "organization_id", "org-77"),
+                      ADMIN_KEY "\n", &candidate));
     expect(OK, ask(f, VERB_BIND_KEY, one_candidate(REDACTED, NULL), &candidate,
                    &bound));
     assert_string_equal(member(&bound, "key_id"), "key_1");
-    expect(OK,
-           ask(f, VERB_USE_KEY,
-               json_pack("{s:s, s:b}", "org", "main", "publish", 1), &bound,
-               &r));
+    expect(OK, ask(f, VERB_USE_KEY,
+                   json_pack("{s:s, s:b}", "org", "main", "publish", 1), &bound,
+                   &r));
 }
 
 static inline enum code sign_on(struct fixture *f, int channel,

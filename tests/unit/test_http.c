@@ -150,10 +150,10 @@ static void idle_end_is_seen(void **state)
 static void redirects_are_replies(void **state)
 {
     struct bench *b = *state;
-    httpd_next(&b->server,
-               (struct httpd_step){
-                   .status = 307,
-                   .headers = "Location: https://127.0.0.1:1/\r\n"});
+    httpd_next(
+        &b->server,
+        (struct httpd_step){.status = 307,
+                            .headers = "Location: https://127.0.0.1:1/\r\n"});
     assert_int_equal(post(b), OK);
     assert_int_equal(b->reply.status, 307);
     assert_int_equal(b->server.requests, 1);
@@ -197,10 +197,9 @@ static void waits_as_told(void **state)
     struct bench *b = *state;
     static const char message[] =
         "{\"error\":{\"message\":\"try again after 6.937 seconds\"}}";
-    httpd_next(&b->server,
-               (struct httpd_step){.status = 429,
-                                   .headers = "Retry-After: 3\r\n",
-                                   .body = message});
+    httpd_next(&b->server, (struct httpd_step){.status = 429,
+                                               .headers = "Retry-After: 3\r\n",
+                                               .body = message});
     assert_int_equal(post(b), OK);
     assert_int_equal(b->reply.status, 429);
     assert_int_equal(b->reply.retry_after_ms, 3000);
@@ -261,8 +260,7 @@ static void bearer_is_checked(void **state)
                                       "sk-admin-\xc3\xa9xyz"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         secret_free(b->key);
-        assert_int_equal(secret_dup(&b->key, bad[i], strlen(bad[i]), NULL),
-                         OK);
+        assert_int_equal(secret_dup(&b->key, bad[i], strlen(bad[i]), NULL), OK);
         assert_int_equal(post(b), ERR_INVALID);
     }
     assert_int_equal(b->server.connections, 0);

@@ -34,14 +34,13 @@ static void strangers_are_refused(void **state)
     struct fixture *f = *state;
     FRAME r = FRAME_INIT;
     expect(ERR_PROTOCOL, ask(f, (enum verb)0, NULL, NULL, &r));
-    expect(ERR_PROTOCOL,
-           ask_on(f, 0, VERB_DESCRIBE, NULL, "body", 4, -1, &r));
+    expect(ERR_PROTOCOL, ask_on(f, 0, VERB_DESCRIBE, NULL, "body", 4, -1, &r));
     FD fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     expect(ERR_PROTOCOL, ask_on(f, 0, VERB_DESCRIBE, NULL, NULL, 0, fd, &r));
     assert_int_not_equal(
         ask(f, VERB_DESCRIBE, json_pack("{s:i}", "x", 1), NULL, &r), OK);
-    expect(ERR_INVALID, ask(f, VERB_LOGIN,
-                            json_pack("{s:s}", "source", "argv"), NULL, &r));
+    expect(ERR_INVALID,
+           ask(f, VERB_LOGIN, json_pack("{s:s}", "source", "argv"), NULL, &r));
     expect(ERR_INVALID,
            ask_on(f, 0, VERB_LOGIN, json_pack("{s:s}", "source", "descriptor"),
                   NULL, 0, fd, &r)); /* neither a pipe nor an escrow */
@@ -55,10 +54,10 @@ static void login_and_escrow(void **state)
     FRAME again = FRAME_INIT;
     expect(ERR_PIN_WRONG, login(f, "9999", &r));
     assert_int_equal(r.fd, -1);
-    expect(OK, ask_secret(f, VERB_LOGIN,
-                          json_pack("{s:s, s:b}", "source", "descriptor",
-                                    "force", 1),
-                          SOFTHSM_PIN "\n", &r));
+    expect(OK, ask_secret(
+                   f, VERB_LOGIN,
+                   json_pack("{s:s, s:b}", "source", "descriptor", "force", 1),
+                   SOFTHSM_PIN "\n", &r));
     assert_string_equal(member(&r, "checked"), "hsm");
     assert_true(r.fd >= 0);
     expect(OK, login(f, SOFTHSM_PIN, &again));
@@ -94,9 +93,8 @@ static void binding_is_checked(void **state)
                           json_pack("{s:s, s:s}", "org", "main", "endpoint",
                                     f->endpoint),
                           ADMIN_KEY, &c));
-    expect(ERR_INVALID,
-           ask(f, VERB_BIND_KEY, one_candidate("sk-admin-*...ABC", NULL), &c,
-               &r));
+    expect(ERR_INVALID, ask(f, VERB_BIND_KEY,
+                            one_candidate("sk-admin-*...ABC", NULL), &c, &r));
     expect(ERR_INVALID,
            ask(f, VERB_BIND_KEY, one_candidate(REDACTED, "key_9"), &c, &r));
     expect(ERR_INVALID,
@@ -132,8 +130,8 @@ static void key_survives_on_the_hsm(void **state)
     keeper_end(f);
     keeper_spawn(f, NULL);
     provision(f);
-    expect(OK, ask(f, VERB_USE_KEY, json_pack("{s:s}", "org", "main"), NULL,
-                   &r));
+    expect(OK,
+           ask(f, VERB_USE_KEY, json_pack("{s:s}", "org", "main"), NULL, &r));
     assert_string_equal(member(&r, "key_id"), "key_1");
     assert_string_equal(member(&r, "endpoint"), f->endpoint);
     assert_string_equal(member(&r, "organization_id"), "org-77");
@@ -143,8 +141,8 @@ static void key_survives_on_the_hsm(void **state)
                          &r, &other));
     expect(OK, ask(f, VERB_DROP_KEY, json_pack("{s:s}", "org", "main"), NULL,
                    &other));
-    expect(ERR_NO_ADMIN_KEY, ask(f, VERB_USE_KEY,
-                                 json_pack("{s:s}", "org", "main"), NULL, &r));
+    expect(ERR_NO_ADMIN_KEY,
+           ask(f, VERB_USE_KEY, json_pack("{s:s}", "org", "main"), NULL, &r));
 }
 
 static void only_what_was_signed(void **state)
@@ -178,8 +176,8 @@ static void only_what_was_signed(void **state)
     assert_int_equal(f->server.requests, 2);
     /* A key that was deleted takes its signed calls along. */
     expect(OK, sign_on(f, 0, "GET", PROJECTS, NULL, &call));
-    expect(OK, ask(f, VERB_DROP_KEY, json_pack("{s:s}", "org", "main"), NULL,
-                   &r));
+    expect(OK,
+           ask(f, VERB_DROP_KEY, json_pack("{s:s}", "org", "main"), NULL, &r));
     expect(ERR_NO_ADMIN_KEY, execute_on(f, 0, &call, &r));
     assert_int_equal(f->server.requests, 2);
 }
@@ -197,9 +195,10 @@ static EVP_PKEY *call_key(struct fixture *f)
     {
         unsigned char der[1024];
         const unsigned char *p = der;
-        const char *text = json_string_value(json_object_get(key, "public_key"));
-        if (!text || strcmp(json_string_value(json_object_get(key, "use")),
-                            "call") != 0)
+        const char *text =
+            json_string_value(json_object_get(key, "public_key"));
+        if (!text ||
+            strcmp(json_string_value(json_object_get(key, "use")), "call") != 0)
             continue;
         int len = EVP_DecodeBlock(der, (const unsigned char *)text,
                                   (int)strlen(text));
@@ -215,9 +214,8 @@ static bool verifies(EVP_PKEY *key, const char *header, const char *base)
     unsigned char raw[72], *der = NULL;
     char text[100] = "";
     assert_int_equal(sscanf(header, "sig1=:%99[^:]:", text), 1);
-    assert_int_equal(EVP_DecodeBlock(raw, (unsigned char *)text,
-                                     (int)strlen(text)),
-                     66);
+    assert_int_equal(
+        EVP_DecodeBlock(raw, (unsigned char *)text, (int)strlen(text)), 66);
     ECDSA_SIG *sig = ECDSA_SIG_new();
     ECDSA_SIG_set0(sig, BN_bin2bn(raw, 32, NULL),
                    BN_bin2bn(raw + 32, 32, NULL));
@@ -239,9 +237,8 @@ static void signatures_verify(void **state)
     char digest[SIGBASE_DIGEST_MAX], target[128];
     ready_with_key(f);
     expect(OK, sign_on(f, 0, "POST", PROJECTS, "{\"name\":\"p\"}", &call));
-    assert_int_equal(sigbase_content_digest("{\"name\":\"p\"}", 12, digest,
-                                            NULL),
-                     OK);
+    assert_int_equal(
+        sigbase_content_digest("{\"name\":\"p\"}", 12, digest, NULL), OK);
     snprintf(target, sizeof target, "%s%s", f->endpoint, PROJECTS);
     assert_string_equal(member(&call, "content_digest"), digest);
     assert_string_equal(member(&call, "target_uri"), target);
@@ -288,8 +285,7 @@ static void new_admin_key_stays_inside(void **state)
     assert_string_equal(member(&used, "key_id"), "key_2");
     assert_int_equal(number(&used, "version"), 2);
     expect(OK, call_on(f, 0, "GET", PROJECTS, NULL, &r));
-    assert_true(
-        httpd_saw(&f->server, "Bearer sk-admin-second-0123456789\r\n"));
+    assert_true(httpd_saw(&f->server, "Bearer sk-admin-second-0123456789\r\n"));
 }
 
 /* Whatever came instead of a key, nothing of it leaves. */
@@ -304,8 +300,8 @@ static void odd_answers_stay_inside(void **state)
     httpd_next(&f->server, (struct httpd_step){.body = "sk-admin-third-0123"});
     expect(ERR_SERVICE_UNKNOWN, call_on(f, 0, "POST", ADMIN_KEYS, "{}", &r));
     httpd_next(&f->server,
-               (struct httpd_step){.status = 500,
-                                   .body = "{\"id\":\"k\",\"x\":\"sk-third\"}"});
+               (struct httpd_step){
+                   .status = 500, .body = "{\"id\":\"k\",\"x\":\"sk-third\"}"});
     expect(OK, call_on(f, 0, "POST", ADMIN_KEYS, "{}", &r));
     assert_int_equal(number(&r, "status"), 500);
     assert_null(memmem(r.body, r.body_len, "third", 5));
@@ -337,10 +333,9 @@ static void values(void **state)
     FRAME r = FRAME_INIT;
     SECRET s = NULL;
     provision(f);
-    expect(OK,
-           ask_on(f, 0, VERB_SEAL_VALUE,
-                  json_pack("{s:s, s:s}", "org", "main", "lease", LEASE), value,
-                  strlen(value), -1, &blob));
+    expect(OK, ask_on(f, 0, VERB_SEAL_VALUE,
+                      json_pack("{s:s, s:s}", "org", "main", "lease", LEASE),
+                      value, strlen(value), -1, &blob));
     assert_null(memmem(blob.body, blob.body_len, "sk-svcacct", 10));
     expect(OK, ask(f, VERB_UNWRAP_VALUE,
                    json_pack("{s:s, s:s}", "org", "main", "lease", LEASE),
@@ -368,8 +363,8 @@ static void values(void **state)
            ask(f, VERB_PROBE, lease(LEASE, "http://h.example"), &blob, &r));
     /* An admin key is no value, and the reverse. */
     ready_with_key(f);
-    expect(OK, ask(f, VERB_USE_KEY, json_pack("{s:s}", "org", "main"), NULL,
-                   &r));
+    expect(OK,
+           ask(f, VERB_USE_KEY, json_pack("{s:s}", "org", "main"), NULL, &r));
     FRAME no = FRAME_INIT;
     expect(ERR_SEAL, ask(f, VERB_UNWRAP_VALUE,
                          json_pack("{s:s, s:s}", "org", "main", "lease", LEASE),
@@ -408,8 +403,8 @@ static void markers_are_ours(void **state)
     expect(OK, ask_on(f, 0, VERB_HMAC, json_pack("{s:s}", "purpose", "value"),
                       "sk-1", 4, -1, &r));
     assert_int_equal(strlen(member(&r, "hmac")), 64);
-    expect(ERR_INVALID, ask(f, VERB_HMAC, json_pack("{s:s}", "purpose", "any"),
-                            NULL, &c));
+    expect(ERR_INVALID,
+           ask(f, VERB_HMAC, json_pack("{s:s}", "purpose", "any"), NULL, &c));
     expect(ERR_INVALID,
            ask(f, VERB_HMAC, json_pack("{s:s}", "purpose", "value"), NULL, &c));
 }

@@ -161,11 +161,10 @@ static void values_too(struct fixture *f)
                       strlen(MINTED), -1, &blob));
     expect(OK, ask_on(f, 2, VERB_UNWRAP_VALUE, lease, blob.body, blob.body_len,
                       -1, &r));
-    expect(OK,
-           ask_on(f, 2, VERB_PROBE,
-                  json_pack("{s:s, s:s, s:s}", "org", "main", "lease", LEASE,
-                            "api_base", f->endpoint),
-                  blob.body, blob.body_len, -1, &r));
+    expect(OK, ask_on(f, 2, VERB_PROBE,
+                      json_pack("{s:s, s:s, s:s}", "org", "main", "lease",
+                                LEASE, "api_base", f->endpoint),
+                      blob.body, blob.body_len, -1, &r));
     expect(OK, ask_on(f, 2, VERB_HMAC, json_pack("{s:s}", "purpose", "value"),
                       MINTED, strlen(MINTED), -1, &r));
 }

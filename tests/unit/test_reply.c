@@ -48,12 +48,13 @@ static void retry_after_message(void **state)
     assert_int_equal(message("{\"error\":{\"message\":\"Rate limit reached. "
                              "Please try again after 6.937 seconds.\"}}"),
                      6937);
-    assert_int_equal(
-        message("{\"error\":{\"message\":\"try again in 6.9s\"}}"), 6900);
+    assert_int_equal(message("{\"error\":{\"message\":\"try again in 6.9s\"}}"),
+                     6900);
     assert_int_equal(
         message("{\"error\":{\"message\":\"try again in 170ms.\"}}"), 170);
     assert_int_equal(
-        message("{\"error\":{\"message\":\"Try again in 1m2.5s, or\"}}"), 62500);
+        message("{\"error\":{\"message\":\"Try again in 1m2.5s, or\"}}"),
+        62500);
     assert_int_equal(message("{\"error\":\"try again in 2 minutes\"}"), 120000);
     assert_int_equal(message("{\"error\":{\"message\":\"try again later\"}}"),
                      0);
@@ -62,9 +63,8 @@ static void retry_after_message(void **state)
     assert_int_equal(message("{\"error\":[]}"), 0);
     assert_int_equal(message("try again in 5s"), 0);
     assert_int_equal(message(""), 0);
-    assert_int_equal(
-        message("{\"error\":\"try again in 999999999999999h\"}"),
-        REPLY_WAIT_MAX_MS);
+    assert_int_equal(message("{\"error\":\"try again in 999999999999999h\"}"),
+                     REPLY_WAIT_MAX_MS);
 }
 
 static void request_ids(void **state)
@@ -105,9 +105,9 @@ static void admin_key_is_taken_out(void **state)
     SECRET value = NULL;
     FREE char *id = NULL;
     (void)state;
-    assert_int_equal(reply_take_admin_key(body, sizeof(body) - 1, &rest, &value,
-                                          &id, NULL),
-                     OK);
+    assert_int_equal(
+        reply_take_admin_key(body, sizeof(body) - 1, &rest, &value, &id, NULL),
+        OK);
     assert_string_equal(id, "key_1");
     assert_int_equal(secret_len(value), 15);
     assert_memory_equal(secret_data(value), "sk-admin-SECRET", 15);
@@ -122,9 +122,9 @@ static void admin_key_missing(void **state)
     SECRET value = NULL;
     FREE char *id = NULL;
     (void)state;
-    assert_int_equal(reply_take_admin_key("{\"value\":7}", 11, &rest, &value,
-                                          &id, NULL),
-                     OK);
+    assert_int_equal(
+        reply_take_admin_key("{\"value\":7}", 11, &rest, &value, &id, NULL),
+        OK);
     assert_null(value);
     assert_null(id);
     json_freep(&rest);
@@ -139,11 +139,11 @@ static void redacted_forms(void **state)
 {
     static const char key[] = "sk-admin-0123456789abcdefghijklmnopqrstuvxyz";
     static const char *const good[] = {
-        "sk-admin-*...xyz", "sk-admin...xyz",        "sk-admin-****vxyz",
+        "sk-admin-*...xyz", "sk-admin...xyz",          "sk-admin-****vxyz",
         "...xyz",           "sk-admin\xe2\x80\xa6xyz", "sk-admin-*.*.*xyz"};
     static const char *const bad[] = {
-        "sk-admin-*...xy",   "sk-admin-*...abc", "sk-proj-*...xyz", "sk-admin",
-        "sk-admin...",       "",                 "...",
+        "sk-admin-*...xy", "sk-admin-*...abc", "sk-proj-*...xyz", "sk-admin",
+        "sk-admin...", "", "...",
         /* no mask; a guess of more than is ever shown; no room between */
         "sk-admin-0123456789abcdefghijklmnopqrstuvxyz",
         "sk-admin-01234567...xyz", "sk-admin...pqrstuvxyz",
@@ -156,8 +156,8 @@ static void redacted_forms(void **state)
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         if (orgkey_redacted_matches(bad[i], k, sizeof(key) - 1))
             fail_msg("%s matches", bad[i]);
-    assert_false(orgkey_redacted_matches("abc...xyz",
-                                         (const uint8_t *)"abcxyz", 6));
+    assert_false(
+        orgkey_redacted_matches("abc...xyz", (const uint8_t *)"abcxyz", 6));
 }
 
 static void markers(void **state)
@@ -179,36 +179,43 @@ static void markers(void **state)
 
 static void endpoints(void **state)
 {
-    static const char *const bad[] = {
-        "http://api.openai.com/v1",   "https://",
-        "https:///v1",                "https://u:p@h/v1",
-        "https://h/v1?x=1",           "https://h/v1#x",
-        "ftp://h/",                   "api.openai.com/v1",
-        "https://h/v1 x",             "https://h/\r\nv1",
-        "https://h/../v1",            "https://h//v1",
-        "http://127.0.0.1.evil.com/", "http://1270.0.0.1/",
-        "http://localhost.evil.com/", "file:///etc/passwd",
-        "https://h/%2e%2e/v1",        ""};
+    static const char *const bad[] = {"http://api.openai.com/v1",
+                                      "https://",
+                                      "https:///v1",
+                                      "https://u:p@h/v1",
+                                      "https://h/v1?x=1",
+                                      "https://h/v1#x",
+                                      "ftp://h/",
+                                      "api.openai.com/v1",
+                                      "https://h/v1 x",
+                                      "https://h/\r\nv1",
+                                      "https://h/../v1",
+                                      "https://h//v1",
+                                      "http://127.0.0.1.evil.com/",
+                                      "http://1270.0.0.1/",
+                                      "http://localhost.evil.com/",
+                                      "file:///etc/passwd",
+                                      "https://h/%2e%2e/v1",
+                                      ""};
     struct settings s = {.allow_http_loopback = true};
     char base[HTTP_BASE_MAX];
     (void)state;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        if (http_check_base(&s, "endpoint", bad[i], base, NULL) !=
-            ERR_INVALID)
+        if (http_check_base(&s, "endpoint", bad[i], base, NULL) != ERR_INVALID)
             fail_msg("%s was accepted", bad[i]);
     assert_int_equal(http_check_base(&s, "endpoint",
                                      "https://api.openai.com/v1/", base, NULL),
                      OK);
     assert_string_equal(base, "https://api.openai.com/v1");
-    assert_int_equal(http_check_base(&s, "endpoint", "http://127.0.0.1:8080/v1",
-                                     base, NULL),
-                     OK);
+    assert_int_equal(
+        http_check_base(&s, "endpoint", "http://127.0.0.1:8080/v1", base, NULL),
+        OK);
     assert_int_equal(
         http_check_base(&s, "endpoint", "http://[::1]:1/v1", base, NULL), OK);
     s.allow_http_loopback = false;
-    assert_int_equal(http_check_base(&s, "endpoint", "http://127.0.0.1:8080/v1",
-                                     base, NULL),
-                     ERR_INVALID);
+    assert_int_equal(
+        http_check_base(&s, "endpoint", "http://127.0.0.1:8080/v1", base, NULL),
+        ERR_INVALID);
 }
 
 int main(void)

@@ -46,7 +46,8 @@ static int verify(const char *base64, const char *text)
                      66);
     ECDSA_SIG *sig = ECDSA_SIG_new();
     assert_non_null(sig);
-    ECDSA_SIG_set0(sig, BN_bin2bn(raw, 32, NULL), BN_bin2bn(raw + 32, 32, NULL));
+    ECDSA_SIG_set0(sig, BN_bin2bn(raw, 32, NULL),
+                   BN_bin2bn(raw + 32, 32, NULL));
     unsigned char *der = NULL;
     int der_len = i2d_ECDSA_SIG(sig, &der);
     BIO *bio = BIO_new_mem_buf(rfc_key, -1);
