@@ -117,10 +117,20 @@ static const struct attribute_rule last_error_rules[] = {
 
 /* ---- the daemon's roles and configuration ---- */
 
-static json_t *facts_of(json_t *fields)
+/* What the daemon tells beside what can be written: the object's value is what
+ * may be written back. */
+static void drop_told(json_t *fields)
 {
-    JSON copy = json_copy(fields);
-    json_object_del(copy, "name");
+    static const char *const told[] = {"name",  "org",          "configured",
+                                       "owner", "last_rotated", "project_name"};
+    for (size_t i = 0; i < sizeof(told) / sizeof(told[0]); i++)
+        json_object_del(fields, told[i]);
+}
+
+static json_t *facts_of(const json_t *fields)
+{
+    JSON copy = json_deep_copy(fields);
+    drop_told(copy);
     FREE char *text = json_dumps(copy, JSON_INDENT(2));
     return text ? json_pack("{ss}", "value", text) : NULL;
 }
@@ -182,7 +192,7 @@ static CK_RV config_gather(struct call *c, const struct template *t,
     JSON reply = NULL;
     CK_RV rv = ask_org(c, "GetConfig", &reply);
     json_t *config = json_object_get(reply, "config");
-    if (rv != CKR_OK || json_object_size(config) == 0)
+    if (rv != CKR_OK || !json_is_true(json_object_get(config, "configured")))
         return rv;
     return gather_data(c, &kind_config, CONFIG_NAME, config, t, out);
 }
@@ -207,7 +217,7 @@ static CK_RV parse_value(struct call *c, const struct template *t,
                          "admin_api_key is no part of the JSON: write it as a "
                          "secret key with the label \"%s\"",
                          HSMINT_LABEL_ADMIN_KEY);
-    json_object_del(j, "name");
+    drop_told(j);
     *fields = json_incref(j);
     return CKR_OK;
 }

@@ -25,8 +25,9 @@
 #define CKA_HSMINT_STATE (HSMINT_VENDOR + 0x11UL) /* "pending", "active" */
 #define CKA_HSMINT_OWNER (HSMINT_VENDOR + 0x12UL)
 #define CKA_HSMINT_PROGRAM (HSMINT_VENDOR + 0x13UL)
-#define CKA_HSMINT_API_BASE (HSMINT_VENDOR + 0x14UL) /* where to use the key   \
-                                                      */
+#define CKA_HSMINT_API_BASE                                                    \
+    (HSMINT_VENDOR + 0x14UL) /* where to use the key                           \
+                              */
 #define CKA_HSMINT_PROJECT_ID (HSMINT_VENDOR + 0x15UL)
 #define CKA_HSMINT_SERVICE_ACCOUNT (HSMINT_VENDOR + 0x16UL)
 #define CKA_HSMINT_SERVICE_ACCOUNT_ID (HSMINT_VENDOR + 0x17UL)

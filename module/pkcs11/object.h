@@ -25,7 +25,7 @@ struct object_kind {
     bool is_private; /* seen by the logged-in only */
     /* Ask the daemon; put what matches into the table, and its handles into
      * `out`, newest first. NULL: none is found but by its session. */
-    CK_RV (*gather)
+    CK_RV(*gather)
     (struct call *c, const struct template *t, struct handles *out);
     /* Of an object that exists and may be seen; template checked. NULL:
      * refused. */

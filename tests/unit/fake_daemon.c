@@ -288,7 +288,7 @@ static json_t *do_delete_role(struct asked *a, struct error *e)
 static json_t *do_set_config(struct asked *a, struct error *e)
 {
     if (!config)
-        config = json_object();
+        config = json_pack("{sb}", "configured", 1);
     json_object_update(config, json_object_get(a->p, "fields"));
     if (a->fd_in >= 0) {
         SECRET key = NULL;

@@ -886,7 +886,7 @@ static int in_child(void (*fn)(CK_SESSION_HANDLE, CK_OBJECT_HANDLE),
 #define CHILD(expr, number)                                                    \
     do {                                                                       \
         if (!(expr))                                                           \
-            child_tells(number);                                                     \
+            child_tells(number);                                               \
     } while (0)
 
 static void child_uses_nothing(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
