@@ -76,13 +76,13 @@ void random_text(char *dst, size_t len)
 
 static char *random_id(const char *prefix)
 {
-    static const char hex[] = "0123456789abcdefghijklmnopqrstuv";
+    static const char set[] = "0123456789abcdefghijklmnopqrstuv";
     unsigned char raw[20];
     char text[sizeof raw + 1] = {0};
     if (getrandom(raw, sizeof raw, 0) != sizeof raw)
         abort();
     for (size_t i = 0; i < sizeof raw; i++)
-        text[i] = hex[raw[i] & 31];
+        text[i] = set[raw[i] & 31];
     return text_format("%s%s", prefix, text);
 }
 
