@@ -171,7 +171,7 @@ static void *work(void *arg)
     struct error e;
     struct seal_subject s = subject("default"), got;
     s.version = (uint32_t)w->id;
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 50; i++) {
         SECRET plain = NULL;
         SECRET opened = NULL;
         FREE uint8_t *blob = NULL;
