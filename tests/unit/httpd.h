@@ -11,6 +11,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -206,6 +207,7 @@ static inline void *httpd_accept(void *ctx)
         if (fd < 0 || !c)
             abort();
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof idle);
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
         *c = (struct httpd_connection){.s = s, .fd = fd};
         atomic_fetch_add(&s->connections, 1);
         atomic_fetch_add(&s->running, 1);

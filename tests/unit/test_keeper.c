@@ -476,6 +476,34 @@ static void environment_without_effect(void **state)
     assert_int_equal(access(keylog, F_OK), -1);
 }
 
+/* For an egress gateway that lets out only signed calls. */
+static void signatures_go_upstream_when_told(void **state)
+{
+    struct fixture *f = *state;
+    FRAME call = FRAME_INIT;
+    FRAME r = FRAME_INIT;
+    char line[600];
+    FILE *c = fopen(f->conf, "ae");
+    assert_non_null(c);
+    fputs("send_signature = yes\n", c);
+    assert_int_equal(fclose(c), 0);
+    keeper_end(f);
+    keeper_spawn(f, NULL);
+    ready_with_key(f);
+    expect(OK, sign_on(f, 0, "POST", PROJECTS, "{}", &call));
+    expect(OK, execute_on(f, 0, &call, &r));
+    const char *const fields[][2] = {
+        {"Signature-Input", "signature_input"},
+        {"Signature", "signature"},
+        {"Content-Digest", "content_digest"},
+    };
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(line, sizeof line, "\r\n%s: %s\r\n", fields[i][0],
+                 member(&call, fields[i][1]));
+        assert_true(httpd_saw(&f->server, line));
+    }
+}
+
 #define TEST(name)                                                             \
     cmocka_unit_test_setup_teardown(name, keeper_setup, keeper_teardown)
 
@@ -495,6 +523,7 @@ int main(void)
         TEST(markers_are_ours),
         TEST(channels_side_by_side),
         TEST(environment_without_effect),
+        TEST(signatures_go_upstream_when_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
