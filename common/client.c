@@ -16,6 +16,7 @@
 
 #define CONNECT_MS 100
 #define CALL_MS 90000
+#define PATIENT_MS 5000
 
 /* One of the connections: no wire yet while it is being opened. */
 struct link {
@@ -184,17 +185,26 @@ static enum code check_peer(const char *path, int fd, struct error *e)
 
 /* ---- opening a connection ---------------------------------------------- */
 
-static enum code connect_socket(struct client *c, const char *path, int *fd,
-                                struct error *e)
+/* No later than `end`; unless a daemon has to be started first, which takes
+ * its own time: then the end moves. */
+static enum code connect_socket(struct client *c, const char *path,
+                                int64_t *end, int *fd, struct error *e)
 {
-    enum code rc = wire_connect(path, c->connect_ms, fd, e);
+    int left = deadline_left(*end);
+    int ms = left >= 0 && left < c->connect_ms ? left : c->connect_ms;
+    enum code rc = wire_connect(path, ms, fd, e);
     if (rc != ERR_DAEMON_DOWN || !c->start_daemon || !c->allow_start)
         return rc;
     rc = client_start_daemon(path, c->allow_root_start, e);
-    return rc ? rc : wire_connect(path, c->connect_ms, fd, e);
+    if (rc)
+        return rc;
+    int64_t later = deadline_after(c->connect_ms);
+    if (*end >= 0 && later > *end)
+        *end = later;
+    return wire_connect(path, c->connect_ms, fd, e);
 }
 
-static enum code open_wire(struct client *c, struct wire **out,
+static enum code open_wire(struct client *c, int64_t *end, struct wire **out,
                            struct error *e)
 {
     char found[256];
@@ -207,7 +217,7 @@ static enum code open_wire(struct client *c, struct wire **out,
     }
     FD fd = -1;
     if (!rc)
-        rc = connect_socket(c, path, &fd, e);
+        rc = connect_socket(c, path, end, &fd, e);
     if (!rc)
         rc = check_peer(path, fd, e);
     if (rc)
@@ -300,8 +310,8 @@ static enum code attach(struct client *c, struct wire *w, const char *token,
 
 /* Connect and attach. A token that the daemon refuses (it lost its state, or
  * forgot us) is given up for a new one, once. */
-static enum code open_link(struct client *c, bool quick, int64_t call_end,
-                           struct wire **out, struct error *e)
+static enum code open_link(struct client *c, int64_t end, struct wire **out,
+                           struct error *e)
 {
     enum code rc = OK;
     for (int round = 0; round < 2; round++) {
@@ -309,10 +319,9 @@ static enum code open_link(struct client *c, bool quick, int64_t call_end,
         JSON answer = NULL;
         const char *got = NULL;
         struct wire *w CLEANUP(wire_freep) = NULL;
-        rc = open_wire(c, &w, e);
+        rc = open_wire(c, &end, &w, e);
         if (rc)
             return rc;
-        int64_t end = quick ? deadline_after(c->connect_ms) : call_end;
         rc = begin_attach(c, token, end, e);
         if (rc)
             return rc;
@@ -370,8 +379,8 @@ static void close_link(struct client *c, struct link *l)
     give_back(c, l, NULL);
 }
 
-static enum code take_link(struct client *c, bool quick, int64_t end,
-                           struct link **out, struct error *e)
+static enum code take_link(struct client *c, int64_t end, struct link **out,
+                           struct error *e)
 {
     *out = NULL;
     if (!is_ours(c))
@@ -390,7 +399,7 @@ static enum code take_link(struct client *c, bool quick, int64_t end,
         return rc;
     struct wire *w = NULL;
     if (!l->wire) {
-        rc = open_link(c, quick, end, &w, e);
+        rc = open_link(c, end, &w, e);
         pthread_mutex_lock(&c->lock);
         l->wire = w;
         pthread_mutex_unlock(&c->lock);
@@ -424,8 +433,10 @@ static void close_idle(struct client *c)
 enum code client_connect(struct client *c, struct error *e)
 {
     struct link *l;
-    enum code rc =
-        take_link(c, true, deadline_after(c->connect_ms), &l, e);
+    /* Who may start a daemon may also wait for one that is busy. */
+    bool patient = c->start_daemon && c->allow_start;
+    int ms = patient ? PATIENT_MS : c->connect_ms;
+    enum code rc = take_link(c, deadline_after(ms), &l, e);
     if (!rc)
         give_back(c, l, l->wire);
     return rc;
@@ -453,7 +464,7 @@ static enum code attempt(struct client *c, struct call *k, bool *broken,
 {
     struct link *l;
     *broken = false;
-    enum code rc = take_link(c, false, k->end, &l, e);
+    enum code rc = take_link(c, k->end, &l, e);
     if (rc)
         return rc;
     rc = exchange(l->wire, k->message, k->in, k->end, &k->answer, &k->fd,

@@ -36,7 +36,7 @@ void client_freep(struct client **c);
 void client_abandon(struct client *c);
 /* From C_OpenSession on the daemon may be started; before, it is not. */
 void client_allow_start(struct client *c, bool allow);
-/* Connect (and attach) now, within the options' deadlines. */
+/* Connect and attach now: within connect_ms where no daemon may be started. */
 MUST_CHECK enum code client_connect(struct client *c, struct error *e);
 
 /* method: without "org.hsmint.". parameters: stolen, NULL for none; the

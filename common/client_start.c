@@ -177,7 +177,8 @@ static const char *daemon_program(void)
 }
 
 /* The daemon has an empty environment: what the caller's says about the
- * settings goes along, so that both read the same. NULL: its default. */
+ * settings goes along, so that both read the same. NULL: its default, also
+ * where XDG_CONFIG_HOME holds none of ours, since --config must exist. */
 static enum code config_path(char **path, struct error *e)
 {
     const char *set = secure_getenv("HSMINT_CONFIG");
@@ -188,9 +189,14 @@ static enum code config_path(char **path, struct error *e)
         rc = asprintf(path, "%s", set);
     else if (home && home[0] == '/')
         rc = asprintf(path, "%s/hsmint/hsmint.conf", home);
-    if (rc < 0)
+    if (rc < 0) {
         *path = NULL;
-    return rc < 0 ? error_set(e, ERR_NOMEM, "no memory") : OK;
+        return error_set(e, ERR_NOMEM, "no memory");
+    }
+    bool named = set && set[0] == '/';
+    if (*path && !named && access(*path, F_OK) != 0)
+        free_p(path);
+    return OK;
 }
 
 static enum code may_start(const char *socket, bool allow_root,

@@ -131,6 +131,8 @@ static size_t whole_characters(const char *text, size_t len)
 }
 
 static void vfill(struct error *e, const char *fmt, va_list args)
+    PRINTF(2, 0);
+static void vfill(struct error *e, const char *fmt, va_list args)
 {
     char raw[ERROR_TEXT_MAX];
     int n = vsnprintf(raw, sizeof raw, fmt, args);

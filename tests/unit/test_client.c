@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -671,7 +672,9 @@ static void a_daemon_that_dies_is_told_soon(void **state)
     clock_gettime(CLOCK_MONOTONIC, &a);
     assert_int_equal(client_start_daemon(at, true, &e), ERR_DAEMON_DOWN);
     clock_gettime(CLOCK_MONOTONIC, &b);
-    assert_true(b.tv_sec - a.tv_sec < 4);
+    FD pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (pidfd >= 0) /* valgrind has none: then it takes the whole 5 s */
+        assert_true(b.tv_sec - a.tv_sec < 4);
     assert_non_null(strstr(e.text, "hsmintd --user"));
 }
 
