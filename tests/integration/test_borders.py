@@ -4,11 +4,12 @@ store; the daemon neither network nor HSM; the keeper no store."""
 import os
 import re
 import shutil
+import signal
 import subprocess
 
 import pytest
 
-from conftest import BUILD, wait_for
+from conftest import BUILD
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
@@ -28,67 +29,51 @@ def executed(trace):
     return [m[1] for m in re.finditer(r'execve\("([^"]+)".* = 0', trace)]
 
 
-class Traced:
-    """A daemon under strace; texts by program."""
-
-    def __init__(self, daemon, place):
-        self.daemon, self.prefix = daemon, place / "trace"
-        self.prefix.mkdir()
-        plain = daemon.command
-
-        def command(*options):
-            return ["strace", "-ff", "-qq", "-o", self.prefix / "t", "-e", FILES_AND_SOCKETS, *plain(*options)]
-
-        daemon.command = command
-
-    def split(self):
-        """(daemon's text, keeper's text): threads belong to their process."""
-        daemon, keeper, keeper_pids = "", "", set()
-        texts = {int(p.name.rsplit(".", 1)[1]): p.read_text(errors="replace") for p in self.prefix.iterdir()}
-        for pid, text in texts.items():
-            if any(e.endswith("hsmint-keeper") for e in executed(text)):
-                keeper_pids.add(pid)
-        main = min(texts)
-        for pid, text in texts.items():
-            if pid in keeper_pids:
-                keeper += text[text.rindex('hsmint-keeper"') :]
-            elif pid == main or "libcurl" not in text:
-                daemon += text
-        return texts, daemon, keeper, keeper_pids
+def trace(daemon, folder):
+    """Let the daemon start under strace, a file a thread in `folder`."""
+    folder.mkdir()
+    plain = daemon.command
+    daemon.command = lambda *o: ["strace", "-ff", "-qq", "-o", folder / "t", "-e", FILES_AND_SOCKETS, *plain(*o)]
 
 
-def thread_groups(root):
-    """{tid: tgid} of a process and its children, while they live."""
-    groups = {}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
+def traces(folder):
+    """{thread id: text}"""
+    return {int(p.name.rsplit(".", 1)[1]): p.read_text(errors="replace") for p in folder.iterdir()}
+
+
+def names_of_threads():
+    """{thread id: name of its process}"""
+    names = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            for tid in os.listdir(f"/proc/{entry}/task"):
-                groups[int(tid)] = int(entry)
+            with open(f"/proc/{entry}/comm") as comm:
+                name = comm.read().strip()
+            names.update({int(tid): name for tid in os.listdir(f"/proc/{entry}/task")})
         except OSError:
             continue
-    return groups
+    return names
 
 
 def test_daemon_and_keeper(daemon_stopped, place):
-    traced = Traced(daemon_stopped, place)
+    folder = place / "trace"
+    trace(daemon_stopped, folder)
     daemon_stopped.start()
     daemon_stopped.prepare()
     with daemon_stopped.attached() as c:
         reply = c.change("Mint", role="my-app")
         assert reply.secret
         c.change("Revoke", lease_id=reply["lease"]["lease_id"])
-        groups = thread_groups(daemon_stopped.process.pid)
-        comm = {tgid: open(f"/proc/{tgid}/comm").read().strip() for tgid in set(groups.values()) if os.path.exists(f"/proc/{tgid}")}
-    texts, _, _, keeper_pids = traced.split()
+        names = names_of_threads()
+    texts = traces(folder)
+    os.kill(min(texts), signal.SIGTERM)  # strace passes no signal on
+    daemon_stopped.process.wait(30)
+
     daemon = keeper = ""
-    for pid, text in texts.items():
-        name = comm.get(groups.get(pid, pid), "hsmintd")
-        if pid in keeper_pids:  # before its execve it is the daemon's fork
-            at = text.rindex("hsmint-keeper")
+    for tid, text in texts.items():
+        if any(e.endswith("hsmint-keeper") for e in executed(text)):
+            at = text.rindex("hsmint-keeper")  # before, it is the daemon's fork
             daemon, keeper = daemon + text[:at], keeper + text[at:]
-        elif name.startswith("hsmint-keeper"):
+        elif names.get(tid, "").startswith("hsmint-keeper"):
             keeper += text
         else:
             daemon += text

@@ -47,6 +47,15 @@ def mint_many(daemon, answers):
     return threads
 
 
+def serves(daemon):
+    """Does a mint work? A keeper that died often is started again slowly."""
+    try:
+        with daemon.attached() as c:
+            return c.call("Mint", role="my-app", request_id=request_id()).secret
+    except Error:
+        return None
+
+
 def victim_pid(daemon, victim):
     return daemon.process.pid if victim == "daemon" else daemon.keeper()
 
@@ -57,6 +66,7 @@ def test_killed_during_mints(ready, service, victim):
     told = 0
     for n in range(ROUNDS):
         answers = []
+        wait_for(lambda: serves(ready), 30, "a mint that works")
         before = service.control("counters")["accounts_created"]
         threads = mint_many(ready, answers)
         wait_for(lambda: service.control("counters")["accounts_created"] > before, 20, "the first mint")
