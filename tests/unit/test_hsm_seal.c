@@ -159,6 +159,75 @@ static void sha1_is_asked_for(void **state)
     assert_int_equal(f->hsm->mechanisms[n - 1], MECH_OAEP_SHA1);
 }
 
+/* HSMs that make the IV themselves, played over SoftHSM: each hands it out in
+ * its own way. */
+static CK_FUNCTION_LIST real, played;
+static enum seal_mechanism playing;
+static uint8_t hsm_iv[12];
+
+static CK_RV play_init(CK_SESSION_HANDLE session, CK_MECHANISM *m,
+                       CK_OBJECT_HANDLE key)
+{
+    CK_GCM_PARAMS *p = m->pParameter, mine = *p;
+    if ((p->pIv == NULL) == (playing == MECH_GCM_WRITTEN))
+        return CKR_MECHANISM_PARAM_INVALID;
+    hsm_iv[0]++; /* another one each time */
+    mine.pIv = hsm_iv;
+    mine.ulIvLen = sizeof hsm_iv;
+    mine.ulIvBits = 8 * sizeof hsm_iv;
+    if (playing == MECH_GCM_WRITTEN)
+        memcpy(p->pIv, hsm_iv, sizeof hsm_iv);
+    CK_MECHANISM inner = {CKM_AES_GCM, &mine, sizeof mine};
+    return real.C_EncryptInit(session, &inner, key);
+}
+
+static CK_RV play_encrypt(CK_SESSION_HANDLE session, CK_BYTE *data,
+                          CK_ULONG len, CK_BYTE *out, CK_ULONG *out_len)
+{
+    size_t iv = playing == MECH_GCM_WRITTEN ? 0 : sizeof hsm_iv;
+    size_t front = playing == MECH_GCM_PREPENDED ? iv : 0;
+    *out_len -= iv;
+    CK_RV rv = real.C_Encrypt(session, data, len, out + front, out_len);
+    if (rv == CKR_OK && iv)
+        memcpy(front ? out : out + *out_len, hsm_iv, iv);
+    *out_len += iv;
+    return rv;
+}
+
+static enum code op_self_test(struct hsm *h, struct session *s, void *arg,
+                              struct error *e)
+{
+    struct seal_key k = keyring_seal_key(&h->ring);
+    k.mechanism = *(enum seal_mechanism *)arg;
+    return seal_self_test(s, &k, e);
+}
+
+static void hsm_makes_the_iv(void **state)
+{
+    struct hsm *h = provisioned(state);
+    CK_FUNCTION_LIST *f = h->pool.f;
+    real = played = *f;
+    played.C_EncryptInit = play_init;
+    played.C_Encrypt = play_encrypt;
+    enum seal_mechanism own[] = {MECH_GCM_WRITTEN, MECH_GCM_APPENDED,
+                                 MECH_GCM_PREPENDED};
+    for (int try = 0; try < 3; try++) {
+        /* SoftHSM itself takes zeroes for an IV, which must not pass. */
+        assert_int_not_equal(
+            hsm_run(h, NEED_READY, false, op_self_test, &own[try], &error), OK);
+        h->pool.f = &played;
+        for (int is = 0; is < 3; is++) {
+            playing = own[is];
+            enum code rc =
+                hsm_run(h, NEED_READY, false, op_self_test, &own[try], &error);
+            if ((rc == OK) != (try == is))
+                fail_msg("%s on an HSM of %s: %s", seal_name(own[try]),
+                         seal_name(own[is]), rc ? error.text : "passed");
+        }
+        h->pool.f = f;
+    }
+}
+
 struct worker {
     struct hsm *h;
     int id;
@@ -305,6 +374,7 @@ int main(void)
         FIXTURE_TEST(other_organisation),
         FIXTURE_TEST(rsa_with_sha1),
         FIXTURE_TEST(sha1_is_asked_for),
+        FIXTURE_TEST(hsm_makes_the_iv),
         FIXTURE_TEST(threads),
         FIXTURE_TEST(hmac),
         FIXTURE_TEST(signatures),
