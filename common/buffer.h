@@ -15,7 +15,10 @@ struct buffer {
     size_t cap;
     size_t max; /* never larger */
 };
-#define BUFFER_INIT(bound) { .max = (bound) }
+#define BUFFER_INIT(bound)                                                     \
+    {                                                                          \
+        .max = (bound)                                                         \
+    }
 #define BUFFER CLEANUP(buffer_free) struct buffer
 
 void buffer_free(struct buffer *b); /* wipes; can be used again */

@@ -133,8 +133,7 @@ void client_allow_start(struct client *c, bool allow)
 /* With the lock held, until somebody changed something. */
 static enum code wait_change(struct client *c, int64_t end, struct error *e)
 {
-    struct timespec t = {.tv_sec = end / 1000,
-                         .tv_nsec = end % 1000 * 1000000};
+    struct timespec t = {.tv_sec = end / 1000, .tv_nsec = end % 1000 * 1000000};
     int rc = end < 0 ? pthread_cond_wait(&c->changed, &c->lock)
                      : pthread_cond_timedwait(&c->changed, &c->lock, &t);
     if (rc == 0)
@@ -289,9 +288,9 @@ static enum code attach(struct client *c, struct wire *w, const char *token,
                         struct error *e)
 {
     JSON message = wire_request(
-        "org.hsmint.Attach", json_pack("{s:i, s:s, s:s*}", "version",
-                                       CLIENT_PROTOCOL, "program", c->program,
-                                       "token", token[0] ? token : NULL));
+        "org.hsmint.Attach",
+        json_pack("{s:i, s:s, s:s*}", "version", CLIENT_PROTOCOL, "program",
+                  c->program, "token", token[0] ? token : NULL));
     bool broken;
     FD fd = -1;
     json_t *parameters = NULL;
@@ -491,13 +490,14 @@ static enum code finish(struct call *k, json_t **reply, struct secret **out,
     return rc;
 }
 
-enum code client_call(struct client *c, const char *method,
-                      json_t *parameters, const struct secret *in,
-                      json_t **reply, struct secret **out, struct error *e)
+enum code client_call(struct client *c, const char *method, json_t *parameters,
+                      const struct secret *in, json_t **reply,
+                      struct secret **out, struct error *e)
 {
     char name[64];
     snprintf(name, sizeof name, "org.hsmint.%s", method);
-    CLEANUP(call_clear) struct call k = {
+    CLEANUP(call_clear)
+    struct call k = {
         .message = wire_request(name, parameters),
         .in = in,
         .end = deadline_after(c->call_ms),

@@ -50,7 +50,8 @@ MUST_CHECK enum code client_call(struct client *c, const char *method,
 
 /* $HSMINT_SOCKET, else /run/hsmint/socket when it is there, else
  * $XDG_RUNTIME_DIR/hsmint/socket, else /run/user/UID/hsmint/socket where that
- * directory is ours, else ERR_CONFIG. secure_getenv: nothing under AT_SECURE. */
+ * directory is ours, else ERR_CONFIG. secure_getenv: nothing under AT_SECURE.
+ */
 MUST_CHECK enum code client_default_socket(char *path, size_t cap,
                                            struct error *e);
 

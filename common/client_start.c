@@ -199,8 +199,7 @@ static enum code config_path(char **path, struct error *e)
     return OK;
 }
 
-static enum code may_start(const char *socket, bool allow_root,
-                           struct error *e)
+static enum code may_start(const char *socket, bool allow_root, struct error *e)
 {
     if (getauxval(AT_SECURE))
         return error_set(e, ERR_DAEMON_DOWN,
@@ -215,8 +214,7 @@ static enum code may_start(const char *socket, bool allow_root,
     return OK;
 }
 
-static enum code run(struct start *s, pid_t *pid, int64_t end,
-                     struct error *e)
+static enum code run(struct start *s, pid_t *pid, int64_t end, struct error *e)
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0)

@@ -4,8 +4,8 @@
 #ifndef HSMINT_CLOCK_H
 #define HSMINT_CLOCK_H
 
-#include <stdint.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct clock_source {
     int64_t (*wall_ms)(void *ctx);      /* since 1970, UTC */

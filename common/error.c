@@ -121,7 +121,8 @@ static const struct row *row_of(enum code code)
 static size_t whole_characters(const char *text, size_t len)
 {
     size_t back = 0;
-    while (back < 3 && back < len && ((uint8_t)text[len - 1 - back] & 0xc0) == 0x80)
+    while (back < 3 && back < len &&
+           ((uint8_t)text[len - 1 - back] & 0xc0) == 0x80)
         back++;
     if (back < len && ((uint8_t)text[len - 1 - back] & 0xc0) == 0xc0)
         return text_utf8_valid(text + len - 1 - back, back + 1)
@@ -130,8 +131,7 @@ static size_t whole_characters(const char *text, size_t len)
     return len;
 }
 
-static void vfill(struct error *e, const char *fmt, va_list args)
-    PRINTF(2, 0);
+static void vfill(struct error *e, const char *fmt, va_list args) PRINTF(2, 0);
 static void vfill(struct error *e, const char *fmt, va_list args)
 {
     char raw[ERROR_TEXT_MAX];
@@ -185,8 +185,7 @@ enum code error_errno(struct error *e, int errnum, const char *fmt, ...)
     va_end(args);
     /* strerrordesc_np: thread-safe and the same in every locale. */
     const char *why = strerrordesc_np(errnum);
-    return error_set(e, code, "%s: %s", head.text,
-                     why ? why : "unknown error");
+    return error_set(e, code, "%s: %s", head.text, why ? why : "unknown error");
 }
 
 enum code error_prefix(struct error *e, const char *fmt, ...)

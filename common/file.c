@@ -33,9 +33,8 @@ static enum code check_trust(const char *path, const struct stat *st,
     if (trust == FILE_ANY)
         return OK;
     if (st->st_uid != 0 && st->st_uid != geteuid())
-        return error_set(e, ERR_DENIED,
-                         "%s: belongs to uid %u: chown %u '%s'", path,
-                         (unsigned)st->st_uid, (unsigned)geteuid(), path);
+        return error_set(e, ERR_DENIED, "%s: belongs to uid %u: chown %u '%s'",
+                         path, (unsigned)st->st_uid, (unsigned)geteuid(), path);
     if (st->st_mode & (S_IWGRP | S_IWOTH))
         return error_set(e, ERR_DENIED,
                          "%s: others may write it (mode %04o): chmod go-w '%s'",
@@ -184,8 +183,8 @@ enum code file_write_atomic(const char *path, const void *data, size_t len,
 {
     const char *slash = strrchr(path, '/');
     const char *name = slash ? slash + 1 : path;
-    FREE char *parent = slash ? strndup(path, (size_t)(slash - path) + 1)
-                              : strdup(".");
+    FREE char *parent =
+        slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
     if (!parent)
         return error_set(e, ERR_NOMEM, "%s: out of memory", path);
     FD dir = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -249,8 +248,8 @@ enum code file_private_dir(const char *path, bool parents, struct error *e)
 enum code file_lock(const char *path, int *fd, struct error *e)
 {
     *fd = -1;
-    FD opened = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY,
-                     0600);
+    FD opened =
+        open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, 0600);
     if (opened < 0)
         return open_error(e, errno, path);
     int rc;

@@ -11,7 +11,7 @@
 
 void fd_closep(int *fd); /* closes fd >= 0 */
 #define FD CLEANUP(fd_closep) int
-void free_p(void *p);    /* frees *(void **)p */
+void free_p(void *p); /* frees *(void **)p */
 #define FREE CLEANUP(free_p)
 
 enum file_trust {

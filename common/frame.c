@@ -79,9 +79,8 @@ enum code frame_send(int sock, const struct frame *f, int deadline_ms,
                        (uint32_t)head.len, (uint32_t)f->body_len};
     const struct iovec parts[] = {
         {&h, sizeof h}, {head.data, head.len}, {f->body, f->body_len}};
-    return as_keeper(socket_send(sock, parts, 3, f->fd,
-                                 deadline_after(deadline_ms), e),
-                     e);
+    return as_keeper(
+        socket_send(sock, parts, 3, f->fd, deadline_after(deadline_ms), e), e);
 }
 
 /* One frame on its way in: the first bytes land here, the rest goes straight
@@ -124,8 +123,8 @@ static enum code take_header(struct arrival *a, struct header *h,
 {
     while (a->len < sizeof *h) {
         size_t n = 0;
-        enum code rc = receive(a, a->first + a->len, sizeof a->first - a->len,
-                               &n, e);
+        enum code rc =
+            receive(a, a->first + a->len, sizeof a->first - a->len, &n, e);
         if (rc)
             return rc;
         a->len += n;
@@ -217,10 +216,9 @@ enum code frame_result(const struct frame *reply, struct error *e)
         {"request_id", FIELD_STRING, false, &id, NULL},
         {"retry_after_ms", FIELD_INT, false, &retry, NULL},
     };
-    enum code rc =
-        reply->head ? json_decode(reply->head, JSON_FIELDS(fields), true,
-                                  "the keeper's error", e)
-                    : OK;
+    enum code rc = reply->head ? json_decode(reply->head, JSON_FIELDS(fields),
+                                             true, "the keeper's error", e)
+                               : OK;
     if (rc)
         return error_set(e, ERR_KEEPER, "the keeper's error is malformed");
     error_set(e, reply->status, "%s",

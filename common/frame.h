@@ -37,14 +37,17 @@ enum verb {
 const char *verb_name(enum verb v); /* "sign-call"; NULL if unknown */
 
 struct frame {
-    enum verb verb;      /* requests */
-    enum code status;    /* replies: OK, or the head is an error's */
-    json_t *head;        /* owned; NULL for {} */
-    uint8_t *body;       /* owned, malloc; NULL if none */
+    enum verb verb;   /* requests */
+    enum code status; /* replies: OK, or the head is an error's */
+    json_t *head;     /* owned; NULL for {} */
+    uint8_t *body;    /* owned, malloc; NULL if none */
     size_t body_len;
-    int fd;              /* owned; -1 if none */
+    int fd; /* owned; -1 if none */
 };
-#define FRAME_INIT { .head = NULL, .fd = -1 }
+#define FRAME_INIT                                                             \
+    {                                                                          \
+        .head = NULL, .fd = -1                                                 \
+    }
 void frame_clear(struct frame *f); /* wipes the body, closes fd */
 #define FRAME CLEANUP(frame_clear) struct frame
 

@@ -11,9 +11,9 @@ void json_freep(json_t **j)
 }
 
 static const char *kind_names[] = {
-    [FIELD_STRING] = "a string",  [FIELD_INT] = "a whole number",
+    [FIELD_STRING] = "a string",    [FIELD_INT] = "a whole number",
     [FIELD_BOOL] = "true or false", [FIELD_OBJECT] = "an object",
-    [FIELD_ARRAY] = "an array",   [FIELD_ANY] = "a value",
+    [FIELD_ARRAY] = "an array",     [FIELD_ANY] = "a value",
 };
 
 static bool take_string(const json_t *value, const char **out)
@@ -72,9 +72,8 @@ static enum code check_unknown(json_t *object, const struct json_field *fields,
     return OK;
 }
 
-enum code json_decode(json_t *object, const struct json_field *fields,
-                      size_t n, bool allow_unknown, const char *what,
-                      struct error *e)
+enum code json_decode(json_t *object, const struct json_field *fields, size_t n,
+                      bool allow_unknown, const char *what, struct error *e)
 {
     if (!json_is_object(object))
         return error_set(e, ERR_INVALID, "%s: not a JSON object", what);
@@ -150,8 +149,9 @@ enum code json_parse(const char *text, size_t len, const char *what,
     json_error_t je;
     *out = NULL;
     if (is_too_deep(text, len))
-        return error_set(e, ERR_INVALID, "%s: nested too deep, more than %d levels",
-                         what, JSON_DEPTH_MAX);
+        return error_set(e, ERR_INVALID,
+                         "%s: nested too deep, more than %d levels", what,
+                         JSON_DEPTH_MAX);
     *out = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
     if (*out)
         return OK;

@@ -14,7 +14,14 @@
 void json_freep(json_t **j);
 #define JSON CLEANUP(json_freep) json_t *
 
-enum json_kind { FIELD_STRING, FIELD_INT, FIELD_BOOL, FIELD_OBJECT, FIELD_ARRAY, FIELD_ANY };
+enum json_kind {
+    FIELD_STRING,
+    FIELD_INT,
+    FIELD_BOOL,
+    FIELD_OBJECT,
+    FIELD_ARRAY,
+    FIELD_ANY
+};
 
 struct json_field {
     const char *name;
@@ -26,8 +33,9 @@ struct json_field {
 
 /* null counts as absent; what is absent leaves *out as it was. Strings have no
  * embedded NUL. ERR_INVALID. */
-MUST_CHECK enum code json_decode(json_t *object, const struct json_field *fields,
-                                 size_t n, bool allow_unknown, const char *what,
+MUST_CHECK enum code json_decode(json_t *object,
+                                 const struct json_field *fields, size_t n,
+                                 bool allow_unknown, const char *what,
                                  struct error *e);
 #define JSON_FIELDS(f) (f), sizeof(f) / sizeof((f)[0])
 #define JSON_DEPTH_MAX 64

@@ -42,8 +42,7 @@ static bool send_journal(enum log_level level, const char *line)
                      levels[level].priority, state.program, line);
     /* To the address each time: it outlives a restart of the journal. Never
      * waits for it. */
-    return sendto(state.journal, entry, (size_t)n,
-                  MSG_NOSIGNAL | MSG_DONTWAIT,
+    return sendto(state.journal, entry, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT,
                   (const struct sockaddr *)&journal_address,
                   sizeof journal_address) == n;
 }
@@ -108,8 +107,7 @@ void log_open(const char *program, enum log_sink sink, enum log_level max)
     state.sink = sink;
     if (sink == LOG_SINK_JOURNAL) {
         state.journal = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-        if (state.journal < 0 ||
-            access(journal_address.sun_path, W_OK) != 0)
+        if (state.journal < 0 || access(journal_address.sun_path, W_OK) != 0)
             state.sink = LOG_SINK_SYSLOG;
     }
     if (sink == LOG_SINK_JOURNAL || sink == LOG_SINK_SYSLOG)

@@ -8,8 +8,18 @@
 
 #include "common/error.h"
 
-enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
-enum log_sink { LOG_SINK_STDERR, LOG_SINK_SYSLOG, LOG_SINK_JOURNAL, LOG_SINK_NONE };
+enum log_level {
+    LOG_LEVEL_ERROR,
+    LOG_LEVEL_WARNING,
+    LOG_LEVEL_INFO,
+    LOG_LEVEL_DEBUG
+};
+enum log_sink {
+    LOG_SINK_STDERR,
+    LOG_SINK_SYSLOG,
+    LOG_SINK_JOURNAL,
+    LOG_SINK_NONE
+};
 
 /* Journal: native protocol on /run/systemd/journal/socket, no library; chosen
  * by LOG_SINK_JOURNAL, falls back to syslog with a warning. */

@@ -48,8 +48,7 @@ static enum code protect(struct secret *s, size_t page, struct error *e)
 
 /* Without the bound of SECRET_MAX: readers need one byte more to see that
  * there is more. */
-static enum code allocate(struct secret **out, size_t capacity,
-                          struct error *e)
+static enum code allocate(struct secret **out, size_t capacity, struct error *e)
 {
     size_t page = page_size();
     SECRET s = calloc(1, sizeof *s);
@@ -58,8 +57,8 @@ static enum code allocate(struct secret **out, size_t capacity,
         return error_set(e, ERR_NOMEM, "out of memory");
     size_t pages = capacity ? (capacity + page - 1) / page : 1;
     s->map_len = (pages + 2) * page;
-    s->map = mmap(NULL, s->map_len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                  0);
+    s->map =
+        mmap(NULL, s->map_len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (s->map == MAP_FAILED) {
         s->map = NULL;
         return error_errno(e, errno, "mmap of a secret");

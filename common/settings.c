@@ -61,8 +61,7 @@ static const struct key keys[] = {
     {"service", "connect_timeout", MS, AT(connect_ms), 10000, 1000, 600000,
      NULL},
     {"service", "call_timeout", MS, AT(call_ms), 30000, 1000, 600000, NULL},
-    {"service", "reply_max", SIZE, AT(reply_max), 1 << 20, 1024, 4 << 20,
-     NULL},
+    {"service", "reply_max", SIZE, AT(reply_max), 1 << 20, 1024, 4 << 20, NULL},
 };
 #define KEYS (sizeof keys / sizeof keys[0])
 
@@ -205,8 +204,8 @@ static enum code set_number(struct parser *p, const struct key *k,
                     : k->kind == SIZE   ? "bytes, or a number with K, M or G"
                                         : "a duration such as 30s or 5m");
     if (k->kind != BOOLEAN && (n < k->min || n > k->max))
-        return fail(p, "%s = %.64s: allowed are %lld to %lld%s", k->name,
-                    value, (long long)k->min, (long long)k->max,
+        return fail(p, "%s = %.64s: allowed are %lld to %lld%s", k->name, value,
+                    (long long)k->min, (long long)k->max,
                     k->kind == MS        ? " milliseconds"
                     : k->kind == SECONDS ? " seconds"
                     : k->kind == SIZE    ? " bytes"
@@ -219,8 +218,7 @@ static enum code set_number(struct parser *p, const struct key *k,
 static bool is_refused_env(const char *name)
 {
     size_t len = strlen(name);
-    return strncmp(name, "LD_", 3) == 0 ||
-           strncmp(name, "OPENSSL_", 8) == 0 ||
+    return strncmp(name, "LD_", 3) == 0 || strncmp(name, "OPENSSL_", 8) == 0 ||
            strcmp(name, "SSLKEYLOGFILE") == 0 ||
            (len >= 6 && strcasecmp(name + len - 6, "_proxy") == 0);
 }
@@ -359,8 +357,7 @@ static char *default_socket(enum settings_mode mode)
     char dir[64];
     struct stat st;
     snprintf(dir, sizeof dir, "/run/user/%u", (unsigned)geteuid());
-    if (lstat(dir, &st) != 0 || !S_ISDIR(st.st_mode) ||
-        st.st_uid != geteuid())
+    if (lstat(dir, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
         return NULL;
     return format("%s/hsmint/socket", dir);
 }
@@ -384,8 +381,8 @@ static enum code fill_defaults(struct settings *s, struct error *e)
     return OK;
 }
 
-enum code settings_parse(struct settings *s, const char *text,
-                         const char *name, struct error *e)
+enum code settings_parse(struct settings *s, const char *text, const char *name,
+                         struct error *e)
 {
     struct parser p = {.s = s, .name = name, .rest = text, .e = e};
     *s = (struct settings){.mode = MODE_USER};

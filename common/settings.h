@@ -17,32 +17,32 @@ enum settings_mode { MODE_USER, MODE_SYSTEM };
 struct settings {
     /* [daemon] */
     enum settings_mode mode; /* mode = user | system; default user */
-    char *state_dir;         /* default ~/.local/state/hsmint, /var/lib/hsmint */
-    char *socket;            /* default as DESIGN; --socket wins */
-    char *log;               /* journal | syslog | stderr | none */
-    char *log_level;         /* error | warning | info | debug */
-    int64_t idle_exit_s;     /* user mode; default 300, 0 never */
-    int max_connections;     /* default 512 */
-    uint64_t disk_reserve;   /* bytes; default 16 MiB: below, no mints */
-    int keeper_threads;      /* socketpairs; default 8, 1-64 */
+    char *state_dir;       /* default ~/.local/state/hsmint, /var/lib/hsmint */
+    char *socket;          /* default as DESIGN; --socket wins */
+    char *log;             /* journal | syslog | stderr | none */
+    char *log_level;       /* error | warning | info | debug */
+    int64_t idle_exit_s;   /* user mode; default 300, 0 never */
+    int max_connections;   /* default 512 */
+    uint64_t disk_reserve; /* bytes; default 16 MiB: below, no mints */
+    int keeper_threads;    /* socketpairs; default 8, 1-64 */
     /* [hsm] */
-    char *hsm_module;        /* absolute path of the vendor's library */
-    char *hsm_uri;           /* RFC 7512: token=, serial=, slot-id=, pin-source= */
-    int hsm_sessions;        /* default 8, 1-64 */
+    char *hsm_module; /* absolute path of the vendor's library */
+    char *hsm_uri;    /* RFC 7512: token=, serial=, slot-id=, pin-source= */
+    int hsm_sessions; /* default 8, 1-64 */
     int64_t hsm_deadline_ms; /* default 10 s: beyond, the keeper is killed */
     bool hsm_allow_sha1;     /* RSA-OAEP with SHA-1: default no */
     char *pin_source;        /* file path or "credential:NAME"; else URI's */
-    char **hsm_env;          /* [hsm.env] NAME = value → "NAME=value", NULL-ended */
+    char **hsm_env; /* [hsm.env] NAME = value → "NAME=value", NULL-ended */
     /* [service] */
-    char *proxy;             /* NULL: none, whatever the environment says */
+    char *proxy; /* NULL: none, whatever the environment says */
     char *no_proxy;
-    char *ca_file;           /* NULL: the system's */
-    bool allow_http_loopback;/* default no */
-    bool http2;              /* default no */
-    bool send_signature;     /* RFC 9421 headers go upstream; default no */
-    int64_t connect_ms;      /* default 10 s */
-    int64_t call_ms;         /* default 30 s, whole call */
-    uint64_t reply_max;      /* default 1 MiB */
+    char *ca_file;            /* NULL: the system's */
+    bool allow_http_loopback; /* default no */
+    bool http2;               /* default no */
+    bool send_signature;      /* RFC 9421 headers go upstream; default no */
+    int64_t connect_ms;       /* default 10 s */
+    int64_t call_ms;          /* default 30 s, whole call */
+    uint64_t reply_max;       /* default 1 MiB */
 };
 
 /* Reads `path` (FILE_TRUSTED). A missing file gives defaults with

@@ -114,8 +114,8 @@ enum code socket_recv(int sock, void *to, size_t room, size_t *len, int *fd,
                            .msg_iovlen = 1,
                            .msg_control = control,
                            .msg_controllen = sizeof control};
-        ssize_t n = recvmsg(sock, &m,
-                            MSG_CMSG_CLOEXEC | (end >= 0 ? MSG_DONTWAIT : 0));
+        ssize_t n =
+            recvmsg(sock, &m, MSG_CMSG_CLOEXEC | (end >= 0 ? MSG_DONTWAIT : 0));
         if (n < 0 && errno == EAGAIN && end < 0) {
             enum code rc = deadline_wait(sock, POLLIN, end, e);
             if (rc)

@@ -82,8 +82,7 @@ char *text_duration_format(int64_t seconds, char buf[TEXT_DURATION_MAX])
 {
     char *p = buf;
     size_t room = TEXT_DURATION_MAX;
-    uint64_t left =
-        seconds < 0 ? 0 - (uint64_t)seconds : (uint64_t)seconds;
+    uint64_t left = seconds < 0 ? 0 - (uint64_t)seconds : (uint64_t)seconds;
     if (left == 0)
         return memcpy(buf, "0s", 3);
     if (seconds < 0) {
@@ -94,8 +93,8 @@ char *text_duration_format(int64_t seconds, char buf[TEXT_DURATION_MAX])
         uint64_t unit = (uint64_t)units[i].seconds;
         if (left < unit)
             continue;
-        int n = snprintf(p, room, "%" PRIu64 "%c", left / unit,
-                         units[i].letter);
+        int n =
+            snprintf(p, room, "%" PRIu64 "%c", left / unit, units[i].letter);
         p += n;
         room -= (size_t)n;
         left %= unit;
@@ -149,8 +148,8 @@ bool text_utf8_valid(const char *s, size_t len)
  * direction (Unicode's Bidi_Control and its two separators). */
 static bool is_harmful(uint32_t c)
 {
-    return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x061c ||
-           c == 0x200e || c == 0x200f || (c >= 0x2028 && c <= 0x202e) ||
+    return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x061c || c == 0x200e ||
+           c == 0x200f || (c >= 0x2028 && c <= 0x202e) ||
            (c >= 0x2066 && c <= 0x2069);
 }
 

@@ -34,8 +34,7 @@ bool text_is_id(const char *s);
 /* getrandom(2), whole. */
 MUST_CHECK enum code text_random(void *buf, size_t len, struct error *e);
 /* `len` of [a-z0-9], without bias, and a NUL: len + 1 bytes. */
-MUST_CHECK enum code text_random_suffix(char *buf, size_t len,
-                                        struct error *e);
+MUST_CHECK enum code text_random_suffix(char *buf, size_t len, struct error *e);
 void text_hex(char *dst, const uint8_t *src, size_t len); /* 2*len + 1 bytes */
 MUST_CHECK enum code text_unhex(uint8_t *dst, size_t cap, size_t *len,
                                 const char *hex, struct error *e);

@@ -28,8 +28,8 @@ struct wire {
     int fd;
     struct buffer in;
     struct buffer out;
-    size_t scanned;  /* of `in`: no NUL before */
-    int passed;      /* descriptor that came, -1 */
+    size_t scanned;   /* of `in`: no NUL before */
+    int passed;       /* descriptor that came, -1 */
     size_t passed_at; /* … with this byte of `in` as the last of its read */
     bool lost_in, lost_out; /* the stream's place, in one direction: a peer
                                that sent nonsense can still be told so */
@@ -130,10 +130,10 @@ static enum code whole_message(struct wire *w, size_t *len, int64_t end,
                                struct error *e)
 {
     for (;;) {
-        char *nul = w->in.len > w->scanned
-                        ? memchr(w->in.data + w->scanned, '\0',
-                                 w->in.len - w->scanned)
-                        : NULL;
+        char *nul =
+            w->in.len > w->scanned
+                ? memchr(w->in.data + w->scanned, '\0', w->in.len - w->scanned)
+                : NULL;
         if (nul) {
             *len = (size_t)(nul - w->in.data);
             return OK;
@@ -234,11 +234,10 @@ static enum code remove_stale(const char *path, struct error *e)
 {
     struct stat st;
     if (lstat(path, &st) != 0)
-        return errno == ENOENT ? OK
-                               : error_errno(e, errno, "socket %s", path);
+        return errno == ENOENT ? OK : error_errno(e, errno, "socket %s", path);
     if (!S_ISSOCK(st.st_mode))
-        return error_set(e, ERR_CONFIG,
-                         "%s: is there and no socket: remove it", path);
+        return error_set(e, ERR_CONFIG, "%s: is there and no socket: remove it",
+                         path);
     FD probe = -1;
     enum code rc = wire_connect(path, 100, &probe, e);
     if (rc != ERR_DAEMON_DOWN)
@@ -347,8 +346,7 @@ json_t *wire_error_reply(const struct error *e)
     return envelope("error", json_string(name),
                     json_pack("{s:s, s:s, s:I}", "text", text,
                               "service_request_id", e->service_request_id,
-                              "retry_after_ms",
-                              (json_int_t)e->retry_after_ms));
+                              "retry_after_ms", (json_int_t)e->retry_after_ms));
 }
 
 enum code wire_parse_request(json_t *message, const char **method,
@@ -385,8 +383,8 @@ static enum code carried_error(const char *name, json_t *parameters,
     if (strncmp(name, INTERFACE, strlen(INTERFACE)) != 0)
         return error_set(e, ERR_PROTOCOL, "the daemon answered %s", name);
     enum code code = error_from_name(name + strlen(INTERFACE));
-    enum code rc = json_decode(parameters, JSON_FIELDS(fields), true,
-                               "error reply", e);
+    enum code rc =
+        json_decode(parameters, JSON_FIELDS(fields), true, "error reply", e);
     if (rc)
         return error_set(e, code, "%s", error_default_text(code));
     error_set(e, code, "%s", *text ? text : error_default_text(code));

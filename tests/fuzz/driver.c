@@ -30,8 +30,8 @@ static void run_file(const char *path)
     uint8_t *exact = realloc(data, len ? len : 1);
     LLVMFuzzerTestOneInput(exact ? exact : data, len);
     free(exact ? exact : data);
-    printf("ok %u - %s\n", ++ran, strrchr(path, '/') ? strrchr(path, '/') + 1
-                                                     : path);
+    printf("ok %u - %s\n", ++ran,
+           strrchr(path, '/') ? strrchr(path, '/') + 1 : path);
     fflush(stdout); /* a crash names the next file */
 }
 

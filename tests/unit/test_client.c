@@ -52,8 +52,7 @@ static struct {
 
 static json_t *on_attach(json_t *parameters)
 {
-    const char *token =
-        json_string_value(json_object_get(parameters, "token"));
+    const char *token = json_string_value(json_object_get(parameters, "token"));
     if (token && (d.forget || strcmp(token, d.token) != 0)) {
         struct error e;
         d.forget = false;
@@ -78,8 +77,7 @@ static void read_pin(int fd)
     }
 }
 
-static json_t *on_call(const char *method, json_t *parameters, int fd,
-                       int *out)
+static json_t *on_call(const char *method, json_t *parameters, int fd, int *out)
 {
     struct error e;
     d.calls++;
@@ -119,9 +117,8 @@ static void *serve(void *arg)
             shutdown(wire_fd(w), SHUT_RDWR);
             return NULL;
         }
-        JSON reply =
-            attach ? on_attach(parameters)
-                   : on_call(method, parameters, fd, &out);
+        JSON reply = attach ? on_attach(parameters)
+                            : on_call(method, parameters, fd, &out);
         if (wire_send(w, reply, out, 1000, NULL) != OK)
             return NULL;
     }
@@ -183,9 +180,10 @@ static int end_daemon(void **state)
 
 static struct client *make(int call_ms)
 {
-    const struct client_options o = {
-        .socket = path, .program = "test", .connect_ms = 2000,
-        .call_ms = call_ms};
+    const struct client_options o = {.socket = path,
+                                     .program = "test",
+                                     .connect_ms = 2000,
+                                     .call_ms = call_ms};
     struct client *c;
     assert_int_equal(client_new(&c, &o, NULL), OK);
     return c;
@@ -194,8 +192,8 @@ static struct client *make(int call_ms)
 static enum code echo(struct client *c, int number)
 {
     JSON reply = NULL;
-    enum code rc = client_call(c, "Echo", json_pack("{s:i}", "n", number),
-                               NULL, &reply, NULL, NULL);
+    enum code rc = client_call(c, "Echo", json_pack("{s:i}", "n", number), NULL,
+                               &reply, NULL, NULL);
     if (!rc)
         assert_int_equal(json_integer_value(json_object_get(reply, "n")),
                          number);
@@ -214,8 +212,7 @@ static void calls_share_one_connection(void **state)
     assert_int_equal(client_connect(c, NULL), OK);
     assert_int_equal(d.connections, 1);
     assert_int_equal(d.attached, 1);
-    assert_int_equal(
-        client_call(c, "Echo", NULL, NULL, NULL, NULL, NULL), OK);
+    assert_int_equal(client_call(c, "Echo", NULL, NULL, NULL, NULL, NULL), OK);
 }
 
 static void secrets_travel_both_ways(void **state)
@@ -230,8 +227,7 @@ static void secrets_travel_both_ways(void **state)
     assert_int_equal(secret_len(key), strlen(SECRET_TEXT));
     assert_memory_equal(secret_data(key), SECRET_TEXT, strlen(SECRET_TEXT));
     SECRET none = NULL;
-    assert_int_equal(client_call(c, "Echo", NULL, NULL, NULL, &none, NULL),
-                     OK);
+    assert_int_equal(client_call(c, "Echo", NULL, NULL, NULL, &none, NULL), OK);
     assert_null(none);
     /* a secret that nobody asked for is closed */
     assert_int_equal(client_call(c, "Mint", NULL, NULL, NULL, NULL, NULL), OK);
@@ -394,7 +390,8 @@ static void a_silent_daemon_is_not_waited_for(void **state)
     clock_gettime(CLOCK_MONOTONIC, &a);
     assert_int_equal(client_connect(c, NULL), ERR_DEADLINE);
     clock_gettime(CLOCK_MONOTONIC, &b);
-    int64_t ms = (b.tv_sec - a.tv_sec) * 1000 + (b.tv_nsec - a.tv_nsec) / 1000000;
+    int64_t ms =
+        (b.tv_sec - a.tv_sec) * 1000 + (b.tv_nsec - a.tv_nsec) / 1000000;
     assert_in_range(ms, 90, 2000);
 }
 
@@ -470,8 +467,7 @@ static void a_forked_child_says_nothing(void **state)
             if (told)
                 client_abandon(c);
             struct error e;
-            enum code rc =
-                client_call(c, "Echo", NULL, NULL, NULL, NULL, &e);
+            enum code rc = client_call(c, "Echo", NULL, NULL, NULL, NULL, &e);
             if (rc != ERR_DAEMON_DOWN || !strstr(e.text, "fork"))
                 _exit(1);
             client_free(c);
@@ -601,8 +597,8 @@ static void copy_self(void)
     assert_true(n > 0);
     self[n] = '\0';
     snprintf(program, sizeof program, "%s/hsmintd", dir);
-    assert_int_equal(
-        file_read(self, 256 << 20, FILE_ANY, &bytes, &len, NULL), OK);
+    assert_int_equal(file_read(self, 256 << 20, FILE_ANY, &bytes, &len, NULL),
+                     OK);
     assert_int_equal(file_write_atomic(program, bytes, len, 0700, NULL), OK);
 }
 

@@ -117,7 +117,8 @@ static void forge(void)
     struct error e = {.code = ERR_SERVICE_RATE};
     snprintf(e.service_request_id, sizeof e.service_request_id, "req_9");
     log_open("prog", LOG_SINK_STDERR, LOG_LEVEL_DEBUG);
-    log_info("role %s", "x\n2026-01-01 prog[1] error: forged\x1b[2J\xe2\x80\xae");
+    log_info("role %s",
+             "x\n2026-01-01 prog[1] error: forged\x1b[2J\xe2\x80\xae");
     log_failure(&e, "mint %s", "r");
     snprintf(e.text, sizeof e.text, "slow down");
     e.service_request_id[0] = '\0';

@@ -17,7 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RV(name) {name, #name}
+#define RV(name)                                                               \
+    {                                                                          \
+        name, #name                                                            \
+    }
 static const struct {
     unsigned long rv;
     const char *name;
@@ -64,18 +67,19 @@ static void table_is_whole(void **state)
     assert_int_equal(error_from_name("Nothing"), ERR_INTERNAL);
     assert_int_equal(error_from_name(NULL), ERR_INTERNAL);
     assert_string_equal(error_name((enum code)9999), "Internal");
-    assert_int_equal(error_exit_code((enum code)-1), 1);
+    assert_int_equal(error_exit_code((enum code) - 1), 1);
 }
 
 static void exit_codes_are_the_documented_ones(void **state)
 {
     static const enum code refused[] = {
-        ERR_DENIED,   ERR_NOT_LOGGED_IN, ERR_SENSITIVE,  ERR_PIN_WRONG,
-        ERR_PIN_HELD, ERR_PIN_LOCKED,    ERR_LOCKED,     ERR_LIMIT, ERR_TTL};
+        ERR_DENIED,    ERR_NOT_LOGGED_IN, ERR_SENSITIVE,
+        ERR_PIN_WRONG, ERR_PIN_HELD,      ERR_PIN_LOCKED,
+        ERR_LOCKED,    ERR_LIMIT,         ERR_TTL};
     static const enum code unreachable[] = {
-        ERR_HSM_ABSENT,      ERR_HSM_FAILED,     ERR_KEEPER,
-        ERR_SERVICE_DOWN,    ERR_SERVICE_UNKNOWN, ERR_SERVICE_FAILED,
-        ERR_SERVICE_RATE,    ERR_DAEMON_DOWN,    ERR_DEADLINE};
+        ERR_HSM_ABSENT,   ERR_HSM_FAILED,      ERR_KEEPER,
+        ERR_SERVICE_DOWN, ERR_SERVICE_UNKNOWN, ERR_SERVICE_FAILED,
+        ERR_SERVICE_RATE, ERR_DAEMON_DOWN,     ERR_DEADLINE};
     (void)state;
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
         assert_int_equal(error_exit_code(refused[i]), 3);
@@ -105,9 +109,9 @@ static void document_equals_table(void **state)
     for (unsigned i = 0; i < ERR_CODES; i++) {
         char row[512];
         enum code code = (enum code)i;
-        snprintf(row, sizeof row, "\n| %s | %d | %s | %s |\n",
-                 error_name(code), error_exit_code(code),
-                 rv_name(error_ckrv(code)), error_default_text(code));
+        snprintf(row, sizeof row, "\n| %s | %d | %s | %s |\n", error_name(code),
+                 error_exit_code(code), rv_name(error_ckrv(code)),
+                 error_default_text(code));
         if (!strstr(text, row))
             fail_msg("spec/ERRORS.md should have this row:%s", row);
     }
@@ -134,7 +138,8 @@ static void texts_are_escaped(void **state)
 {
     (void)state;
     struct error e;
-    error_set(&e, ERR_INVALID, "name \"%s\"", "a\r\n\x1b[31m\xff\x7f\xe2\x80\xae");
+    error_set(&e, ERR_INVALID, "name \"%s\"",
+              "a\r\n\x1b[31m\xff\x7f\xe2\x80\xae");
     assert_string_equal(
         e.text, "name \"a\\x0d\\x0a\\x1b[31m\\xff\\x7f\\xe2\\x80\\xae\"");
     /* its own text may be an argument; what is escaped stays as it is */
@@ -151,7 +156,8 @@ static void long_texts_are_cut_at_a_character(void **state)
         struct error e;
         char text[ERROR_TEXT_MAX + 16];
         memset(text, 'x', lead);
-        snprintf(text + lead, sizeof text - lead, "%s", "\xe2\x82\xac\xe2\x82\xac");
+        snprintf(text + lead, sizeof text - lead, "%s",
+                 "\xe2\x82\xac\xe2\x82\xac");
         error_set(&e, ERR_INVALID, "%s", text);
         size_t len = strlen(e.text);
         assert_true(len < ERROR_TEXT_MAX);

@@ -80,8 +80,7 @@ static void files_of_proc_are_read(void **state)
     (void)state;
     FREE char *text = NULL;
     assert_int_equal(
-        file_read("/proc/self/status", 65536, FILE_ANY, &text, NULL, NULL),
-        OK);
+        file_read("/proc/self/status", 65536, FILE_ANY, &text, NULL, NULL), OK);
     assert_non_null(strstr(text, "Name:"));
     refuse("/proc/self/status", FILE_ANY, ERR_INVALID, "");
 }

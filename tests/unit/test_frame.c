@@ -32,8 +32,8 @@ static void pair_clear(struct pair *p)
 static struct pair pair_new(void)
 {
     int ends[2];
-    assert_int_equal(
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends),
+                     0);
     return (struct pair){ends[0], ends[1]};
 }
 #define PAIR CLEANUP(pair_clear) struct pair
@@ -46,7 +46,7 @@ static void verbs_have_names(void **state)
         assert_non_null(verb_name((enum verb)v));
     assert_string_equal(verb_name(VERB_SIGN_CALL), "sign-call");
     assert_null(verb_name(VERBS));
-    assert_null(verb_name((enum verb)-1));
+    assert_null(verb_name((enum verb) - 1));
 }
 
 static void bytes_are_as_specified(void **state)
@@ -101,8 +101,8 @@ static void *send_in_thread(void *arg)
 
 static void every_size_passes(void **state)
 {
-    static const size_t sizes[] = {1,     8175, 8176, 8177, 70000,
-                                   1 << 20, FRAME_BODY_MAX};
+    static const size_t sizes[] = {1,     8175,    8176,          8177,
+                                   70000, 1 << 20, FRAME_BODY_MAX};
     (void)state;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         PAIR p = pair_new();

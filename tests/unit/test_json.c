@@ -59,9 +59,9 @@ static void absent_and_null_leave_the_default(void **state)
     (void)state;
     JSON keep = NULL;
     struct all a = {.n = 5, .has_n = true};
-    assert_int_equal(decode("{\"s\":\"x\",\"n\":null,\"any\":null}", false, &a,
-                            &keep, NULL),
-                     OK);
+    assert_int_equal(
+        decode("{\"s\":\"x\",\"n\":null,\"any\":null}", false, &a, &keep, NULL),
+        OK);
     assert_int_equal(a.n, 5);
     assert_false(a.has_n);
     assert_null(a.any);
@@ -159,8 +159,8 @@ static void depth_of_small_stacks(void **state)
     json_decref(j);
     memset(text, '[', JSON_DEPTH_MAX + 1);
     memset(text + JSON_DEPTH_MAX + 1, ']', JSON_DEPTH_MAX + 1);
-    assert_int_equal(
-        json_parse(text, 2 * JSON_DEPTH_MAX + 2, "x", &j, NULL), ERR_INVALID);
+    assert_int_equal(json_parse(text, 2 * JSON_DEPTH_MAX + 2, "x", &j, NULL),
+                     ERR_INVALID);
     /* Brackets in strings are none. */
     memset(quoted + 4, '[', 100);
     strcpy(quoted + 104, "\\\\\"]");

@@ -115,8 +115,8 @@ static void pages_are_locked_and_not_dumped(void **state)
     assert_int_equal(secret_dup(&s, "x", 1, NULL), OK);
     mapping_flags(secret_data(s), flags, sizeof flags);
     assert_true(MLOCK_IS_IGNORED || strstr(flags, " lo")); /* locked */
-    assert_non_null(strstr(flags, " dd")); /* don't dump */
-    assert_non_null(strstr(flags, " wf")); /* wipe on fork */
+    assert_non_null(strstr(flags, " dd"));                 /* don't dump */
+    assert_non_null(strstr(flags, " wf"));                 /* wipe on fork */
     const uint8_t *page =
         (const uint8_t *)((uintptr_t)secret_data(s) & ~(uintptr_t)4095);
     mapping_flags(page - 1, flags, sizeof flags);
@@ -253,8 +253,8 @@ static void pipes_carry_every_size(void **state)
         secret_set_len(s, sizes[i]);
         assert_int_equal(secret_to_pipe(s, &fd, NULL), OK);
         assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-        assert_int_equal(
-            secret_from_fd(&got, fd, SECRET_MAX, 1000, true, NULL), OK);
+        assert_int_equal(secret_from_fd(&got, fd, SECRET_MAX, 1000, true, NULL),
+                         OK);
         assert_true(secret_equal(s, got));
     }
 }
@@ -306,9 +306,8 @@ static void a_sealed_memfd_is_read_from_its_beginning(void **state)
     (void)state;
     FD fd = memfd_create("escrow", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     assert_int_equal(write(fd, "1234", 4), 4);
-    assert_int_equal(fcntl(fd, F_ADD_SEALS,
-                           F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW),
-                     0);
+    assert_int_equal(
+        fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW), 0);
     for (int i = 0; i < 2; i++) {
         SECRET s = NULL;
         assert_int_equal(secret_from_fd(&s, fd, 10, 1000, false, NULL), OK);
@@ -434,8 +433,8 @@ static void registers_are_cleared(void **state)
     if (!__builtin_cpu_supports("avx512f"))
         return;
     uint64_t high[8] = {pattern, pattern, 0, 0, 0, 0, 0, pattern};
-    __asm__ volatile("vmovdqu64 %0, %%zmm31\n\tvmovdqu64 %0, %%zmm16" ::"m"(
-        high));
+    __asm__ volatile(
+        "vmovdqu64 %0, %%zmm31\n\tvmovdqu64 %0, %%zmm16" ::"m"(high));
     secret_clear_registers();
     __asm__ volatile("vporq %%zmm16, %%zmm31, %%zmm31\n\t"
                      "vmovdqu64 %%zmm31, %0"

@@ -121,12 +121,12 @@ static void refusals_name_the_line(void **state)
         {"[hsm]\nuri\n", "x.conf:2:", "neither"},
         {"[hsm]\nmodule = libx.so\n", "x.conf:2:", "absolute path"},
         {"[hsm]\nuri = token=x\n", "x.conf:2:", "pkcs11:"},
-        {"[hsm]\nuri = pkcs11:token=x?pin-value=12\n", "x.conf:2:",
-         "pin_source"},
+        {"[hsm]\nuri = pkcs11:token=x?pin-value=12\n",
+         "x.conf:2:", "pin_source"},
         {"[hsm]\npin_source = pin\n", "x.conf:2:", "credential:NAME"},
         {"[hsm]\npin_source = credential:\n", "x.conf:2:", "credential:NAME"},
-        {"[hsm]\npin_source = credential:a/b\n", "x.conf:2:",
-         "credential:NAME"},
+        {"[hsm]\npin_source = credential:a/b\n",
+         "x.conf:2:", "credential:NAME"},
         {"[hsm]\nsessions = 0\n", "x.conf:2:", "1 to 64"},
         {"[hsm]\nsessions = 65\n", "x.conf:2:", "1 to 64"},
         {"[hsm]\nsessions = 4x\n", "x.conf:2:", "write a number"},
@@ -159,8 +159,8 @@ static void refusals_name_the_line(void **state)
         if (settings_parse(&s, cases[i].text, "x.conf", &e) != ERR_CONFIG)
             fail_msg("taken: %s", cases[i].text);
         if (!strstr(e.text, cases[i].where) || !strstr(e.text, cases[i].why))
-            fail_msg("%s: \"%s\" lacks \"%s\" or \"%s\"", cases[i].text,
-                     e.text, cases[i].where, cases[i].why);
+            fail_msg("%s: \"%s\" lacks \"%s\" or \"%s\"", cases[i].text, e.text,
+                     cases[i].where, cases[i].why);
         assert_null(s.state_dir);
     }
 }
@@ -171,10 +171,9 @@ static void pins_are_not_repeated(void **state)
     (void)state;
     SETTINGS s;
     struct error e;
-    assert_int_equal(settings_parse(&s,
-                                    "[hsm]\nuri = pkcs11:a?pin-value=8642\n",
-                                    "x", &e),
-                     ERR_CONFIG);
+    assert_int_equal(
+        settings_parse(&s, "[hsm]\nuri = pkcs11:a?pin-value=8642\n", "x", &e),
+        ERR_CONFIG);
     assert_null(strstr(e.text, "8642"));
     settings_clear(&s);
     assert_int_equal(settings_parse(&s, "[hsm]\npin = 8642\n", "x", &e),

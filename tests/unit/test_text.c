@@ -19,15 +19,33 @@ static void durations(void **state)
     static const struct {
         const char *text;
         int64_t seconds;
-    } good[] = {{"90s", 90},      {"15m", 900},      {"1h", 3600},
-                {"7d", 604800},   {"1h30m", 5400},   {"3600", 3600},
-                {"1", 1},         {"1d2h3m4s", 93784}, {"0h1s", 1},
-                {"3649d", 315273600}};
-    static const char *const bad[] = {
-        "",     "0",    "0s",   "-1",    "-1h",  "1x",   "h",    "1.5h",
-        " 1h",  "1h ",  "1 h",  "30m1h", "1h1h", "1h30", "3650d", "315360000",
-        "99999999999999999999", "99999999999999999999d", "1H", "+5", "0x10",
-        "9223372036854775807s", "1h\n"};
+    } good[] = {
+        {"90s", 90},     {"15m", 900},        {"1h", 3600}, {"7d", 604800},
+        {"1h30m", 5400}, {"3600", 3600},      {"1", 1},     {"1d2h3m4s", 93784},
+        {"0h1s", 1},     {"3649d", 315273600}};
+    static const char *const bad[] = {"",
+                                      "0",
+                                      "0s",
+                                      "-1",
+                                      "-1h",
+                                      "1x",
+                                      "h",
+                                      "1.5h",
+                                      " 1h",
+                                      "1h ",
+                                      "1 h",
+                                      "30m1h",
+                                      "1h1h",
+                                      "1h30",
+                                      "3650d",
+                                      "315360000",
+                                      "99999999999999999999",
+                                      "99999999999999999999d",
+                                      "1H",
+                                      "+5",
+                                      "0x10",
+                                      "9223372036854775807s",
+                                      "1h\n"};
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         int64_t s = 0;
@@ -59,12 +77,22 @@ static void durations_are_written(void **state)
 
 static void utf8(void **state)
 {
-    static const char *const good[] = {"", "a", "\xc3\xa9", "\xe2\x82\xac",
-                                       "\xf0\x9f\x94\x91", "\xef\xbf\xbf",
+    static const char *const good[] = {"",
+                                       "a",
+                                       "\xc3\xa9",
+                                       "\xe2\x82\xac",
+                                       "\xf0\x9f\x94\x91",
+                                       "\xef\xbf\xbf",
                                        "\xf4\x8f\xbf\xbf"};
-    static const char *const bad[] = {
-        "\x80", "\xc3", "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80",
-        "\xf4\x90\x80\x80", "\xf8\x88\x80\x80\x80", "\xff", "a\xc3("};
+    static const char *const bad[] = {"\x80",
+                                      "\xc3",
+                                      "\xc0\x80",
+                                      "\xe0\x80\x80",
+                                      "\xed\xa0\x80",
+                                      "\xf4\x90\x80\x80",
+                                      "\xf8\x88\x80\x80\x80",
+                                      "\xff",
+                                      "a\xc3("};
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
         assert_true(text_utf8_valid(good[i], strlen(good[i])));
@@ -86,12 +114,12 @@ static void escapes(void **state)
     escape("plain \xc3\xa9 \\", 10, "plain \xc3\xa9 \\");
     escape("a\0b\r\n\t", 6, "a\\x00b\\x0d\\x0a\\x09");
     escape("\x1b[2J\x7f", 5, "\\x1b[2J\\x7f");
-    escape("\xc2\x9b", 2, "\\xc2\\x9b");            /* C1: CSI */
-    escape("\xe2\x80\xae", 3, "\\xe2\\x80\\xae");   /* right-to-left */
-    escape("\xe2\x81\xa9", 3, "\\xe2\\x81\\xa9");   /* isolate's end */
-    escape("\xd8\x9c", 2, "\\xd8\\x9c");            /* Arabic letter mark */
-    escape("\xe2\x80\xa8", 3, "\\xe2\\x80\\xa8");   /* line separator */
-    escape("\xe2\x80\xaf", 3, "\xe2\x80\xaf");      /* a mere space */
+    escape("\xc2\x9b", 2, "\\xc2\\x9b");          /* C1: CSI */
+    escape("\xe2\x80\xae", 3, "\\xe2\\x80\\xae"); /* right-to-left */
+    escape("\xe2\x81\xa9", 3, "\\xe2\\x81\\xa9"); /* isolate's end */
+    escape("\xd8\x9c", 2, "\\xd8\\x9c");          /* Arabic letter mark */
+    escape("\xe2\x80\xa8", 3, "\\xe2\\x80\\xa8"); /* line separator */
+    escape("\xe2\x80\xaf", 3, "\xe2\x80\xaf");    /* a mere space */
     escape("\xff\xc3(", 3, "\\xff\\xc3(");
 }
 
@@ -120,9 +148,9 @@ static void names(void **state)
     assert_int_equal(text_check_name("role", longest, NULL), ERR_INVALID);
     assert_int_equal(text_check_name("role", "admin-key", &e), ERR_INVALID);
     assert_non_null(strstr(e.text, "admin-key"));
-    static const char *const bad[] = {"",    "-a",   ".a",     "_a",  "a b",
-                                      "a/b", "a\n",  "\xc3\xa9", "a*", "a\r\nb",
-                                      "a\"b", NULL};
+    static const char *const bad[] = {"",    "-a",     ".a",   "_a",
+                                      "a b", "a/b",    "a\n",  "\xc3\xa9",
+                                      "a*",  "a\r\nb", "a\"b", NULL};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         assert_int_equal(text_check_name("role", bad[i], &e), ERR_INVALID);
     assert_memory_equal(e.text, "role ", 5);
@@ -137,11 +165,10 @@ static void service_ids(void **state)
     assert_int_equal(text_check_service_id("project", "proj_Ab-1.x", NULL), OK);
     assert_int_equal(text_check_service_id("project", "_x", NULL), OK);
     assert_int_equal(text_check_service_id("p", longest + 1, NULL), OK);
-    static const char *const bad[] = {"",  "a/b", "..", ".",  "a%2f", "a?b",
-                                      "a#", "a b", "\n", NULL};
+    static const char *const bad[] = {"",    "a/b", "..",  ".",  "a%2f",
+                                      "a?b", "a#",  "a b", "\n", NULL};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        assert_int_equal(text_check_service_id("p", bad[i], NULL),
-                         ERR_INVALID);
+        assert_int_equal(text_check_service_id("p", bad[i], NULL), ERR_INVALID);
     assert_int_equal(text_check_service_id("p", longest, NULL), ERR_INVALID);
 }
 
@@ -225,8 +252,8 @@ static void suffixes(void **state)
             seen[(uint8_t)s[k]] = 1;
     }
     for (int c = 0; c < 256; c++)
-        assert_int_equal(seen[c], (c >= 'a' && c <= 'z') ||
-                                      (c >= '0' && c <= '9'));
+        assert_int_equal(seen[c],
+                         (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'));
 }
 
 static void hex(void **state)

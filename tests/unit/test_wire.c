@@ -41,8 +41,8 @@ static struct pair pair_new(void)
 {
     int ends[2];
     struct pair p = {.peer = -1};
-    assert_int_equal(
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends),
+                     0);
     assert_int_equal(wire_new(&p.w, ends[0], NULL), OK);
     p.peer = ends[1];
     return p;
@@ -294,8 +294,13 @@ static void the_longest_fits(void **state)
 
 static void nonsense_is_refused(void **state)
 {
-    static const char *const bad[] = {"",    "null", "[]",       "{",
-                                      "\"a", "1",    "{\"a\":1,\"a\":2}",
+    static const char *const bad[] = {"",
+                                      "null",
+                                      "[]",
+                                      "{",
+                                      "\"a",
+                                      "1",
+                                      "{\"a\":1,\"a\":2}",
                                       "{\"a\":\"\xff\"}"};
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -363,14 +368,13 @@ static void peers_are_known(void **state)
 
 static void requests_are_strict(void **state)
 {
-    static const char *const bad[] = {
-        "{}",
-        "{\"method\":1}",
-        "{\"method\":\"a\",\"parameters\":[]}",
-        "{\"method\":\"a\",\"more\":true}",
-        "{\"method\":\"a\",\"oneway\":true}",
-        "{\"method\":\"a\",\"upgrade\":false}",
-        "{\"method\":\"a\",\"else\":1}"};
+    static const char *const bad[] = {"{}",
+                                      "{\"method\":1}",
+                                      "{\"method\":\"a\",\"parameters\":[]}",
+                                      "{\"method\":\"a\",\"more\":true}",
+                                      "{\"method\":\"a\",\"oneway\":true}",
+                                      "{\"method\":\"a\",\"upgrade\":false}",
+                                      "{\"method\":\"a\",\"else\":1}"};
     (void)state;
     const char *method;
     json_t *parameters;
@@ -392,8 +396,7 @@ static void replies_carry_parameters_or_errors(void **state)
     struct error e;
     JSON plain = wire_reply(json_pack("{s:i}", "a", 1));
     assert_int_equal(wire_parse_reply(plain, &parameters, &e), OK);
-    assert_int_equal(
-        json_integer_value(json_object_get(parameters, "a")), 1);
+    assert_int_equal(json_integer_value(json_object_get(parameters, "a")), 1);
     JSON none = wire_reply(NULL);
     assert_int_equal(wire_parse_reply(none, &parameters, &e), OK);
     assert_int_equal(json_object_size(parameters), 0);
