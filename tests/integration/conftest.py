@@ -281,15 +281,15 @@ class Daemon:
         return c
 
     def keeper(self):
-        """The keeper's process id."""
-        children = pathlib.Path(f"/proc/{self.process.pid}/task")
-        for task in children.iterdir():
+        """The keeper's process id, None while there is none."""
+        for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
             try:
-                for pid in (task / "children").read_text().split():
-                    if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith("hsmint-keeper"):
-                        return int(pid)
-            except FileNotFoundError:
-                pass  # a thread or process ended meanwhile
+                name, rest = stat.read_text().split("(", 1)[1].rsplit(")", 1)
+            except OSError:
+                continue  # it has ended
+            state, parent = rest.split()[:2]
+            if name.startswith("hsmint-keeper") and int(parent) == self.process.pid and state != "Z":
+                return int(stat.parent.name)
         return None
 
     def kill(self):
