@@ -215,7 +215,7 @@ int main(int argc, char **argv)
     char line[512];
     if (argc != 2)
         return 2;
-    p11 = p11_kit_module_load(argv[1], P11_KIT_MODULE_UNMANAGED);
+    p11 = p11_kit_module_load(argv[1], 0);
     if (!p11) {
         fprintf(stderr, "p11client: %s: %s\n", argv[1], p11_kit_message());
         return 1;
