@@ -70,7 +70,6 @@ static json_t *on_attach(json_t *parameters)
 static void read_pin(int fd)
 {
     SECRET s = NULL;
-    d.last_pin[0] = '\0';
     if (fd >= 0 && secret_from_fd(&s, fd, 60, 1000, true, NULL) == OK) {
         memcpy(d.last_pin, secret_data(s), secret_len(s));
         d.last_pin[secret_len(s)] = '\0';
