@@ -15,11 +15,3 @@ enum code keeper_init(struct keeper *k, const struct settings *s,
         return rc;
     return hsm_new(&k->hsm, s, e);
 }
-
-void keeper_clear(struct keeper *k)
-{
-    calls_free(k->calls); /* its calls hold keys */
-    orgkeys_free(k->orgkeys);
-    hsm_free(k->hsm);
-    *k = (struct keeper){.hsm = NULL};
-}

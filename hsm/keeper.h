@@ -24,15 +24,14 @@ struct keeper {
 
 struct channel {
     struct keeper *keeper;
-    int sock;          /* owned */
+    int sock;          /* lives as long as the process */
     struct http *http; /* owned; made at the first call */
 };
 
 MUST_CHECK enum code keeper_init(struct keeper *k, const struct settings *s,
                                  struct error *e);
-void keeper_clear(struct keeper *k); /* for tests: the program just leaves */
 
-/* Serve requests on c->sock until it ends; closes what the channel owns. */
+/* Serve requests on c->sock until it ends, then end it on this side, too. */
 void permit_serve(struct channel *c);
 
 /* One verb: reads in->head, body and fd (all stay the frame's), fills out. */

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <openssl/crypto.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -23,6 +24,10 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#ifdef HSMINT_COVERAGE
+extern void __gcov_dump(void); /* _exit() would lose what was counted */
+#endif
 
 #define CHANNELS_MAX 64
 #define FIRST_FD 3
@@ -77,16 +82,15 @@ static int parse_options(int argc, char **argv, struct options *o)
     return 3;
 }
 
-/* What the process may not do, whoever started it. Its end is the daemon's end
- * or the end of its channels: a terminal's or a service manager's signals must
- * not take it away while the daemon still revokes. */
+/* What the process may not do, whoever started it. It ends with its channels: a
+ * terminal's or a service manager's signals must not take it away while the
+ * daemon still revokes. */
 static enum code confine(struct error *e)
 {
     const struct rlimit none = {0, 0};
     static const int ignored[] = {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGQUIT};
     if (prctl(PR_SET_DUMPABLE, 0L) || setrlimit(RLIMIT_CORE, &none) ||
-        prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L) ||
-        prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL))
+        prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L))
         return error_errno(e, errno, "cannot confine the process");
     for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
         signal(ignored[i], SIG_IGN);
@@ -152,23 +156,43 @@ static void *serve(void *channel)
     return NULL;
 }
 
+/* Until the daemon has closed all of them, or died. Not PR_SET_PDEATHSIG: that
+ * is bound to the thread of the daemon that started us. A thread that still
+ * works, or hangs in the HSM, has nobody left to answer. */
+static void wait_for_end(int n)
+{
+    struct pollfd p[CHANNELS_MAX];
+    for (int i = 0; i < n; i++)
+        p[i] = (struct pollfd){.fd = FIRST_FD + i}; /* POLLHUP comes anyway */
+    for (int left = n; left > 0;) {
+        if (poll(p, (nfds_t)n, -1) < 0)
+            continue;
+        for (int i = 0; i < n; i++) {
+            if (p[i].fd >= 0 && p[i].revents) {
+                p[i].fd = -1;
+                left--;
+            }
+        }
+    }
+}
+
 static enum code serve_all(struct keeper *k, int n, struct error *e)
 {
     static struct channel channels[CHANNELS_MAX];
-    pthread_t threads[CHANNELS_MAX];
+    pthread_t thread;
     pthread_attr_t attr;
     if (pthread_attr_init(&attr) ||
-        pthread_attr_setstacksize(&attr, STACK_SIZE))
+        pthread_attr_setstacksize(&attr, STACK_SIZE) ||
+        pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED))
         return error_set(e, ERR_INTERNAL, "no thread attributes");
     for (int i = 0; i < n; i++) {
         channels[i] = (struct channel){.keeper = k, .sock = FIRST_FD + i};
-        int failed = pthread_create(&threads[i], &attr, serve, &channels[i]);
+        int failed = pthread_create(&thread, &attr, serve, &channels[i]);
         if (failed)
             return error_errno(e, failed, "cannot start thread %d", i);
     }
     pthread_attr_destroy(&attr);
-    for (int i = 0; i < n; i++)
-        pthread_join(threads[i], NULL);
+    wait_for_end(n);
     return OK;
 }
 
@@ -200,6 +224,9 @@ int main(int argc, char **argv)
     if (rc)
         fprintf(stderr, "hsmint-keeper: %s\n", e.text);
     fflush(NULL);
+#ifdef HSMINT_COVERAGE
+    __gcov_dump();
+#endif
     /* No atexit handlers: vendors' libraries crash in theirs, and nothing here
      * needs an end. */
     _exit(error_exit_code(rc));

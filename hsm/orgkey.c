@@ -70,20 +70,6 @@ enum code orgkeys_new(struct orgkeys **out, struct error *e)
     return OK;
 }
 
-void orgkeys_free(struct orgkeys *t)
-{
-    while (t && t->first) {
-        struct entry *gone = t->first;
-        t->first = gone->next;
-        orgkey_unref(gone->current);
-        orgkey_unref(gone->candidate);
-        free(gone);
-    }
-    if (t)
-        pthread_mutex_destroy(&t->lock);
-    free(t);
-}
-
 /* With the lock held. */
 static struct entry *find(struct orgkeys *t, const char *org)
 {

@@ -19,8 +19,8 @@ struct orgkey {
 };
 
 struct orgkeys;
+/* Made once and kept: the program just leaves. */
 MUST_CHECK enum code orgkeys_new(struct orgkeys **out, struct error *e);
-void orgkeys_free(struct orgkeys *t);
 
 /* A reference to the key in use, or to the candidate; ERR_NO_ADMIN_KEY. */
 MUST_CHECK enum code orgkeys_get(struct orgkeys *t, const char *org,

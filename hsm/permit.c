@@ -4,11 +4,11 @@
 
 #include "hsm/keeper.h"
 
-#include "common/file.h"
 #include "common/log.h"
 #include "hsm/http.h"
 
 #include <string.h>
+#include <sys/socket.h>
 
 #define REPLY_MS 30000 /* the daemon reads its replies at once */
 
@@ -107,6 +107,6 @@ void permit_serve(struct channel *c)
     log_debug("channel %d ended: %s", c->sock, e.text);
     http_free(c->http);
     c->http = NULL;
-    fd_closep(&c->sock);
-    c->sock = -1;
+    /* Not closed: its number would go to another, and main() watches it. */
+    shutdown(c->sock, SHUT_RDWR);
 }

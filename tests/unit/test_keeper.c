@@ -476,6 +476,52 @@ static void environment_without_effect(void **state)
     assert_int_equal(access(keylog, F_OK), -1);
 }
 
+/* A hung call does not outlive the daemon; teardown waits for the end. */
+static void ends_with_its_channels(void **state)
+{
+    struct fixture *f = *state;
+    FRAME call = FRAME_INIT;
+    struct frame q = {.verb = VERB_EXECUTE, .fd = -1};
+    ready_with_key(f);
+    httpd_next(&f->server, (struct httpd_step){.act = HTTPD_HANG});
+    expect(OK, sign_on(f, 0, "GET", PROJECTS, NULL, &call));
+    q.head = json_pack("{s:s}", "call", member(&call, "call"));
+    expect(OK, frame_send(f->channel[0], &q, 1000, &f->e));
+    json_decref(q.head);
+    for (int i = 0; i < 2000 && f->server.requests == 0; i++)
+        usleep(1000);
+    assert_int_equal(f->server.requests, 1);
+    /* One that says nonsense loses its channel, and no other. */
+    assert_int_equal(send(f->channel[1], "GET / HTTP/1.1\r\n\r\n", 18, 0), 18);
+    FRAME r = FRAME_INIT;
+    assert_int_equal(frame_recv(f->channel[1], &r, 5000, &f->e), ERR_KEEPER);
+    expect(OK, ask_on(f, 2, VERB_DESCRIBE, NULL, NULL, 0, -1, &r));
+}
+
+static int run(const char *arguments)
+{
+    char command[600];
+    const char *build = getenv("top_builddir");
+    snprintf(command, sizeof command, "%s/hsmint-keeper %s >/dev/null 2>&1",
+             build ? build : ".", arguments);
+    int status = system(command);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void command_line(void **state)
+{
+    (void)state;
+    assert_int_equal(run("--help"), 0);
+    assert_int_equal(run("--version"), 0);
+    assert_int_equal(run(""), 2);
+    assert_int_equal(run("--what"), 2);
+    assert_int_equal(run("--config x --channels 0"), 2);
+    assert_int_equal(run("--config x --channels 65"), 2);
+    assert_int_equal(run("--config x --channels 1x"), 2);
+    assert_int_equal(run("--config x --channels 1 </dev/null 3</dev/null"), 2);
+}
+
 /* For an egress gateway that lets out only signed calls. */
 static void signatures_go_upstream_when_told(void **state)
 {
@@ -524,6 +570,8 @@ int main(void)
         TEST(channels_side_by_side),
         TEST(environment_without_effect),
         TEST(signatures_go_upstream_when_told),
+        TEST(ends_with_its_channels),
+        cmocka_unit_test(command_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
