@@ -308,6 +308,12 @@ class Daemon:
             self.kill()
             raise
 
+    def end(self):
+        """After a test: stopped, and no sanitizer had anything to say."""
+        self.stop()
+        for word in ("Sanitizer", "runtime error:"):
+            assert word not in self.log(), self.log()[-20000:]
+
     def prepare(self):
         """Initialise, set the admin key, make the role my-app."""
         with self.attached() as c:
@@ -325,7 +331,7 @@ class Daemon:
 def daemon_stopped(place, token, service):
     d = Daemon(place, token, service)
     yield d
-    d.stop()
+    d.end()
 
 
 @pytest.fixture
@@ -338,7 +344,7 @@ def bare(place, token):
     """A daemon without a service, not started."""
     d = Daemon(place, token)
     yield d
-    d.stop()
+    d.end()
 
 
 @pytest.fixture
