@@ -128,7 +128,7 @@ static CK_RV ask_seal(struct call *c, const CK_ATTRIBUTE *value, json_t **reply)
         return CKR_HOST_MEMORY;
     enum code rc = module_ask(c, "SetConfig", json_incref(p), key, reply, NULL);
     secret_clear_registers();
-    return rc ? call_error(c) : CKR_OK;
+    return rc ? call_error_no_object(c) : CKR_OK;
 }
 
 CK_RV admin_key_create(struct call *c, const struct template *t,

@@ -241,7 +241,7 @@ static CK_RV write_data(struct call *c, const struct object_kind *kind,
     JSON reply = NULL;
     if (module_ask(c, role ? "SetRole" : "SetConfig", json_incref(p), NULL,
                    &reply, NULL))
-        return call_error(c);
+        return call_error_no_object(c);
     const struct template any = {NULL, 0};
     return gather_data(c, kind, name,
                        json_object_get(reply, role ? "role" : "config"), &any,

@@ -335,7 +335,12 @@ static CK_RV gather_page(struct call *c, const struct template *t, bool all,
     if (!p)
         return call_error(c);
     JSON reply = NULL;
-    if (module_ask(c, "ListLeases", p, NULL, &reply, NULL))
+    enum code rc = module_ask(c, "ListLeases", p, NULL, &reply, NULL);
+    if (rc == ERR_NOT_FOUND) { /* no such organisation yet: no leases */
+        before[0] = '\0';
+        return CKR_OK;
+    }
+    if (rc)
         return call_error(c);
     json_t *leases = json_object_get(reply, "leases");
     size_t n = json_array_size(leases);

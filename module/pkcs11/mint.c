@@ -101,7 +101,7 @@ static CK_RV mint(struct call *c, const struct template *t,
     JSON reply = NULL;
     SECRET key = NULL;
     if (module_ask(c, "Mint", p, NULL, &reply, &key))
-        return call_error(c);
+        return call_error_no_object(c);
     json_t *lease = json_object_get(reply, "lease");
     if (key) {
         rv = keep_lease(c, lease, bound, &key, out);

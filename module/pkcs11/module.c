@@ -304,6 +304,12 @@ CK_RV call_error(struct call *c)
     return rv == CKR_OK ? CKR_GENERAL_ERROR : rv;
 }
 
+CK_RV call_error_no_object(struct call *c)
+{
+    CK_RV rv = call_error(c);
+    return rv == CKR_OBJECT_HANDLE_INVALID ? CKR_DEVICE_ERROR : rv;
+}
+
 /* ---- the daemon ---- */
 
 static enum code get_client(struct call *c, struct client **out)
@@ -340,6 +346,22 @@ enum code module_ask(struct call *c, const char *method, json_t *parameters,
         return rc;
     }
     return client_call(client, method, parameters, in, reply, out, &c->e);
+}
+
+enum code module_tell(struct call *c, const char *method, json_t *parameters)
+{
+    struct client *client;
+    enum code rc = get_client(c, &client);
+    if (rc) {
+        json_decref(parameters);
+        return rc;
+    }
+    client_allow_start(client, false);
+    rc = client_call(client, method, parameters, NULL, NULL, NULL, &c->e);
+    pthread_mutex_lock(&lock);
+    client_allow_start(client, !c->in->closed);
+    pthread_mutex_unlock(&lock);
+    return rc;
 }
 
 json_t *module_parameters(struct call *c, bool org, bool request_id)

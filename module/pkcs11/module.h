@@ -45,6 +45,8 @@ CK_RV call_end(struct call *c, CK_RV rv);
 CK_RV call_fail(struct call *c, CK_RV rv, const char *fmt, ...) PRINTF(3, 4);
 /* c->e was filled by a function below: its CK_RV. */
 CK_RV call_error(struct call *c);
+/* The same where the caller gave no handle that could be the wrong one. */
+CK_RV call_error_no_object(struct call *c);
 
 void module_lock(struct module *m);
 void module_unlock(struct module *m);
@@ -63,6 +65,9 @@ enum code module_connect(struct call *c);
 MUST_CHECK enum code module_ask(struct call *c, const char *method,
                                 json_t *parameters, const struct secret *in,
                                 json_t **reply, struct secret **out);
+/* Say that something is over. Starts no daemon for it. */
+MUST_CHECK enum code module_tell(struct call *c, const char *method,
+                                 json_t *parameters);
 /* {"org": slot's, "request_id": new} for a method that wants them; NULL with
  * c->e filled. */
 json_t *module_parameters(struct call *c, bool org, bool request_id);

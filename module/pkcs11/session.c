@@ -122,7 +122,7 @@ static enum code tell_end(struct call *c, json_int_t number)
     json_t *p = json_pack("{sI}", "session", number);
     if (!p)
         return error_set(&c->e, ERR_NOMEM, "end of a session: no memory");
-    return module_ask(c, "EndSession", p, NULL, NULL, NULL);
+    return module_tell(c, "EndSession", p);
 }
 
 static void keep_unended(struct call *c, json_int_t number)
@@ -221,7 +221,7 @@ static void leave_slot(struct call *c, CK_SLOT_ID slot)
         out = !slot_any_login(slots);
     }
     module_unlock(c->in);
-    if (out && module_ask(c, "Logout", NULL, NULL, NULL, NULL))
+    if (out && module_tell(c, "Logout", NULL))
         error_clear(&c->e); /* it forgets us when we are gone */
 }
 
@@ -426,7 +426,7 @@ CK_RV session_logout(struct call *c)
     bool last = !slot_any_login(slots);
     module_unlock(c->in);
     tell_ends(c, numbers, n);
-    if (last && module_ask(c, "Logout", NULL, NULL, NULL, NULL)) {
+    if (last && module_tell(c, "Logout", NULL)) {
         /* Here we are logged out; the daemon forgets it with us. */
         error_clear(&c->e);
     }

@@ -368,6 +368,46 @@ def test_a_client_survives_a_restart_of_the_daemon(client, ready, service):
     assert service.alive() == 2
 
 
+def test_login_unlocks_a_daemon_without_pin(daemon_stopped, so, place, service):
+    """User mode as a person has it: the PIN comes by C_Login."""
+    d = daemon_stopped
+    d.settings["hsm"].pop("pin_source")
+    d.start()
+    with d.attached() as c:
+        c.call("Login", secret=PIN.encode())
+    d.prepare()
+    client = Client(d, so, place)
+    try:
+        client.ok("open")
+        assert client.ask("mint my-app token 0").startswith("0x101")  # CKR_USER_NOT_LOGGED_IN
+        client.ok(f"login {PIN}")
+        client.ok("mint my-app token 0")
+        d.kill()
+        d.start()
+        # The new daemon has no PIN; C_Login may be called again.
+        assert client.ask("mint my-app token 0").startswith("0x101")
+        assert "lock" in " ".join(client.ok("why")).lower()
+        client.ok(f"login {PIN}")
+        client.ok("mint my-app token 0")
+    finally:
+        client.end()
+    assert service.alive() == 2
+
+
+def test_before_init_there_is_a_slot_and_a_reason(daemon, so, place):
+    tool = Tool(daemon, so)
+    assert "hsmint" in tool.run("-L", login=False).decode()
+    client = Client(daemon, so, place)
+    try:
+        client.ok("open")
+        login = client.ask(f"login {PIN}")
+        if login.startswith("ok"):
+            assert client.ask("mint my-app token 0").startswith("0x30")  # CKR_DEVICE_ERROR
+        assert "init" in " ".join(client.ok("why"))
+    finally:
+        client.end()
+
+
 def test_strace_the_module_opens_no_hsm_network_or_store(tool, ready, place):
     strace = need("strace")
     out = place / "strace"

@@ -11,6 +11,7 @@
 
 #include "common/clock.h"
 #include "common/error.h"
+#include "module/pkcs11/kinds.h"
 #include "tests/unit/p11.h"
 
 #include <pthread.h>
@@ -601,6 +602,23 @@ static void what_cannot_match_is_not_asked_for(void **state)
     assert_int_equal(fake_calls(NULL), 0);
 }
 
+static void before_init_nothing_is_found(void **state)
+{
+    (void)state;
+    CK_SESSION_HANDLE s = logged_in();
+    CK_OBJECT_HANDLE o = 0;
+    CK_ATTRIBUTE t[] = {A_CLASS};
+    CK_ATTRIBUTE role[] = {A_TEXT(CKA_LABEL, "my-role")};
+    fake_fail("ListLeases", ERR_NOT_FOUND);
+    fake_fail("ListRoles", ERR_NOT_FOUND);
+    fake_fail("GetConfig", ERR_NOT_FOUND);
+    assert_int_equal(found(s, NULL, 0, &o, 1), 0);
+    assert_int_equal(found(s, t, 1, &o, 1), 0);
+    /* No handle was given: none can be the invalid one. */
+    fake_fail("Mint", ERR_NOT_FOUND);
+    gives(CKR_DEVICE_ERROR, generate(s, role, 1, &o));
+}
+
 static void a_value_is_no_search_term(void **state)
 {
     (void)state;
@@ -653,6 +671,31 @@ static void leases_are_private(void **state)
     /* And its value went with the logout. */
     CK_ATTRIBUTE v = {CKA_VALUE, NULL, 0};
     gives(CKR_ATTRIBUTE_SENSITIVE, p11->C_GetAttributeValue(s, p, &v, 1));
+}
+
+/* A program that lists for months does not keep what it saw for ever. */
+static void dead_leases_are_forgotten(void **state)
+{
+    (void)state;
+    struct object_table *t = object_table_new();
+    CK_OBJECT_HANDLE first = 0, live = 0;
+    char name[32];
+    assert_non_null(t);
+    for (int i = 0; i < 3000; i++) {
+        int64_t end = i == 7 ? INT64_MAX / 2 : 1000;
+        snprintf(name, sizeof(name), "lease-%d", i);
+        struct object *o =
+            object_put(t, &kind_lease, 1, name,
+                       json_pack("{sI}", "expires_ms", (json_int_t)end));
+        assert_non_null(o);
+        if (i == 0)
+            first = o->handle;
+        if (i == 7)
+            live = o->handle;
+    }
+    assert_null(object_find(t, first));
+    assert_non_null(object_find(t, live));
+    object_table_free(t);
 }
 
 /* ---- reading what others minted ---- */
@@ -1084,6 +1127,8 @@ int main(void)
         T(a_value_is_no_search_term),
         T(searches_have_their_order),
         T(leases_are_private),
+        T(dead_leases_are_forgotten),
+        T(before_init_nothing_is_found),
         T(others_keys_are_not_read),
         T(kept_keys_are_read_when_named),
         T(renew_and_relabel),
