@@ -46,8 +46,7 @@ void core_org_name(struct core *c, int64_t id, char name[64])
     pthread_mutex_unlock(&c->orgs_lock);
 }
 
-static enum code note_org(const struct store_org *o, void *ctx,
-                          struct error *e)
+static enum code note_org(const struct store_org *o, void *ctx, struct error *e)
 {
     return core_org_note(ctx, o->id, o->name, e);
 }
@@ -191,8 +190,7 @@ struct init_rows {
 static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
 {
     struct init_rows *r = ctx;
-    enum code code =
-        store_org_add(tx, r->org, clock_wall_ms(), &r->id, e);
+    enum code code = store_org_add(tx, r->org, clock_wall_ms(), &r->id, e);
 
     if (!code && r->pins)
         code = store_meta_put(tx, META_PINS, r->pins, strlen(r->pins), e);
@@ -207,8 +205,8 @@ static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
 }
 
 /* Keys are made once; later organisations share them. */
-static enum code provision(struct core *c, uint64_t *generation,
-                           bool *is_first, json_t **answer, struct error *e)
+static enum code provision(struct core *c, uint64_t *generation, bool *is_first,
+                           json_t **answer, struct error *e)
 {
     FRAME request = FRAME_INIT;
     FRAME reply = FRAME_INIT;
@@ -220,11 +218,11 @@ static enum code provision(struct core *c, uint64_t *generation,
     *is_first = code == ERR_NOT_FOUND;
     if (code && !*is_first)
         return code;
-    if (!*is_first && (code = json_parse(text, len, "pinned HSM keys", &pins, e)))
+    if (!*is_first &&
+        (code = json_parse(text, len, "pinned HSM keys", &pins, e)))
         return code;
     request.verb = VERB_PROVISION;
-    request.head =
-        json_pack("{sb sO?}", "create", *is_first, "pins", pins);
+    request.head = json_pack("{sb sO?}", "create", *is_first, "pins", pins);
     if (!request.head)
         return error_set(e, ERR_NOMEM, "no memory to make the HSM's keys");
     code = keeper_ensure(c->keeper, generation, e);
@@ -352,13 +350,13 @@ enum code core_status(struct core *c, json_t **out, struct error *e)
         code = store_org_each(c->store, append_org, orgs, e);
     if (code)
         return code;
-    *out = json_pack(
-        "{ss so sb s{sI sI sI} so so sO so}", "mode",
-        c->settings->mode == MODE_SYSTEM ? "system" : "user", "instance",
-        instance_json(c), "locked", core_locked(c), "leases", "pending",
-        (json_int_t)n.pending, "active", (json_int_t)n.active, "revoking",
-        (json_int_t)n.revoking, "hsm", hsm_json(c), "keeper", keeper_json(c),
-        "orgs", orgs, "warnings", warnings_json(&c->warnings));
+    *out = json_pack("{ss so sb s{sI sI sI} so so sO so}", "mode",
+                     c->settings->mode == MODE_SYSTEM ? "system" : "user",
+                     "instance", instance_json(c), "locked", core_locked(c),
+                     "leases", "pending", (json_int_t)n.pending, "active",
+                     (json_int_t)n.active, "revoking", (json_int_t)n.revoking,
+                     "hsm", hsm_json(c), "keeper", keeper_json(c), "orgs", orgs,
+                     "warnings", warnings_json(&c->warnings));
     return *out ? OK : error_set(e, ERR_NOMEM, "no memory for the state");
 }
 
@@ -369,7 +367,7 @@ struct slots {
     char instance[65]; /* SHA-256, hex */
 };
 
-#define LABEL_LEN 32  /* CK_TOKEN_INFO */
+#define LABEL_LEN 32 /* CK_TOKEN_INFO */
 #define SERIAL_LEN 16
 
 static enum code append_slot(const struct store_org *o, void *ctx,

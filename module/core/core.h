@@ -32,12 +32,13 @@ void core_close(struct core *c);
 
 /* Who asks. Filled by the server from the socket; core trusts it. */
 struct caller {
-    const char *owner;       /* "user:1000" */
+    const char *owner; /* "user:1000" */
     uid_t uid;
     pid_t pid;
     const char *program;
-    const char *application; /* hash of the attach token (hex), never the token */
-    bool administrator;      /* may seal, set roles and configuration */
+    const char
+        *application;   /* hash of the attach token (hex), never the token */
+    bool administrator; /* may seal, set roles and configuration */
 };
 
 /* ---- login, keys, state ---- */
@@ -54,8 +55,7 @@ bool core_busy(struct core *c);
 /* Provision the HSM's keys (once) and add the organisation (ERR_EXISTS). */
 MUST_CHECK enum code core_init(struct core *c, const struct caller *by,
                                const char *org, json_t **out, struct error *e);
-MUST_CHECK enum code core_status(struct core *c, json_t **out,
-                                 struct error *e);
+MUST_CHECK enum code core_status(struct core *c, json_t **out, struct error *e);
 /* [{id, org, label, serial}] in order of id. */
 MUST_CHECK enum code core_slots(struct core *c, json_t **out, struct error *e);
 
@@ -65,14 +65,12 @@ MUST_CHECK enum code core_slots(struct core *c, json_t **out, struct error *e);
  * the service before anything is stored. *out: as get, with "warnings". */
 MUST_CHECK enum code core_config_set(struct core *c, const struct caller *by,
                                      const char *org, json_t *fields,
-                                     int key_fd, json_t **out,
-                                     struct error *e);
+                                     int key_fd, json_t **out, struct error *e);
 MUST_CHECK enum code core_config_get(struct core *c, const struct caller *by,
                                      const char *org, json_t **out,
                                      struct error *e);
 /* ERR_EXISTS while leases live. */
-MUST_CHECK enum code core_config_delete(struct core *c,
-                                        const struct caller *by,
+MUST_CHECK enum code core_config_delete(struct core *c, const struct caller *by,
                                         const char *org, struct error *e);
 
 /* ---- roles ---- */
@@ -92,14 +90,14 @@ MUST_CHECK enum code core_role_delete(struct core *c, const struct caller *by,
 
 /* ---- leases ---- */
 struct mint_request {
-    const char *org;        /* NULL: the default organisation */
-    const char *role;       /* NULL or "": the default role */
-    int64_t ttl_s;          /* 0: the role's */
-    int64_t session;        /* 0: not bound */
-    bool bound;             /* to session, or to the application if 0 */
-    bool reuse;             /* `hsmint key`: the same caller's live one */
-    const char *label;      /* NULL */
-    const uint8_t *cka_id;  /* NULL */
+    const char *org;       /* NULL: the default organisation */
+    const char *role;      /* NULL or "": the default role */
+    int64_t ttl_s;         /* 0: the role's */
+    int64_t session;       /* 0: not bound */
+    bool bound;            /* to session, or to the application if 0 */
+    bool reuse;            /* `hsmint key`: the same caller's live one */
+    const char *label;     /* NULL */
+    const uint8_t *cka_id; /* NULL */
     size_t cka_id_len;
     const char *request_id; /* text_id of the caller's */
 };
@@ -119,8 +117,7 @@ MUST_CHECK enum code core_revoke(struct core *c, const struct caller *by,
                                  const char *request_id, struct error *e);
 MUST_CHECK enum code core_lease_get(struct core *c, const struct caller *by,
                                     const char *lease_id,
-                                    struct store_lease *lease,
-                                    struct error *e);
+                                    struct store_lease *lease, struct error *e);
 /* q->owner is forced to the caller's own unless it may see all. */
 MUST_CHECK enum code core_lease_each(struct core *c, const struct caller *by,
                                      struct store_lease_query *q,
@@ -137,8 +134,7 @@ MUST_CHECK enum code core_lease_label(struct core *c, const struct caller *by,
                                       struct error *e);
 /* The session closed (session > 0), or the application is gone (0): its bound
  * leases are handed to the sweeper at once. */
-void core_end_session(struct core *c, const char *application,
-                      int64_t session);
+void core_end_session(struct core *c, const char *application, int64_t session);
 /* JSON of a lease as the protocol shows it (no value); NULL: no memory. */
 json_t *core_lease_json(struct core *c, const struct store_lease *l);
 

@@ -13,15 +13,18 @@
 struct ended_entry {
     struct ended_entry *next;
     char *application;
-    int64_t session;  /* 0: the whole application */
-    int64_t at_ms;    /* monotonic */
-    bool marked;      /* its leases are in state revoking */
+    int64_t session; /* 0: the whole application */
+    int64_t at_ms;   /* monotonic */
+    bool marked;     /* its leases are in state revoking */
 };
 struct ended {
     pthread_mutex_t lock;
     struct ended_entry *first;
 };
-#define ENDED_INIT {PTHREAD_MUTEX_INITIALIZER, NULL}
+#define ENDED_INIT                                                             \
+    {                                                                          \
+        PTHREAD_MUTEX_INITIALIZER, NULL                                        \
+    }
 
 void ended_add(struct ended *t, const char *application, int64_t session,
                int64_t now_ms);

@@ -35,7 +35,8 @@ enum code field_check_names(json_t *fields, const char *const *names,
     for (const char *const *i = names; *i && n < sizeof(known); i++)
         n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s",
                               n ? ", " : "", *i);
-    json_object_foreach(fields, name, value) {
+    json_object_foreach(fields, name, value)
+    {
         if (!is_known(names, name))
             return error_set(e, ERR_INVALID,
                              "%s: unknown field “%.64s”; there are %s", what,
@@ -209,8 +210,8 @@ enum code field_check_url(const char *name, char *url, bool http_loopback,
     size_t len = strlen(url);
 
     if (len == 0 || len > URL_MAX)
-        return error_set(e, ERR_INVALID, "%s: 1 to %d characters are needed", name,
-                         URL_MAX);
+        return error_set(e, ERR_INVALID, "%s: 1 to %d characters are needed",
+                         name, URL_MAX);
     wrong = check_url(url, http_loopback);
     if (wrong)
         return error_set(e, ERR_INVALID, "%s “%s”: %s", name, url, wrong);

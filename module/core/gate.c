@@ -97,8 +97,7 @@ struct outcome {
     void *ctx;
 };
 
-static enum code commit_outcome(struct store_tx *tx, void *ctx,
-                                struct error *e)
+static enum code commit_outcome(struct store_tx *tx, void *ctx, struct error *e)
 {
     static const char *const fates[] = {"nothing", "not sent", "unknown",
                                         "answered"};
@@ -117,8 +116,7 @@ static enum code commit_outcome(struct store_tx *tx, void *ctx,
              o->result->code ? error_name(o->result->code) : "ok");
     put_text(record, "text", o->result->text);
     put_text(record, "service_request_id", o->reply->http.request_id);
-    json_object_set_new(record, "status",
-                        json_integer(o->reply->http.status));
+    json_object_set_new(record, "status", json_integer(o->reply->http.status));
     json_object_set_new(record, "duration_us",
                         json_integer(o->reply->duration_us));
     return add_record(tx, record, e);
@@ -185,8 +183,8 @@ static enum code decode_answer(struct gate_reply *r, struct error *e)
         .body = r->frame.body ? (const char *)r->frame.body : "",
         .body_len = r->frame.body_len,
         .request_id = request_id,
-        .retry_after_ms = retry > 0 && retry <= UINT32_MAX ? (uint32_t)retry
-                                                           : 0};
+        .retry_after_ms =
+            retry > 0 && retry <= UINT32_MAX ? (uint32_t)retry : 0};
     r->duration_us = duration;
     return OK;
 }
@@ -235,8 +233,8 @@ enum code gate_send(struct core *c, const struct gate_call *call,
         code = sign(c, call, &signed_call, &generation, why);
     intent.signed_call = signed_call.head;
     if (!code)
-        code = store_commit(c->store, call->urgency, commit_intent, &intent,
-                            why);
+        code =
+            store_commit(c->store, call->urgency, commit_intent, &intent, why);
     if (!code)
         code = execute(c, signed_call.head, generation, r, why);
     if (!code)
@@ -261,8 +259,8 @@ enum code gate_ask(struct core *c, const struct gate_call *call,
                    struct gate_reply *r, struct error *e)
 {
     enum code code = gate_send(c, call, r, e);
-    enum code settled = gate_settle(c, call, r, NULL, NULL, NULL,
-                                    code ? NULL : e);
+    enum code settled =
+        gate_settle(c, call, r, NULL, NULL, NULL, code ? NULL : e);
 
     return code ? code : settled;
 }

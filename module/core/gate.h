@@ -17,13 +17,13 @@
 
 struct gate_call {
     const char *org;
-    bool candidate;       /* with the key that is being verified */
-    const char *purpose;  /* for the record: "mint" */
-    const char *lease;    /* its id, or NULL */
+    bool candidate;          /* with the key that is being verified */
+    const char *purpose;     /* for the record: "mint" */
+    const char *lease;       /* its id, or NULL */
     const struct caller *by; /* NULL: the daemon itself */
     const struct openai_request *request;
     enum store_urgency urgency;
-    store_fn intent;      /* rows that go with the intent; may be NULL */
+    store_fn intent; /* rows that go with the intent; may be NULL */
     void *intent_ctx;
 };
 
@@ -42,7 +42,10 @@ struct gate_reply {
     int64_t duration_us;
     struct error error; /* of sending, or what the service answered */
 };
-#define GATE_REPLY_INIT {.frame = FRAME_INIT}
+#define GATE_REPLY_INIT                                                        \
+    {                                                                          \
+        .frame = FRAME_INIT                                                    \
+    }
 void gate_reply_clear(struct gate_reply *r); /* wipes the body */
 #define GATE_REPLY CLEANUP(gate_reply_clear) struct gate_reply
 

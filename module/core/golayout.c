@@ -17,19 +17,19 @@ struct element {
 };
 
 static const struct element elements[] = {
-    {"January", "%B", NULL, NONE},  {"Jan", "%b", NULL, NONE},
-    {"Monday", "%A", NULL, NONE},   {"Mon", "%a", NULL, NONE},
-    {"MST", "UTC", NULL, NONE},     {"2006", "%Y", NULL, NONE},
-    {"Z07:00", "Z", NULL, NONE},    {"Z0700", "Z", NULL, NONE},
+    {"January", "%B", NULL, NONE},    {"Jan", "%b", NULL, NONE},
+    {"Monday", "%A", NULL, NONE},     {"Mon", "%a", NULL, NONE},
+    {"MST", "UTC", NULL, NONE},       {"2006", "%Y", NULL, NONE},
+    {"Z07:00", "Z", NULL, NONE},      {"Z0700", "Z", NULL, NONE},
     {"-07:00", "+00:00", NULL, NONE}, {"-0700", "+0000", NULL, NONE},
-    {"-07", "+00", NULL, NONE},     {"002", NULL, "%03d", YEAR_DAY},
-    {"01", "%m", NULL, NONE},       {"02", "%d", NULL, NONE},
-    {"03", "%I", NULL, NONE},       {"04", "%M", NULL, NONE},
-    {"05", "%S", NULL, NONE},       {"06", "%y", NULL, NONE},
-    {"15", "%H", NULL, NONE},       {"PM", "%p", NULL, NONE},
-    {"pm", "%P", NULL, NONE},       {"_2", "%e", NULL, NONE},
-    {"1", NULL, "%d", MONTH},       {"2", NULL, "%d", DAY},
-    {"3", NULL, "%d", HOUR_12},     {"4", NULL, "%d", MINUTE},
+    {"-07", "+00", NULL, NONE},       {"002", NULL, "%03d", YEAR_DAY},
+    {"01", "%m", NULL, NONE},         {"02", "%d", NULL, NONE},
+    {"03", "%I", NULL, NONE},         {"04", "%M", NULL, NONE},
+    {"05", "%S", NULL, NONE},         {"06", "%y", NULL, NONE},
+    {"15", "%H", NULL, NONE},         {"PM", "%p", NULL, NONE},
+    {"pm", "%P", NULL, NONE},         {"_2", "%e", NULL, NONE},
+    {"1", NULL, "%d", MONTH},         {"2", NULL, "%d", DAY},
+    {"3", NULL, "%d", HOUR_12},       {"4", NULL, "%d", MINUTE},
     {"5", NULL, "%d", SECOND},
 };
 
@@ -65,7 +65,8 @@ static size_t fraction(const char *p, int64_t wall_ms, char text[16])
 {
     size_t digits = p[0] == '.' || p[0] == ',' ? strspn(p + 1, "0") : 0;
 
-    if (digits == 0 || digits > 9 || (p[1 + digits] >= '0' && p[1 + digits] <= '9'))
+    if (digits == 0 || digits > 9 ||
+        (p[1 + digits] >= '0' && p[1 + digits] <= '9'))
         return 0;
     snprintf(text, 16, "%c%03d000000", p[0], (int)(wall_ms % 1000));
     text[1 + digits] = '\0';

@@ -3,8 +3,8 @@
 #ifndef HSMINT_CORE_GOLAYOUT_H
 #define HSMINT_CORE_GOLAYOUT_H
 
-#include <stdint.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* UTC. Always NUL-terminated; returns the whole length as snprintf does. */
 size_t golayout_format(char *dst, size_t cap, const char *layout,

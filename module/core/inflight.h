@@ -17,8 +17,10 @@ struct inflight {
     pthread_cond_t left;
     struct inflight_entry *first;
 };
-#define INFLIGHT_INIT \
-    {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL}
+#define INFLIGHT_INIT                                                          \
+    {                                                                          \
+        PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL              \
+    }
 
 /* One key that is held; `entry` NULL holds nothing. */
 struct inflight_hold {
@@ -30,9 +32,8 @@ void inflight_leave(struct inflight_hold *h);
 
 /* Key: "<kind>:<a>:<b>:<c>"; parts that are NULL or "" are left empty. */
 MUST_CHECK enum code inflight_enter(struct inflight *t, const char *kind,
-                                    const char *a, const char *b,
-                                    const char *c, struct inflight_hold *h,
-                                    struct error *e);
+                                    const char *a, const char *b, const char *c,
+                                    struct inflight_hold *h, struct error *e);
 /* false: somebody has it, or no memory. */
 bool inflight_try(struct inflight *t, const char *kind, const char *a,
                   struct inflight_hold *h);

@@ -50,14 +50,13 @@ MUST_CHECK enum code core_org(struct core *c, const char *name,
                               struct store_org *org, struct error *e);
 /* "" if unknown. */
 void core_org_name(struct core *c, int64_t id, char name[64]);
-MUST_CHECK enum code core_org_note(struct core *c, int64_t id,
-                                   const char *name, struct error *e);
+MUST_CHECK enum code core_org_note(struct core *c, int64_t id, const char *name,
+                                   struct error *e);
 /* ERR_DENIED: only an administrator may `do` this. */
 MUST_CHECK enum code core_need_administrator(const struct caller *by,
-                                             const char *what,
-                                             struct error *e);
+                                             const char *what, struct error *e);
 /* The organisation's part of status, also core_config_get()'s answer. */
-MUST_CHECK enum code core_config_json(const struct store_org *org,
-                                      json_t **out, struct error *e);
+MUST_CHECK enum code core_config_json(const struct store_org *org, json_t **out,
+                                      struct error *e);
 
 #endif

@@ -19,6 +19,7 @@
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -27,8 +28,9 @@ enum {
     REAP_MS = 1000,
     UNREAPED_MAX = 8,
     STABLE_MS = 10000,     /* a keeper that lived so long died of bad luck */
-    BACKOFF_FIRST_MS = 50, /* doubled with each early death … */
-    BACKOFF_MAX_MS = 5000  /* … up to here */
+    BACKOFF_FIRST_MS = 50, /* from the second early death on, doubled … */
+    BACKOFF_MAX_MS = 5000, /* … up to here */
+    PATIENCE_MS = 400      /* a caller waits so long, or is told to try again */
 };
 
 struct keeper {
@@ -116,7 +118,7 @@ static void reap(struct keeper *k, pid_t pid, int pidfd)
 static void end_process(struct keeper *k)
 {
     int64_t lived = clock_monotonic_ms() - k->started_ms;
-    int wait = BACKOFF_FIRST_MS;
+    int wait = 0;
 
     if (!k->running)
         return;
@@ -131,10 +133,10 @@ static void end_process(struct keeper *k)
     k->pidfd = -1;
     k->early_deaths = lived >= STABLE_MS ? 0 : k->early_deaths + 1;
     for (int i = 1; i < k->early_deaths && wait < BACKOFF_MAX_MS; i++)
-        wait *= 2;
+        wait = wait ? 2 * wait : BACKOFF_FIRST_MS;
     if (wait > BACKOFF_MAX_MS)
         wait = BACKOFF_MAX_MS;
-    k->not_before_ms = clock_monotonic_ms() + (k->early_deaths ? wait : 0);
+    k->not_before_ms = clock_monotonic_ms() + wait;
     pthread_cond_broadcast(&k->changed);
 }
 
@@ -159,9 +161,11 @@ static enum code spawn_with(struct keeper *k, posix_spawn_file_actions_t *files,
 {
     char count[12];
     char *argv[] = {(char *)(uintptr_t)k->options.keeper_path,
-                    (char *)(uintptr_t)"--config",
+                    (char *)(uintptr_t) "--config",
                     (char *)(uintptr_t)k->options.config_path,
-                    (char *)(uintptr_t)"--channels", count, NULL};
+                    (char *)(uintptr_t) "--channels",
+                    count,
+                    NULL};
     char *nothing[] = {NULL};
     char **env = k->options.settings->hsm_env;
     int r;
@@ -243,8 +247,8 @@ static enum code start_process(struct keeper *k, struct sockets *ours,
     *pid = 0;
     *pidfd = -1;
     if (!code && k->options.start)
-        code = k->options.start(k->options.start_ctx, theirs.fd, theirs.n, pid,
-                                e);
+        code =
+            k->options.start(k->options.start_ctx, theirs.fd, theirs.n, pid, e);
     else if (!code)
         code = spawn(k, theirs.fd, theirs.n, pid, e);
     if (code) {
@@ -256,17 +260,18 @@ static enum code start_process(struct keeper *k, struct sockets *ours,
     return OK;
 }
 
-static enum code may_start(struct keeper *k, struct error *e)
+static enum code may_start(struct keeper *k, int64_t *wait_ms, struct error *e)
 {
     int64_t wait = k->not_before_ms - clock_monotonic_ms();
 
+    *wait_ms = wait > 0 ? wait : 0;
     reap_unreaped(k);
     if (k->n_unreaped == UNREAPED_MAX)
         return error_set(e, ERR_KEEPER,
                          "%d keepers hang inside the kernel; the HSM's driver "
                          "needs attention",
                          UNREAPED_MAX);
-    if (wait > 0)
+    if (wait > PATIENCE_MS)
         return error_set(e, ERR_KEEPER,
                          "the keeper died %d times soon after its start; it is "
                          "started again in %lld ms",
@@ -280,12 +285,14 @@ static enum code start(struct keeper *k, struct error *e)
     struct sockets ours = {.n = 0};
     int pidfd = -1;
     pid_t pid = 0;
-    enum code code = may_start(k, e);
+    int64_t wait;
+    enum code code = may_start(k, &wait, e);
 
     if (code)
         return code;
     k->starting = true;
     pthread_mutex_unlock(&k->lock);
+    nanosleep(&(struct timespec){.tv_nsec = wait * 1000000}, NULL);
     code = start_process(k, &ours, &pid, &pidfd, e);
     pthread_mutex_lock(&k->lock);
     k->starting = false;

@@ -144,9 +144,9 @@ enum code lease_change(struct core *c, const struct lease_change *ch,
         forget_value(l);
     if (l->state == LEASE_REVOKED && l->revoked_ms == 0)
         l->revoked_ms = clock_wall_ms();
-    code = ch->r ? gate_settle(c, ch->call, ch->r, ch->result, update_row, &row,
-                               e)
-                 : store_commit(c->store, STORE_RESERVE, update_row, &row, e);
+    code =
+        ch->r ? gate_settle(c, ch->call, ch->r, ch->result, update_row, &row, e)
+              : store_commit(c->store, STORE_RESERVE, update_row, &row, e);
     if (code)
         l->state = row.expect;
     return code;
@@ -342,9 +342,9 @@ enum code lease_open_value(struct core *c, const struct store_lease *l,
         code = unlock_call(c, &request, deadline, &reply, NULL, e);
     if (!code && reply.fd < 0)
         return error_set(e, ERR_KEEPER, "the keeper sent no value");
-    return code ? code
-                : secret_from_fd(value, reply.fd, SECRET_MAX, deadline, true,
-                                 e);
+    return code
+               ? code
+               : secret_from_fd(value, reply.fd, SECRET_MAX, deadline, true, e);
 }
 
 enum code lease_seal_value(struct core *c, struct store_lease *l,
@@ -352,9 +352,8 @@ enum code lease_seal_value(struct core *c, struct store_lease *l,
 {
     FRAME request = FRAME_INIT;
     FRAME reply = FRAME_INIT;
-    enum code code =
-        value_request(c, VERB_SEAL_VALUE, l, secret_data(value),
-                      secret_len(value), &request, e);
+    enum code code = value_request(c, VERB_SEAL_VALUE, l, secret_data(value),
+                                   secret_len(value), &request, e);
 
     if (!code)
         code = unlock_call(c, &request, (int)c->settings->hsm_deadline_ms,

@@ -7,7 +7,8 @@
 #include "module/core/gate.h"
 #include "module/store/store.h"
 
-#define LEASE_SLACK_S 60 /* the key outlives the lease by this, at the service */
+#define LEASE_SLACK_S                                                          \
+    60 /* the key outlives the lease by this, at the service */
 
 enum lease_event {
     LEASE_MADE,     /* the service has the account, we know its id */

@@ -118,15 +118,16 @@ enum code core_lease_label(struct core *c, const struct caller *by,
         inflight_enter(&c->inflight, "lease", id, NULL, NULL, &hold, e);
 
     if (!code)
-        code = inflight_enter(&c->inflight, "renew", id, NULL, NULL, &renewal,
-                              e);
+        code =
+            inflight_enter(&c->inflight, "renew", id, NULL, NULL, &renewal, e);
     if (!code)
         code = lease_get_for(c, by, id, &l, e);
     if (!code && label)
         code = lease_text(&l.label, label, e);
     if (!code && cka_id)
         code = set_cka_id(&l, cka_id, cka_id_len, e);
-    return code ? code : store_commit(c->store, STORE_NORMAL, update_label, &l, e);
+    return code ? code
+                : store_commit(c->store, STORE_NORMAL, update_label, &l, e);
 }
 
 void core_end_session(struct core *c, const char *application, int64_t session)
@@ -160,29 +161,27 @@ static json_t *whose(struct core *c, const struct store_lease *l)
     char org[64];
 
     core_org_name(c, l->org, org);
-    return json_pack("{ss ss ss ss ss ss sb sI so sb ss ss}", "lease_id", l->id,
-                     "org", org, "role", l->role, "state",
-                     lease_state_name(l->state), "owner", l->owner, "program",
-                     l->program, "bound", l->bound, "session",
-                     (json_int_t)l->session, "id", cka_id_json(l), "kept",
-                     l->sealed != NULL, "last_error", l->last_error, "reason",
-                     l->reason);
+    return json_pack(
+        "{ss ss ss ss ss ss sb sI so sb ss ss}", "lease_id", l->id, "org", org,
+        "role", l->role, "state", lease_state_name(l->state), "owner", l->owner,
+        "program", l->program, "bound", l->bound, "session",
+        (json_int_t)l->session, "id", cka_id_json(l), "kept", l->sealed != NULL,
+        "last_error", l->last_error, "reason", l->reason);
 }
 
 json_t *core_lease_json(struct core *c, const struct store_lease *l)
 {
-    bool renewable = l->state == LEASE_ACTIVE &&
-                     l->max_expires_ms > clock_wall_ms();
+    bool renewable =
+        l->state == LEASE_ACTIVE && l->max_expires_ms > clock_wall_ms();
     JSON life = json_pack(
         "{sI sI sI sI sI sb ss ss ss ss ss ss}", "issued_ms",
         (json_int_t)l->issued_ms, "expires_ms", (json_int_t)l->expires_ms,
-        "max_expires_ms", (json_int_t)l->max_expires_ms,
-        "provider_expires_ms", (json_int_t)l->provider_expires_ms,
-        "lease_duration", (json_int_t)seconds_left(l), "lease_renewable",
-        renewable, "project_id", l->project, "service_account",
-        l->account_name, "service_account_id", l->account_id, "api_key_id",
-        l->key_id, "api_base", l->api_base, "label",
-        *l->label ? l->label : l->role);
+        "max_expires_ms", (json_int_t)l->max_expires_ms, "provider_expires_ms",
+        (json_int_t)l->provider_expires_ms, "lease_duration",
+        (json_int_t)seconds_left(l), "lease_renewable", renewable, "project_id",
+        l->project, "service_account", l->account_name, "service_account_id",
+        l->account_id, "api_key_id", l->key_id, "api_base", l->api_base,
+        "label", *l->label ? l->label : l->role);
     json_t *j = whose(c, l);
 
     if (!j || !life || json_object_update(j, life) != 0) {

@@ -18,8 +18,8 @@ static enum code fetch(struct core *c, json_t **markers, struct error *e)
     enum code code;
 
     request.verb = VERB_HMAC;
-    request.head = json_pack("{ss si}", "purpose", "marker", "count",
-                             MARKER_BATCH);
+    request.head =
+        json_pack("{ss si}", "purpose", "marker", "count", MARKER_BATCH);
     if (!request.head)
         return error_set(e, ERR_NOMEM, "no memory to ask for markers");
     code = unlock_call(c, &request, (int)c->settings->hsm_deadline_ms, &reply,
@@ -42,7 +42,8 @@ static enum code refill(struct core *c, struct error *e)
     if (code)
         return code;
     pthread_mutex_lock(&c->markers.lock);
-    json_array_foreach(list, i, one) {
+    json_array_foreach(list, i, one)
+    {
         const char *s = json_string_value(one);
 
         if (is_marker(s) && c->markers.n < MARKER_BATCH)

@@ -16,7 +16,10 @@ struct markers {
     char text[MARKER_BATCH][TEMPLATE_MARKER_LEN + 1];
     int n;
 };
-#define MARKERS_INIT {.lock = PTHREAD_MUTEX_INITIALIZER, .n = 0}
+#define MARKERS_INIT                                                           \
+    {                                                                          \
+        .lock = PTHREAD_MUTEX_INITIALIZER, .n = 0                              \
+    }
 
 /* One that was never given before. */
 MUST_CHECK enum code marker_take(struct core *c,

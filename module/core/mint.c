@@ -5,9 +5,9 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
-#include "module/core/orgconfig.h"
 #include "module/core/internal.h"
 #include "module/core/lease.h"
+#include "module/core/orgconfig.h"
 #include "module/core/role.h"
 
 #include <stdio.h>
@@ -15,7 +15,7 @@
 #include <string.h>
 
 enum {
-    FIRST_LOOK_MS = 2000,   /* a pending lease's account is searched then */
+    FIRST_LOOK_MS = 2000,    /* a pending lease's account is searched then */
     EXPIRY_TOLERANCE_S = 300 /* the service may round */
 };
 #define METHOD "mint"
@@ -30,7 +30,7 @@ struct mint {
     int64_t began_ms; /* monotonic */
     int64_t ttl;      /* seconds */
     struct store_lease lease;
-    bool inserted;    /* the lease's row is in the store */
+    bool inserted;     /* the lease's row is in the store */
     int64_t expires_s; /* asked of the service; 0: it refuses that */
     struct openai_account account;
     json_t *warnings;
@@ -85,10 +85,11 @@ static enum code load_role(struct mint *m, struct error *e)
     if (!name || !*name) {
         code = store_role_each(m->core->store, m->org.id, take_default, &f, e);
         if (!code && !f.found)
-            return error_set(e, ERR_ROLE_UNKNOWN,
-                             "no role was named and organisation %s has no "
-                             "default one (“hsmint role set NAME default=true”)",
-                             m->org.name);
+            return error_set(
+                e, ERR_ROLE_UNKNOWN,
+                "no role was named and organisation %s has no "
+                "default one (“hsmint role set NAME default=true”)",
+                m->org.name);
         return code;
     }
     code = store_role_get(m->core->store, m->org.id, name, &row, e);
@@ -186,8 +187,7 @@ static enum code set_api_base(struct mint *m, struct error *e)
     if (*m->role.api_base)
         return lease_text(&m->lease.api_base, m->role.api_base, e);
     code = config_parse(&config, m->org.config, e);
-    return code ? code
-                : lease_text(&m->lease.api_base, config.api_endpoint, e);
+    return code ? code : lease_text(&m->lease.api_base, config.api_endpoint, e);
 }
 
 static enum code set_cka_id(struct mint *m, struct error *e)
@@ -240,7 +240,7 @@ static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
 /* ---- the account ---- */
 
 #define EXPIRY_REFUSED "expiry-refused"
-#define EXPIRY_REMEDY \
+#define EXPIRY_REMEDY                                                          \
     "keys live until hsmint revokes them: keep the daemon running"
 
 static bool refuses_expiry(const struct gate_reply *r)
@@ -252,12 +252,11 @@ static bool refuses_expiry(const struct gate_reply *r)
 }
 
 static enum code send_once(struct mint *m, struct gate_call *call,
-                           struct openai_request *request,
-                           struct gate_reply *r, struct error *e)
+                           struct openai_request *request, struct gate_reply *r,
+                           struct error *e)
 {
-    enum code code =
-        openai_account_create(request, m->role.project_id,
-                              m->lease.account_name, m->expires_s, e);
+    enum code code = openai_account_create(
+        request, m->role.project_id, m->lease.account_name, m->expires_s, e);
 
     call->request = request;
     call->intent = m->inserted ? NULL : insert_rows;
@@ -360,9 +359,8 @@ static enum code ended_meanwhile(struct mint *m, const struct gate_call *call,
 
 static bool session_ended(const struct mint *m)
 {
-    return m->lease.bound &&
-           ended_since(&m->core->ended, m->by->application, m->lease.session,
-                       m->began_ms);
+    return m->lease.bound && ended_since(&m->core->ended, m->by->application,
+                                         m->lease.session, m->began_ms);
 }
 
 static enum code made(struct mint *m, const struct gate_call *call,
@@ -475,8 +473,7 @@ static enum code mint_new(struct mint *m, struct error *e)
 static enum code take_value(struct mint *m, struct store_lease *found,
                             struct error *e)
 {
-    enum code code =
-        lease_open_value(m->core, found, &m->account.key.value, e);
+    enum code code = lease_open_value(m->core, found, &m->account.key.value, e);
 
     if (code)
         return code;
@@ -505,16 +502,16 @@ static enum code answer_again(struct mint *m, bool *answered, struct error *e)
                          "request %s was a %s before; each request needs an id "
                          "of its own",
                          m->asked->request_id, method);
-    code = inflight_enter(&m->core->inflight, "lease", id, NULL, NULL, &hold,
-                          e);
+    code =
+        inflight_enter(&m->core->inflight, "lease", id, NULL, NULL, &hold, e);
     if (!code)
         code = store_lease_get(m->core->store, id, &old, e);
     if (code == ERR_NOT_FOUND)
         return OK;
     if (code || old.state >= LEASE_REVOKING)
         return code;
-    *answered = old.state == LEASE_ACTIVE && old.sealed &&
-                take_value(m, &old, e) == OK;
+    *answered =
+        old.state == LEASE_ACTIVE && old.sealed && take_value(m, &old, e) == OK;
     return *answered ? OK : lease_end(m->core, &old, "answer lost", e);
 }
 
@@ -586,10 +583,9 @@ enum code core_mint(struct core *c, const struct caller *by,
                     const struct mint_request *asked, struct store_lease *lease,
                     struct secret **key, json_t **warnings, struct error *e)
 {
-    CLEANUP(mint_clear) struct mint m = {.core = c,
-                                         .by = by,
-                                         .asked = asked,
-                                         .began_ms = clock_monotonic_ms()};
+    CLEANUP(mint_clear)
+    struct mint m = {
+        .core = c, .by = by, .asked = asked, .began_ms = clock_monotonic_ms()};
     struct error why = {0};
     enum code code = run(&m, &why);
 

@@ -118,10 +118,11 @@ enum code config_check_cron(const char *text, struct error *e)
         while (p && *p == ',')
             p = cron_item(f, p + 1);
         if (!p || (*p && *p != ' '))
-            return error_set(e, ERR_INVALID,
-                             "rotation_schedule: its %s is not understood; "
-                             "cron's five fields are needed, like “0 3 * * SUN”",
-                             f->name);
+            return error_set(
+                e, ERR_INVALID,
+                "rotation_schedule: its %s is not understood; "
+                "cron's five fields are needed, like “0 3 * * SUN”",
+                f->name);
     }
     if (p[strspn(p, " ")])
         return error_set(e, ERR_INVALID,
@@ -137,16 +138,16 @@ static enum code read_fields(struct config *c, json_t *f, struct error *e)
     enum code code;
 
     if ((code = field_text(f, "api_endpoint", 255, &c->api_endpoint, e)) ||
-        (code = field_text(f, "organization_id", 128, &c->organization_id,
-                           e)) ||
-        (code = field_text(f, "admin_api_key_id", 128, &c->admin_api_key_id,
-                           e)) ||
-        (code = field_duration(f, "rotation_period", true,
-                               &c->rotation_period, e)) ||
+        (code =
+             field_text(f, "organization_id", 128, &c->organization_id, e)) ||
+        (code =
+             field_text(f, "admin_api_key_id", 128, &c->admin_api_key_id, e)) ||
+        (code = field_duration(f, "rotation_period", true, &c->rotation_period,
+                               e)) ||
         (code = field_text(f, "rotation_schedule", 128, &c->rotation_schedule,
                            e)) ||
-        (code = field_duration(f, "rotation_window", true,
-                               &c->rotation_window, e)) ||
+        (code = field_duration(f, "rotation_window", true, &c->rotation_window,
+                               e)) ||
         (code = field_bool(f, "disable_automated_rotation",
                            &c->disable_automated_rotation, e)))
         return code;
@@ -227,8 +228,8 @@ enum code config_parse(struct config *c, const char *text, struct error *e)
     enum code code = config_init(c, e);
 
     if (!code)
-        code = json_parse(text, strlen(text), "stored configuration", &stored,
-                          e);
+        code =
+            json_parse(text, strlen(text), "stored configuration", &stored, e);
     if (!code)
         code = read_fields(c, stored, e);
     if (!code)
@@ -238,8 +239,8 @@ enum code config_parse(struct config *c, const char *text, struct error *e)
 
 static json_t *owner_json(const struct config *c)
 {
-    return json_pack("{ss ss ss}", "type", c->owner_type, "name",
-                     c->owner_name, "role", c->owner_role);
+    return json_pack("{ss ss ss}", "type", c->owner_type, "name", c->owner_name,
+                     "role", c->owner_role);
 }
 
 enum code config_text(const struct config *c, char **text, struct error *e)
@@ -267,9 +268,8 @@ enum code config_json(const struct config *c, const char *org, bool configured,
     if (!*out || json_object_set_new(*out, "org", json_string(org)) != 0 ||
         json_object_set_new(*out, "configured", json_boolean(configured)) !=
             0 ||
-        json_object_set_new(*out, "owner",
-                            *c->owner_type ? owner_json(c) : json_null()) !=
-            0 ||
+        json_object_set_new(
+            *out, "owner", *c->owner_type ? owner_json(c) : json_null()) != 0 ||
         json_object_set(*out, "last_rotated", rotated) != 0) {
         json_decref(rotated);
         return error_set(e, ERR_NOMEM, "no memory for a configuration");

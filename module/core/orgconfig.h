@@ -13,7 +13,7 @@
 struct config {
     char *api_endpoint;
     char *organization_id;
-    char *admin_api_key_id; /* "" until a key was verified */
+    char *admin_api_key_id;  /* "" until a key was verified */
     int64_t rotation_period; /* seconds; 0: none */
     char *rotation_schedule; /* cron, UTC; "": none */
     int64_t rotation_window; /* seconds; 0: none */

@@ -17,7 +17,7 @@
 #define SHORTFALL_MS 30000
 
 struct renewal {
-    struct store_lease *lease; /* its ends are the new ones */
+    struct store_lease *lease;      /* its ends are the new ones */
     const char *owner, *request_id; /* the caller's */
 };
 
@@ -83,8 +83,8 @@ static enum code judge(struct core *c, struct store_lease *l,
     bool has_expiry = l->provider_expires_ms != 0;
     int64_t told;
 
-    if (code && (has_expiry || r->fate != GATE_ANSWERED ||
-                 code == ERR_SERVICE_FAILED))
+    if (code &&
+        (has_expiry || r->fate != GATE_ANSWERED || code == ERR_SERVICE_FAILED))
         return error_prefix(e, "the service did not extend the key, so its "
                                "lease stays as it was");
     if (!code)
@@ -138,8 +138,8 @@ static enum code extend(struct core *c, const struct caller *by, int64_t ttl_s,
                              .by = by,
                              .request = &request,
                              .urgency = STORE_NORMAL};
-    enum code code = openai_project_key_update(
-        &request, l->project, l->key_id, ttl_s + LEASE_SLACK_S, e);
+    enum code code = openai_project_key_update(&request, l->project, l->key_id,
+                                               ttl_s + LEASE_SLACK_S, e);
 
     core_org_name(c, l->org, org);
     if (code)
@@ -165,8 +165,8 @@ static enum code was_answered(struct core *c, const struct caller *by,
 
     if (!request_id || !*request_id)
         return OK;
-    code = store_journal_get(c->store, by->owner, request_id, &method, &result,
-                             e);
+    code =
+        store_journal_get(c->store, by->owner, request_id, &method, &result, e);
     if (code)
         return code == ERR_NOT_FOUND ? OK : code;
     *answered = strcmp(method, METHOD) == 0 && strcmp(result, id) == 0;

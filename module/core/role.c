@@ -55,8 +55,8 @@ static enum code read_fields(struct role *r, json_t *f, struct error *e)
                            TEMPLATE_TEXT_MAX, &r->name_template, e)) ||
         (code = field_text(f, "service_account_description",
                            ROLE_DESCRIPTION_MAX, &r->description, e)) ||
-        (code = field_text(f, "api_base", ROLE_API_BASE_MAX, &r->api_base,
-                           e)) ||
+        (code =
+             field_text(f, "api_base", ROLE_API_BASE_MAX, &r->api_base, e)) ||
         (code = field_duration(f, "ttl", false, &r->ttl, e)) ||
         (code = field_duration(f, "max_ttl", false, &r->max_ttl, e)) ||
         (code = field_bool(f, "keep_value", &r->keep_value, e)) ||
@@ -125,13 +125,12 @@ enum code role_parse(struct role *r, const char *body, struct error *e)
 
 static json_t *pack(const struct role *r)
 {
-    return json_pack("{ss ss ss ss sI sI sb ss sb}", "project_id",
-                     r->project_id, BODY_PROJECT_NAME, r->project_name,
-                     "service_account_name_template", r->name_template,
-                     "service_account_description", r->description, "ttl",
-                     (json_int_t)r->ttl, "max_ttl", (json_int_t)r->max_ttl,
-                     "keep_value", r->keep_value, "api_base", r->api_base,
-                     "default", r->is_default);
+    return json_pack(
+        "{ss ss ss ss sI sI sb ss sb}", "project_id", r->project_id,
+        BODY_PROJECT_NAME, r->project_name, "service_account_name_template",
+        r->name_template, "service_account_description", r->description, "ttl",
+        (json_int_t)r->ttl, "max_ttl", (json_int_t)r->max_ttl, "keep_value",
+        r->keep_value, "api_base", r->api_base, "default", r->is_default);
 }
 
 enum code role_body(const struct role *r, char **body, struct error *e)

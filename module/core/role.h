@@ -39,7 +39,6 @@ MUST_CHECK enum code role_body(const struct role *r, char **body,
                                struct error *e);
 /* As the protocol shows it. */
 MUST_CHECK enum code role_json(const struct role *r, const char *org,
-                               const char *name, json_t **out,
-                               struct error *e);
+                               const char *name, json_t **out, struct error *e);
 
 #endif

@@ -13,8 +13,7 @@
 #include <string.h>
 
 static enum code fetch_project(struct core *c, const struct caller *by,
-                               const char *org, struct role *r,
-                               struct error *e)
+                               const char *org, struct role *r, struct error *e)
 {
     CLEANUP(openai_request_clear) struct openai_request request = {0};
     CLEANUP(openai_project_clear) struct openai_project project = {0};
@@ -50,10 +49,10 @@ static enum code fetch_project(struct core *c, const struct caller *by,
 static enum code check_template(const struct role *r, const char *name,
                                 struct error *e)
 {
-    struct template_input in = {
-        .role = name,
-        .project = *r->project_name ? r->project_name : r->project_id,
-        .wall_ms = clock_wall_ms()};
+    struct template_input in = {.role = name,
+                                .project = *r->project_name ? r->project_name
+                                                            : r->project_id,
+                                .wall_ms = clock_wall_ms()};
 
     return template_check(r->name_template, &in, e);
 }
@@ -80,8 +79,7 @@ static enum code write_rows(struct store_tx *tx, void *ctx, struct error *e)
 {
     const struct write *w = ctx;
     int64_t now = clock_wall_ms();
-    enum code code =
-        store_role_put(tx, w->org, w->name, w->body, now, e);
+    enum code code = store_role_put(tx, w->org, w->name, w->body, now, e);
 
     if (!code && w->other_name)
         code = store_role_put(tx, w->org, w->other_name, w->other_body, now, e);
@@ -113,13 +111,14 @@ static enum code put_role(struct core *c, const struct caller *by,
                           const struct store_org *org, const char *name,
                           const struct role *r, struct error *e)
 {
-    CLEANUP(write_clear) struct write w = {
-        .org = org->id, .name = name, .by = by};
+    CLEANUP(write_clear)
+    struct write w = {.org = org->id, .name = name, .by = by};
     enum code code = role_body(r, &w.body, e);
 
     if (!code && r->is_default)
         code = store_role_each(c->store, org->id, find_other_default, &w, e);
-    return code ? code : store_commit(c->store, STORE_NORMAL, write_rows, &w, e);
+    return code ? code
+                : store_commit(c->store, STORE_NORMAL, write_rows, &w, e);
 }
 
 /* What was there, or the defaults. */

@@ -66,8 +66,7 @@ static enum code list_page(struct core *c, struct names *names, char **after,
                              .lease = names->n == 1 ? first->id : NULL,
                              .request = &request,
                              .urgency = STORE_RESERVE};
-    enum code code =
-        openai_account_list(&request, first->project, *after, e);
+    enum code code = openai_account_list(&request, first->project, *after, e);
 
     core_org_name(c, first->org, org);
     if (!code)

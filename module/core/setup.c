@@ -6,9 +6,9 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/text.h"
-#include "module/core/orgconfig.h"
 #include "module/core/gate.h"
 #include "module/core/internal.h"
+#include "module/core/orgconfig.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -116,10 +116,10 @@ static enum code add_candidate(const struct openai_admin_key *k, void *ctx,
     struct setup *s = ctx;
     json_t *candidate = json_pack("{ss ss}", "id", k->id, "redacted",
                                   k->redacted ? k->redacted : "");
-    json_t *owner = json_pack("{ss ss ss}", "type",
-                              k->owner_type ? k->owner_type : "", "name",
-                              k->owner_name ? k->owner_name : "", "role",
-                              k->owner_role ? k->owner_role : "");
+    json_t *owner =
+        json_pack("{ss ss ss}", "type", k->owner_type ? k->owner_type : "",
+                  "name", k->owner_name ? k->owner_name : "", "role",
+                  k->owner_role ? k->owner_role : "");
 
     if (json_array_append_new(s->candidates, candidate) != 0 ||
         json_object_set_new(s->owners, k->id, owner) != 0)
@@ -200,8 +200,8 @@ static enum code bind(struct setup *s, struct error *e)
 {
     JSON answer = NULL;
     const char *want = s->config.admin_api_key_id, *id;
-    json_t *head = json_pack("{ss sO}", "org", s->org.name, "candidates",
-                             s->candidates);
+    json_t *head =
+        json_pack("{ss sO}", "org", s->org.name, "candidates", s->candidates);
     enum code code;
 
     if (*want)
@@ -239,12 +239,12 @@ static enum code write_rows(struct store_tx *tx, void *ctx, struct error *e)
 
     if (!code && w->blob)
         code = store_org_set_blob(tx, w->org, w->blob, w->blob_len, e);
-    return code ? code
-                : gate_event(tx, w->blob ? "admin key set" : "config set",
-                             w->by,
-                             json_pack("{sI ss}", "org", (json_int_t)w->org,
-                                       "config", w->config),
-                             e);
+    return code
+               ? code
+               : gate_event(tx, w->blob ? "admin key set" : "config set", w->by,
+                            json_pack("{sI ss}", "org", (json_int_t)w->org,
+                                      "config", w->config),
+                            e);
 }
 
 static enum code put(struct setup *s, struct error *e)
@@ -263,10 +263,9 @@ static enum code put(struct setup *s, struct error *e)
 
 static enum code use(struct setup *s, struct error *e)
 {
-    enum code code =
-        ask_keeper(s, VERB_USE_KEY,
-                   json_pack("{ss sb}", "org", s->org.name, "publish", 1), -1,
-                   NULL, e);
+    enum code code = ask_keeper(
+        s, VERB_USE_KEY, json_pack("{ss sb}", "org", s->org.name, "publish", 1),
+        -1, NULL, e);
 
     if (code)
         return error_prefix(e, "the new admin key is stored and taken at the "

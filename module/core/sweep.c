@@ -15,11 +15,11 @@
 
 enum {
     BATCH = 64,
-    IDLE_WAIT_MS = 100,      /* after a pass that could do nothing */
-    PROBE_MAX_MS = 1500,     /* between probes of a service that is down */
-    LATE_MS = 2000,          /* alive so long past its end: an alarm */
-    HORIZON_MS = 40000,      /* beyond any back-off of a lease */
-    ENDED_KEPT_MS = 300000,  /* longer than any call */
+    IDLE_WAIT_MS = 100,     /* after a pass that could do nothing */
+    PROBE_MAX_MS = 1500,    /* between probes of a service that is down */
+    LATE_MS = 2000,         /* alive so long past its end: an alarm */
+    HORIZON_MS = 40000,     /* beyond any back-off of a lease */
+    ENDED_KEPT_MS = 300000, /* longer than any call */
     PRUNE_EVERY_MS = 600000,
     PRUNE_LIMIT = 1000
 };
@@ -345,13 +345,12 @@ static void tell_late(struct core *c, const struct batch *b)
 static bool sweep_due(struct core *c)
 {
     bool recovered = any_recovered(&c->sweep);
-    CLEANUP(batch_clear) struct batch b = {.core = c,
-                                           .now_ms = clock_wall_ms()};
+    CLEANUP(batch_clear)
+    struct batch b = {.core = c, .now_ms = clock_wall_ms()};
     struct error e = {0};
     bool done;
-    enum code code =
-        store_lease_due(c->store, b.now_ms + (recovered ? HORIZON_MS : 0), 0,
-                        collect, &b, &e);
+    enum code code = store_lease_due(
+        c->store, b.now_ms + (recovered ? HORIZON_MS : 0), 0, collect, &b, &e);
 
     if (code && code != ERR_LIMIT) {
         log_failure(&e, "due leases cannot be listed");

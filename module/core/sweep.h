@@ -32,8 +32,10 @@ struct sweep {
     int n_orgs;
     int64_t pruned_ms; /* monotonic */
 };
-#define SWEEP_INIT                                                          \
-    {.lock = PTHREAD_MUTEX_INITIALIZER, .poke = PTHREAD_COND_INITIALIZER}
+#define SWEEP_INIT                                                             \
+    {                                                                          \
+        .lock = PTHREAD_MUTEX_INITIALIZER, .poke = PTHREAD_COND_INITIALIZER    \
+    }
 #define SWEEP_PERIOD_MS 1000
 
 MUST_CHECK enum code sweep_start(struct core *c, struct error *e);

@@ -193,11 +193,11 @@ static const struct function {
     enum code (*run)(struct reader *r, const struct value *args,
                      struct value *out);
 } functions[] = {
-    {"random", "n", do_random},          {"truncate", "ns", do_truncate},
-    {"uppercase", "s", do_uppercase},    {"lowercase", "s", do_lowercase},
-    {"replace", "sss", do_replace},      {"sha256", "s", do_sha256},
-    {"base64", "s", do_base64},          {"unix_time", "", do_unix_time},
-    {"timestamp", "s", do_timestamp},    {"uuid", "", do_uuid},
+    {"random", "n", do_random},       {"truncate", "ns", do_truncate},
+    {"uppercase", "s", do_uppercase}, {"lowercase", "s", do_lowercase},
+    {"replace", "sss", do_replace},   {"sha256", "s", do_sha256},
+    {"base64", "s", do_base64},       {"unix_time", "", do_unix_time},
+    {"timestamp", "s", do_timestamp}, {"uuid", "", do_uuid},
 };
 
 /* ---- reading ---- */
@@ -259,8 +259,9 @@ static enum code read_quoted(struct reader *r, struct value *v)
         if (*r->at == '\\' && (r->at[1] == '"' || r->at[1] == '\\'))
             r->at++;
         else if (*r->at == '\\')
-            return error_set(r->e, ERR_INVALID,
-                             "template: in quotes only \\\" and \\\\ are known");
+            return error_set(
+                r->e, ERR_INVALID,
+                "template: in quotes only \\\" and \\\\ are known");
         if (n == VALUE_MAX)
             return error_set(r->e, ERR_INVALID, "template: text too long");
         text[n++] = *r->at;
@@ -355,10 +356,9 @@ static enum code check_args(struct reader *r, const struct function *f,
                          strlen(f->args), n);
     for (size_t i = 0; i < n; i++) {
         if ((f->args[i] == 'n') != args[i].is_number)
-            return error_set(r->e, ERR_INVALID,
-                             "template: argument %zu of %s is to be a %s",
-                             i + 1, f->name,
-                             f->args[i] == 'n' ? "number" : "text");
+            return error_set(
+                r->e, ERR_INVALID, "template: argument %zu of %s is to be a %s",
+                i + 1, f->name, f->args[i] == 'n' ? "number" : "text");
     }
     return OK;
 }

@@ -53,9 +53,9 @@ static enum code log_in(struct core *c, uint64_t generation, int pin_fd,
     enum code code;
 
     request.verb = VERB_LOGIN;
-    request.head = json_pack("{ss sb}", "source",
-                             pin_fd >= 0 ? "descriptor" : "configured", "force",
-                             force);
+    request.head =
+        json_pack("{ss sb}", "source",
+                  pin_fd >= 0 ? "descriptor" : "configured", "force", force);
     if (!request.head)
         return error_set(e, ERR_NOMEM, "no memory to log in");
     if (pin_fd >= 0)
@@ -79,8 +79,9 @@ static enum code check_keys(struct core *c, uint64_t generation,
     enum code code = store_meta_get(c->store, META_PINS, &text, &len, e);
 
     if (code == ERR_NOT_FOUND)
-        return error_set(e, ERR_HSM_KEYS,
-                         "hsmint has no keys on the HSM yet; run “hsmint init”");
+        return error_set(
+            e, ERR_HSM_KEYS,
+            "hsmint has no keys on the HSM yet; run “hsmint init”");
     if (!code)
         code = json_parse(text, len, "pinned HSM keys", &pins, e);
     if (code)
@@ -312,7 +313,8 @@ enum code unlock_ready(struct core *c, uint64_t *generation, struct error *e)
     } else {
         if (!is_current(c))
             code = attempt(c, &why);
-        finish(&c->unlock, code ? &why : NULL);
+        /* The keeper bounds its own starts. */
+        finish(&c->unlock, code && code != ERR_KEEPER ? &why : NULL);
     }
     *generation = atomic_load(&c->unlock.ready);
     if (code && e)

@@ -16,19 +16,21 @@
 struct core;
 
 struct unlock {
-    atomic_uint_fast64_t ready; /* the keeper's generation that is ready, or 0 */
-    pthread_mutex_t lock;       /* guards all below */
+    atomic_uint_fast64_t
+        ready;            /* the keeper's generation that is ready, or 0 */
+    pthread_mutex_t lock; /* guards all below */
     pthread_cond_t changed;
-    bool busy;             /* somebody unlocks */
-    bool locked_by_hand;   /* until the next login */
-    int escrow;            /* sealed memfd with the PIN, held unread; -1 */
-    int64_t failed_at_ms;  /* monotonic; an attempt is repeated after … */
-    struct error failure;  /* … UNLOCK_RETRY_MS; until then this is told */
+    bool busy;            /* somebody unlocks */
+    bool locked_by_hand;  /* until the next login */
+    int escrow;           /* sealed memfd with the PIN, held unread; -1 */
+    int64_t failed_at_ms; /* monotonic; an attempt is repeated after … */
+    struct error failure; /* … UNLOCK_RETRY_MS; until then this is told */
 };
-#define UNLOCK_INIT                                             \
-    {.lock = PTHREAD_MUTEX_INITIALIZER,                         \
-     .changed = PTHREAD_COND_INITIALIZER,                       \
-     .escrow = -1}
+#define UNLOCK_INIT                                                            \
+    {                                                                          \
+        .lock = PTHREAD_MUTEX_INITIALIZER,                                     \
+        .changed = PTHREAD_COND_INITIALIZER, .escrow = -1                      \
+    }
 #define UNLOCK_RETRY_MS 1000
 
 /* The PIN from pin_fd, or -1: as configured; then all the rest. Without

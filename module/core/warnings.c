@@ -85,9 +85,9 @@ json_t *warnings_json(struct warnings *w)
 
     pthread_mutex_lock(&w->lock);
     for (const struct warning *i = w->first; i && list; i = i->next) {
-        json_t *one = json_pack("{ss ss ss ss}", "id", i->id, "object",
-                                i->object, "text", i->text, "remedy",
-                                i->remedy);
+        json_t *one =
+            json_pack("{ss ss ss ss}", "id", i->id, "object", i->object, "text",
+                      i->text, "remedy", i->remedy);
 
         if (json_array_append_new(list, one) != 0) {
             json_decref(list);

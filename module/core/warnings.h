@@ -14,7 +14,10 @@ struct warnings {
     pthread_mutex_t lock;
     struct warning *first;
 };
-#define WARNINGS_INIT {PTHREAD_MUTEX_INITIALIZER, NULL}
+#define WARNINGS_INIT                                                          \
+    {                                                                          \
+        PTHREAD_MUTEX_INITIALIZER, NULL                                        \
+    }
 
 /* id: "provider-expiry"; object: what it is about, e.g. an organisation. */
 void warnings_raise(struct warnings *w, const char *id, const char *object,

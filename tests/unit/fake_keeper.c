@@ -1,0 +1,435 @@
+/* fake_keeper - see fake_keeper.h. */
+#include "config.h"
+
+#include "tests/unit/fake_keeper.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/secret.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CREATED 1800000000
+
+struct server {
+    struct fake *fake;
+    int sock;
+};
+
+/* ---- the service ---- */
+
+static struct fake_account *find(struct fake *f, const char *id)
+{
+    for (int i = 0; i < FAKE_ACCOUNTS; i++) {
+        if (*f->accounts[i].id && strcmp(f->accounts[i].id, id) == 0)
+            return &f->accounts[i];
+    }
+    return NULL;
+}
+
+static struct fake_account *add(struct fake *f, const char *name)
+{
+    for (int i = 0; i < FAKE_ACCOUNTS; i++) {
+        struct fake_account *a = &f->accounts[i];
+
+        if (*a->id)
+            continue;
+        f->made++;
+        snprintf(a->id, sizeof(a->id), "svc_acct_%d", ++f->next_id);
+        snprintf(a->name, sizeof(a->name), "%s", name);
+        snprintf(a->key, sizeof(a->key), "sk-svcacct-%032d", f->next_id);
+        return a;
+    }
+    abort();
+}
+
+static json_t *create(struct fake *f, json_t *body, long *status)
+{
+    json_t *expires = json_object_get(body, "expires_in_seconds");
+    struct fake_account *a;
+    json_t *when = json_null();
+
+    f->expires_s = json_integer_value(expires);
+    if (expires && f->refuses_expiry) {
+        *status = 400;
+        return json_pack("{s{ss ss}}", "error", "message",
+                         "Unknown parameter: 'expires_in_seconds'.", "type",
+                         "invalid_request_error");
+    }
+    if (expires && !f->ignores_expiry)
+        when = json_integer(CREATED + f->expires_s);
+    a = add(f, json_string_value(json_object_get(body, "name")));
+    return json_pack("{ss ss ss si s{ss ss si ss so}}", "id", a->id, "name",
+                     a->name, "role", "member", "created_at", CREATED,
+                     "api_key", "value", a->key, "name", "Secret Key",
+                     "created_at", CREATED, "id", "key_1", "expires_at", when);
+}
+
+static json_t *list_accounts(struct fake *f)
+{
+    json_t *data = json_array();
+
+    for (int i = 0; i < FAKE_ACCOUNTS; i++) {
+        if (*f->accounts[i].id)
+            json_array_append_new(
+                data, json_pack("{ss ss ss si}", "id", f->accounts[i].id,
+                                "name", f->accounts[i].name, "role", "member",
+                                "created_at", CREATED));
+    }
+    return json_pack("{ss so sb}", "object", "list", "data", data, "has_more",
+                     0);
+}
+
+static json_t *list_admin_keys(const struct fake *f)
+{
+    return json_pack("{ss s[{ss ss ss si s{ss ss ss}}] sb}", "object", "list",
+                     "data", "id", "key_admin", "name", "initial",
+                     "redacted_value", "sk-admin...xyz", "created_at", CREATED,
+                     "owner", "type", f->person ? "user" : "service_account",
+                     "name", "John", "role", "owner", "has_more", 0);
+}
+
+static json_t *delete_account(struct fake *f, const char *path, long *status)
+{
+    struct fake_account *a = find(f, strrchr(path, '/') + 1);
+
+    if (!a) {
+        *status = 404;
+        return json_pack("{s{ss}}", "error", "message", "No such account");
+    }
+    f->deleted++;
+    json_t *j = json_pack("{ss sb}", "id", a->id, "deleted", 1);
+    *a = (struct fake_account){.id = ""};
+    return j;
+}
+
+static json_t *update_key(struct fake *f, json_t *body)
+{
+    f->key_expires =
+        clock_wall_ms() / 1000 +
+        json_integer_value(json_object_get(body, "expires_in_seconds"));
+    return json_pack("{ss ss si so}", "id", "key_1", "name", "Secret Key",
+                     "created_at", CREATED, "expires_at",
+                     f->ignores_expiry ? json_null()
+                                       : json_integer(f->key_expires));
+}
+
+static json_t *serve(struct fake *f, const struct fake_call *c, long *status)
+{
+    json_t *body = c->body ? json_loads(c->body, 0, NULL) : NULL;
+    bool get = strcmp(c->method, "GET") == 0;
+    json_t *j;
+
+    if (strstr(c->path, "/admin_api_keys"))
+        j = list_admin_keys(f);
+    else if (strstr(c->path, "/api_keys/"))
+        j = update_key(f, body);
+    else if (strcmp(c->method, "DELETE") == 0)
+        j = delete_account(f, c->path, status);
+    else if (strstr(c->path, "/service_accounts"))
+        j = get ? list_accounts(f) : create(f, body, status);
+    else
+        j = json_pack("{ss ss ss}", "id", "proj_abc", "name", "My Project",
+                      "status", f->project_archived ? "archived" : "active");
+    json_decref(body);
+    return j;
+}
+
+/* ---- the keeper's verbs ---- */
+
+static enum code sign(struct fake *f, const struct frame *in, struct frame *out,
+                      struct error *e)
+{
+    int i = f->n_calls++ % FAKE_CALLS;
+    struct fake_call *c = &f->calls[i];
+    char id[16];
+
+    if (!f->logged_in)
+        return error_set(e, ERR_LOCKED, "not logged in");
+    free(c->body);
+    c->body = in->body ? strndup((const char *)in->body, in->body_len) : NULL;
+    snprintf(c->method, sizeof(c->method), "%s",
+             json_string_value(json_object_get(in->head, "method")));
+    snprintf(c->path, sizeof(c->path), "%s",
+             json_string_value(json_object_get(in->head, "path")));
+    snprintf(id, sizeof(id), "%d", i);
+    out->head = json_pack("{ss ss ss ss}", "call", id, "target_uri", c->path,
+                          "signature", "sig1=:AA==:", "keyid", "test");
+    return OK;
+}
+
+static void answer(struct frame *out, long status, const char *body)
+{
+    out->head =
+        json_pack("{si ss si si}", "status", (int)status, "request_id", "req_1",
+                  "retry_after_ms", status == 429 ? 700 : 0, "duration_us", 10);
+    out->body = (uint8_t *)strdup(body);
+    out->body_len = strlen(body);
+}
+
+static enum fake_fault next_fault(struct fake *f, const struct fake_call *c)
+{
+    if (f->faults == 0 || (f->method && strcmp(f->method, c->method) != 0))
+        return FAKE_NONE;
+    f->faults--;
+    return f->fault;
+}
+
+static void run_hook(struct fake *f)
+{
+    void (*hook)(void *) = f->hook;
+
+    if (!hook)
+        return;
+    pthread_mutex_unlock(&f->lock);
+    hook(f->hook_ctx);
+    pthread_mutex_lock(&f->lock);
+}
+
+static void with_effect(struct fake *f, const struct fake_call *c,
+                        enum fake_fault fault, struct frame *out)
+{
+    long status = 200;
+    json_t *j = serve(f, c, &status);
+
+    if (fault == FAKE_NO_KEY)
+        json_object_set_new(j, "api_key", json_null());
+    char *text = json_dumps(j, 0);
+    answer(out, fault == FAKE_LATE_500 ? 500 : status,
+           fault == FAKE_GARBAGE ? "<html>" : text);
+    free(text);
+    json_decref(j);
+}
+
+/* ERR_CODES: no reply at all. */
+static enum code execute(struct fake *f, const struct frame *in,
+                         struct frame *out, struct error *e)
+{
+    const char *id = json_string_value(json_object_get(in->head, "call"));
+    const struct fake_call *c = &f->calls[atoi(id)];
+    enum fake_fault fault = next_fault(f, c);
+
+    f->executed++;
+    switch (fault) {
+    case FAKE_DOWN:
+        return error_set(e, ERR_SERVICE_DOWN, "connection refused");
+    case FAKE_UNSENT:
+        return error_set(e, ERR_SERVICE_UNKNOWN, "the reply was lost");
+    case FAKE_STATUS:
+        answer(out, f->status, f->body ? f->body : "{}");
+        return OK;
+    case FAKE_HANGS:
+        return ERR_CODES;
+    default:
+        break;
+    }
+    with_effect(f, c, fault, out);
+    run_hook(f);
+    if (fault == FAKE_LOST)
+        return error_set(e, ERR_SERVICE_UNKNOWN, "the reply was lost");
+    return fault == FAKE_DIES ? ERR_CODES : OK;
+}
+
+static enum code hmac(struct fake *f, struct frame *out)
+{
+    json_t *list = json_array();
+    char marker[19];
+
+    for (int i = 0; i < 64; i++) {
+        int n = f->markers++;
+
+        memset(marker, 'a', 18);
+        for (int d = 0; d < 4; d++, n /= 26)
+            marker[d] = (char)('a' + n % 26);
+        marker[18] = '\0';
+        json_array_append_new(list, json_string(marker));
+    }
+    out->head = json_pack("{so}", "markers", list);
+    return OK;
+}
+
+static enum code unwrap(const struct frame *in, struct frame *out,
+                        struct error *e)
+{
+    SECRET s = NULL;
+    enum code code = in->body_len > 7
+                         ? secret_dup(&s, in->body + 7, in->body_len - 7, e)
+                         : ERR_SEAL;
+
+    return code ? code : secret_to_pipe(s, &out->fd, e);
+}
+
+static enum code seal_value(const struct frame *in, struct frame *out)
+{
+    out->body = malloc(in->body_len + 7);
+    memcpy(out->body, "sealed:", 7);
+    memcpy(out->body + 7, in->body, in->body_len);
+    out->body_len = in->body_len + 7;
+    return OK;
+}
+
+static enum code bind(const struct frame *in, struct frame *out,
+                      struct error *e)
+{
+    const char *want = json_string_value(json_object_get(in->head, "want"));
+
+    if (want && strcmp(want, "key_admin") != 0)
+        return error_set(e, ERR_INVALID, "%s is not this key's id", want);
+    out->head = json_pack("{ss}", "key_id", "key_admin");
+    out->body = (uint8_t *)strdup("blob");
+    out->body_len = 4;
+    return OK;
+}
+
+static enum code log_in(struct fake *f, const struct frame *in,
+                        struct frame *out, struct error *e)
+{
+    if (f->no_hsm)
+        return error_set(e, ERR_HSM_ABSENT, "no token");
+    if (f->needs_pin && in->fd < 0)
+        return error_set(e, ERR_LOCKED, "no PIN");
+    f->logged_in = true;
+    if (in->fd >= 0)
+        out->fd = fcntl(in->fd, F_DUPFD_CLOEXEC, 0);
+    return OK;
+}
+
+static enum code dispatch(struct fake *f, const struct frame *in,
+                          struct frame *out, struct error *e)
+{
+    switch (in->verb) {
+    case VERB_LOGIN:
+        return log_in(f, in, out, e);
+    case VERB_LOGOUT:
+        f->logged_in = false;
+        return OK;
+    case VERB_PROVISION:
+        out->head = json_pack("{ss ss s[] s{ss}}", "instance", "test-instance",
+                              "mechanism", "none", "keys", "pins", "a", "b");
+        return OK;
+    case VERB_SEAL_KEY:
+        out->body = (uint8_t *)strdup("candidate");
+        out->body_len = 9;
+        return OK;
+    case VERB_BIND_KEY:
+        return bind(in, out, e);
+    case VERB_SIGN_CALL:
+        return sign(f, in, out, e);
+    case VERB_EXECUTE:
+        return execute(f, in, out, e);
+    case VERB_SEAL_VALUE:
+        return seal_value(in, out);
+    case VERB_UNWRAP_VALUE:
+        return unwrap(in, out, e);
+    case VERB_HMAC:
+        return hmac(f, out);
+    default:
+        return OK;
+    }
+}
+
+static void *run(void *arg)
+{
+    struct server *s = arg;
+    bool ends = false;
+
+    while (!ends) {
+        FRAME in = FRAME_INIT;
+        FRAME out = FRAME_INIT;
+        struct error e = {0};
+
+        if (frame_recv(s->sock, &in, -1, NULL) != OK)
+            break;
+        pthread_mutex_lock(&s->fake->lock);
+        enum code code = dispatch(s->fake, &in, &out, &e);
+        bool hangs = code == ERR_CODES && s->fake->fault == FAKE_HANGS;
+        pthread_mutex_unlock(&s->fake->lock);
+        if (hangs) /* until the other side gives up */
+            ends = frame_recv(s->sock, &in, 5000, NULL) != OK;
+        else if (code == ERR_CODES)
+            ends = true;
+        else if (code)
+            ends = frame_send_error(s->sock, &e, 5000) != OK;
+        else
+            ends = frame_send(s->sock, &out, 5000, NULL) != OK;
+    }
+    close(s->sock);
+    free(s);
+    return NULL;
+}
+
+enum code fake_start(void *ctx, const int *sockets, int n, pid_t *pid,
+                     struct error *e)
+{
+    struct fake *f = ctx;
+
+    *pid = 0;
+    pthread_mutex_lock(&f->lock);
+    f->starts++;
+    f->logged_in = false;
+    for (int i = 0; i < n; i++) {
+        struct server *s = malloc(sizeof(*s));
+
+        if (!s || f->n_threads == FAKE_THREADS)
+            abort();
+        *s = (struct server){f, fcntl(sockets[i], F_DUPFD_CLOEXEC, 0)};
+        pthread_create(&f->threads[f->n_threads++], NULL, run, s);
+    }
+    pthread_mutex_unlock(&f->lock);
+    (void)e;
+    return OK;
+}
+
+void fake_init(struct fake *f)
+{
+    memset(f, 0, sizeof(*f));
+    pthread_mutex_init(&f->lock, NULL);
+}
+
+void fake_clear(struct fake *f)
+{
+    for (int i = 0; i < f->n_threads; i++)
+        pthread_join(f->threads[i], NULL);
+    for (int i = 0; i < FAKE_CALLS; i++)
+        free(f->calls[i].body);
+    pthread_mutex_destroy(&f->lock);
+}
+
+void fake_set(struct fake *f, enum fake_fault fault, int n, const char *method)
+{
+    pthread_mutex_lock(&f->lock);
+    f->fault = fault;
+    f->faults = n;
+    f->method = method;
+    pthread_mutex_unlock(&f->lock);
+}
+
+int fake_alive(struct fake *f)
+{
+    int n = 0;
+
+    pthread_mutex_lock(&f->lock);
+    for (int i = 0; i < FAKE_ACCOUNTS; i++)
+        n += *f->accounts[i].id != '\0';
+    pthread_mutex_unlock(&f->lock);
+    return n;
+}
+
+bool fake_has(struct fake *f, const char *account_id)
+{
+    pthread_mutex_lock(&f->lock);
+    bool has = find(f, account_id) != NULL;
+    pthread_mutex_unlock(&f->lock);
+    return has;
+}
+
+void fake_add(struct fake *f, const char *name)
+{
+    pthread_mutex_lock(&f->lock);
+    add(f, name);
+    pthread_mutex_unlock(&f->lock);
+}

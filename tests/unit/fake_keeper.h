@@ -1,0 +1,70 @@
+/* fake_keeper - a keeper and a service in threads of the test, for core: it
+ * speaks the frames of spec/KEEPER.md, signs nothing, and plays the Admin API
+ * with faults. The real ones are tested end to end. */
+#ifndef HSMINT_TESTS_FAKE_KEEPER_H
+#define HSMINT_TESTS_FAKE_KEEPER_H
+
+#include "common/frame.h"
+#include "module/core/keeper.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#define FAKE_ACCOUNTS 64
+#define FAKE_CALLS 256
+#define FAKE_THREADS 1024
+
+enum fake_fault {
+    FAKE_NONE,
+    FAKE_DOWN,     /* nothing was sent */
+    FAKE_LOST,     /* the effect, and no reply */
+    FAKE_UNSENT,   /* no effect, and no reply */
+    FAKE_STATUS,   /* no effect; `status` and `body` */
+    FAKE_LATE_500, /* the effect, and status 500 */
+    FAKE_NO_KEY,   /* the effect, and a reply without the key */
+    FAKE_GARBAGE,  /* the effect, and a reply that is no JSON */
+    FAKE_DIES,     /* the effect, and the keeper's end */
+    FAKE_HANGS     /* no effect; the keeper says no more */
+};
+
+struct fake_account {
+    char id[40], name[80], key[48];
+};
+
+struct fake_call { /* signed */
+    char method[8], path[256], *body;
+};
+
+struct fake {
+    pthread_mutex_t lock;
+    pthread_t threads[FAKE_THREADS];
+    int n_threads, starts;
+    /* the service */
+    struct fake_account accounts[FAKE_ACCOUNTS]; /* id "" is free */
+    int made, deleted, executed, next_id;
+    bool ignores_expiry, refuses_expiry, project_archived, person;
+    int64_t expires_s;   /* last asked for; 0: none */
+    int64_t key_expires; /* what the last update said */
+    /* faults: the next `faults` executed calls that match `method` */
+    enum fake_fault fault;
+    int faults, status;
+    const char *method, *body;
+    void (*hook)(void *ctx); /* in each execute that has an effect */
+    void *hook_ctx;
+    /* the keeper */
+    struct fake_call calls[FAKE_CALLS];
+    int n_calls, markers;
+    bool needs_pin, logged_in, no_hsm;
+};
+
+void fake_init(struct fake *f);
+void fake_clear(struct fake *f); /* after the core was closed */
+/* keeper_start_fn */
+enum code fake_start(void *ctx, const int *sockets, int n, pid_t *pid,
+                     struct error *e);
+void fake_set(struct fake *f, enum fake_fault fault, int n, const char *method);
+int fake_alive(struct fake *f);
+bool fake_has(struct fake *f, const char *account_id);
+void fake_add(struct fake *f, const char *name); /* somebody else's */
+
+#endif
