@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <termios.h>
@@ -14,41 +15,67 @@
 #define TYPED_MAX 4096
 #define FILE_MAX 8192
 
-/* Signals that would leave the terminal without echo. */
+/* Signals that would leave the terminal without echo. They are blocked but
+ * while ppoll() waits, so that none can slip in before it. */
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP};
 #define SIGNALS (sizeof(signals) / sizeof(signals[0]))
 static volatile sig_atomic_t caught;
 
-static void catch (int number)
+static void remember(int number)
 {
     caught = number;
 }
 
-static void catch_signals(struct sigaction old[SIGNALS])
+struct guard {
+    struct sigaction actions[SIGNALS];
+    sigset_t mask; /* the caller's */
+};
+
+static void guard_begin(struct guard *g)
 {
-    struct sigaction act = {.sa_handler = catch};
+    struct sigaction act = {.sa_handler = remember};
+    sigset_t block;
     sigemptyset(&act.sa_mask);
-    caught = 0;
+    sigemptyset(&block);
     for (size_t i = 0; i < SIGNALS; i++)
-        sigaction(signals[i], &act, &old[i]);
+        sigaddset(&block, signals[i]);
+    caught = 0;
+    sigprocmask(SIG_BLOCK, &block, &g->mask);
+    for (size_t i = 0; i < SIGNALS; i++)
+        sigaction(signals[i], &act, &g->actions[i]);
 }
 
-static void restore_signals(const struct sigaction old[SIGNALS])
+static void guard_end(const struct guard *g)
 {
     for (size_t i = 0; i < SIGNALS; i++)
-        sigaction(signals[i], &old[i], NULL);
+        sigaction(signals[i], &g->actions[i], NULL);
+    sigprocmask(SIG_SETMASK, &g->mask, NULL);
     if (caught)
         raise(caught);
 }
 
+static enum code wait_typed(int tty, const struct guard *g, struct error *e)
+{
+    struct pollfd p = {.fd = tty, .events = POLLIN};
+    while (ppoll(&p, 1, NULL, &g->mask) < 0) {
+        if (errno != EINTR)
+            return error_errno(e, errno, "cannot wait for the terminal");
+        if (caught)
+            return error_set(e, ERR_INVALID, "interrupted");
+    }
+    return OK;
+}
+
 /* A line, byte by byte into its own pages: no buffer of stdio's keeps it. */
-static enum code read_line(int fd, struct secret *s, struct error *e)
+static enum code read_line(int tty, const struct guard *g, struct secret *s,
+                           struct error *e)
 {
     size_t n = 0;
     while (n < TYPED_MAX) {
-        ssize_t got = read(fd, secret_bytes(s) + n, 1);
-        if (got < 0 && errno == EINTR && caught)
-            return error_set(e, ERR_INVALID, "interrupted");
+        enum code code = wait_typed(tty, g, e);
+        if (code)
+            return code;
+        ssize_t got = read(tty, secret_bytes(s) + n, 1);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
@@ -66,22 +93,22 @@ static enum code read_silently(int tty, const char *prompt, struct secret *s,
                                struct error *e)
 {
     struct termios before, silent;
-    struct sigaction old[SIGNALS];
+    struct guard g;
     if (tcgetattr(tty, &before) != 0)
         return error_errno(e, errno, "cannot silence the terminal");
     silent = before;
     silent.c_lflag &= ~(tcflag_t)ECHO;
     silent.c_lflag |= ICANON | ECHONL;
-    catch_signals(old);
+    guard_begin(&g);
     enum code code = OK;
     if (tcsetattr(tty, TCSAFLUSH, &silent) != 0)
         code = error_errno(e, errno, "cannot silence the terminal");
     else if (write(tty, prompt, strlen(prompt)) < 0)
         code = error_errno(e, errno, "cannot write to the terminal");
     if (code == OK)
-        code = read_line(tty, s, e);
+        code = read_line(tty, &g, s, e);
     (void)tcsetattr(tty, TCSAFLUSH, &before);
-    restore_signals(old);
+    guard_end(&g);
     return code;
 }
 
