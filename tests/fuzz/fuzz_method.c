@@ -1,0 +1,327 @@
+/* A client's message, up to core: decoding, rights, replies. Core and store
+ * are doubles that check what they may rely on. The first byte says whether
+ * the connection is attached, whether the peer is administrator, whether a
+ * descriptor came along. */
+#include "config.h"
+
+#include "common/file.h"
+#include "common/text.h"
+#include "tools/method.h"
+#include "tools/server.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+
+#define CHECK(what)                                                            \
+    do {                                                                       \
+        if (!(what))                                                           \
+            abort();                                                           \
+    } while (0)
+
+static bool allowed; /* the peer is an administrator */
+
+static enum code called(const struct caller *by)
+{
+    CHECK(by && by->owner && by->program && strlen(by->application) == 64);
+    return OK;
+}
+
+static enum code changed(const struct caller *by)
+{
+    CHECK(allowed && by->administrator);
+    return called(by);
+}
+
+static enum code gives(json_t **out, json_t *value)
+{
+    *out = value;
+    return OK;
+}
+
+/* ---- core ---- */
+
+enum code core_login(struct core *c, const struct caller *by, int pin_fd,
+                     bool force, struct error *e)
+{
+    (void)c, (void)pin_fd, (void)force, (void)e;
+    return called(by);
+}
+enum code core_lock(struct core *c, const struct caller *by, struct error *e)
+{
+    (void)c, (void)e;
+    return changed(by);
+}
+bool core_locked(struct core *c)
+{
+    (void)c;
+    return false;
+}
+bool core_busy(struct core *c)
+{
+    (void)c;
+    return true;
+}
+enum code core_init(struct core *c, const struct caller *by, const char *org,
+                    json_t **out, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(org);
+    changed(by);
+    return gives(out, json_object());
+}
+enum code core_status(struct core *c, json_t **out, struct error *e)
+{
+    (void)c, (void)e;
+    return gives(out, json_object());
+}
+enum code core_slots(struct core *c, json_t **out, struct error *e)
+{
+    (void)c, (void)e;
+    return gives(out, json_array());
+}
+enum code core_config_set(struct core *c, const struct caller *by,
+                          const char *org, json_t *fields, int key_fd,
+                          json_t **out, struct error *e)
+{
+    (void)c, (void)key_fd, (void)e;
+    CHECK(org && json_is_object(fields));
+    changed(by);
+    return gives(out, json_deep_copy(fields));
+}
+enum code core_config_get(struct core *c, const struct caller *by,
+                          const char *org, json_t **out, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(org);
+    called(by);
+    return gives(out, json_object());
+}
+enum code core_config_delete(struct core *c, const struct caller *by,
+                             const char *org, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(org);
+    return changed(by);
+}
+enum code core_role_set(struct core *c, const struct caller *by,
+                        const char *org, const char *name, json_t *fields,
+                        json_t **out, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(org && name && json_is_object(fields));
+    changed(by);
+    return gives(out, json_deep_copy(fields));
+}
+enum code core_role_get(struct core *c, const struct caller *by,
+                        const char *org, const char *name, json_t **out,
+                        struct error *e)
+{
+    (void)c, (void)out;
+    CHECK(org && name);
+    called(by);
+    return error_set(e, ERR_ROLE_UNKNOWN, "no role %s", name);
+}
+enum code core_role_list(struct core *c, const struct caller *by,
+                         const char *org, json_t **out, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(org);
+    called(by);
+    return gives(out, json_array());
+}
+enum code core_role_delete(struct core *c, const struct caller *by,
+                           const char *org, const char *name, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(org && name);
+    return changed(by);
+}
+enum code core_mint(struct core *c, const struct caller *by,
+                    const struct mint_request *m, struct store_lease *lease,
+                    struct secret **key, json_t **warnings, struct error *e)
+{
+    (void)c, (void)lease, (void)warnings;
+    CHECK(text_is_id(m->request_id) && m->org && m->ttl_s >= 0);
+    CHECK(m->session >= 0 && (m->bound || m->session == 0));
+    CHECK(!m->cka_id == !m->cka_id_len);
+    called(by);
+    return secret_dup(key, "key", 3, e);
+}
+enum code core_renew(struct core *c, const struct caller *by,
+                     const char *lease_id, int64_t ttl_s,
+                     const char *request_id, struct store_lease *lease,
+                     struct error *e)
+{
+    (void)c, (void)lease, (void)e;
+    CHECK(lease_id && ttl_s >= 0 && text_is_id(request_id));
+    return called(by);
+}
+enum code core_revoke(struct core *c, const struct caller *by,
+                      const char *lease_id, const char *reason,
+                      const char *request_id, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(lease_id && reason && text_is_id(request_id));
+    return called(by);
+}
+enum code core_lease_get(struct core *c, const struct caller *by,
+                         const char *lease_id, struct store_lease *lease,
+                         struct error *e)
+{
+    (void)c, (void)lease, (void)e;
+    CHECK(lease_id);
+    return called(by);
+}
+enum code core_lease_each(struct core *c, const struct caller *by,
+                          struct store_lease_query *q, store_lease_fn fn,
+                          void *ctx, struct error *e)
+{
+    (void)c;
+    CHECK(q->limit > 0 && (!q->before || text_is_id(q->before)));
+    called(by);
+    for (int i = 0; i < 3 && i < q->limit; i++)
+        CHECK(fn(&(struct store_lease){.org = q->org}, ctx, e) == OK);
+    return OK;
+}
+enum code core_lease_value(struct core *c, const struct caller *by,
+                           const char *lease_id, struct secret **value,
+                           struct error *e)
+{
+    (void)c, (void)value;
+    CHECK(lease_id);
+    called(by);
+    return error_set(e, ERR_SENSITIVE, "the key of %s", lease_id);
+}
+enum code core_lease_label(struct core *c, const struct caller *by,
+                           const char *lease_id, const char *label,
+                           const uint8_t *cka_id, size_t cka_id_len,
+                           struct error *e)
+{
+    (void)c, (void)label, (void)e;
+    CHECK(lease_id && !cka_id == !cka_id_len);
+    return called(by);
+}
+void core_end_session(struct core *c, const char *application, int64_t session)
+{
+    (void)c;
+    CHECK(strlen(application) == 64 && session >= 0);
+}
+json_t *core_lease_json(struct core *c, const struct store_lease *l)
+{
+    (void)c, (void)l;
+    return json_object();
+}
+
+/* ---- store and server ---- */
+
+enum code store_meta_get(struct store *s, const char *key, void **value,
+                         size_t *len, struct error *e)
+{
+    (void)s, (void)key, (void)value, (void)len, (void)e;
+    return ERR_NOT_FOUND;
+}
+enum code store_org_get(struct store *s, const char *name,
+                        struct store_org *out, struct error *e)
+{
+    (void)s, (void)e;
+    CHECK(name);
+    out->id = 1;
+    return OK;
+}
+void store_org_clear(struct store_org *o)
+{
+    (void)o;
+}
+void store_lease_clear(struct store_lease *l)
+{
+    (void)l;
+}
+enum code store_lease_each(struct store *s, const struct store_lease_query *q,
+                           store_lease_fn fn, void *ctx, struct error *e)
+{
+    (void)s, (void)q, (void)fn, (void)ctx, (void)e;
+    return OK;
+}
+enum code store_journal_get(struct store *s, const char *owner,
+                            const char *request_id, char **method,
+                            char **result, struct error *e)
+{
+    (void)s, (void)owner, (void)method, (void)result, (void)e;
+    CHECK(text_is_id(request_id));
+    return ERR_NOT_FOUND;
+}
+enum code store_journal_put(struct store_tx *tx, const char *owner,
+                            const char *request_id, const char *method,
+                            const char *result, int64_t now_ms, struct error *e)
+{
+    (void)tx, (void)owner, (void)now_ms, (void)e;
+    CHECK(text_is_id(request_id) && method && result);
+    return OK;
+}
+enum code store_commit(struct store *s, enum store_urgency urgency, store_fn fn,
+                       void *ctx, struct error *e)
+{
+    (void)s, (void)urgency;
+    return fn(NULL, ctx, e);
+}
+void server_stop(struct server *s)
+{
+    (void)s;
+}
+size_t server_connections(struct server *s)
+{
+    (void)s;
+    return 1;
+}
+
+/* ---- one message ---- */
+
+static struct application *attach(struct daemon *d, struct wire_peer *peer)
+{
+    char token[WIRE_TOKEN_HEX + 1];
+    struct application *a = NULL;
+    CHECK(application_attach(d->applications, peer, "user:0", "fuzz", NULL,
+                             token, &a, NULL) == OK);
+    return a;
+}
+
+static void answer(struct daemon *d, json_t *message, uint8_t how)
+{
+    struct wire_peer peer = {.pid = 1, .pidfd = -1};
+    struct application *a = how & 1 ? attach(d, &peer) : NULL;
+    FD in = how & 4 ? open("/dev/null", O_RDONLY | O_CLOEXEC) : -1;
+    FD out = -1;
+    allowed = how & 2;
+    struct call c = {
+        .daemon = d,
+        .peer = &peer,
+        .owner = "user:0",
+        .administrator = allowed,
+        .application = &a,
+        .fd_in = in,
+        .fd_out = -1,
+    };
+    JSON reply = method_answer(&c, message);
+    out = c.fd_out;
+    CHECK(json_is_object(reply));
+    CHECK(!json_object_get(reply, "error") || out < 0);
+    application_detach(d->applications, a);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    struct settings s = {.mode = MODE_USER};
+    struct daemon d = {.settings = &s};
+    JSON message = NULL;
+    if (len < 1 || json_parse((const char *)data + 1, len - 1, "message",
+                              &message, NULL) != OK)
+        return 0;
+    s.mode = data[0] & 8 ? MODE_SYSTEM : MODE_USER;
+    CHECK(applications_new(&d.applications, NULL, NULL, -1, NULL) == OK);
+    answer(&d, message, data[0]);
+    applications_free(d.applications);
+    return 0;
+}
