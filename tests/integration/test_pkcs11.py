@@ -3,6 +3,7 @@ p11-kit; behind it the real daemon, keeper, SoftHSM2 and the double."""
 
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -26,12 +27,21 @@ def need(name):
     return path
 
 
+def loader(so):
+    """What a program that was built without a sanitizer needs to load a module
+    that was built with one; of its own leaks nothing is said."""
+    if b"__asan_init" not in so.read_bytes():
+        return {}
+    found = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    return {"LD_PRELOAD": os.path.realpath(found), "ASAN_OPTIONS": "detect_leaks=0"}
+
+
 class Tool:
     """pkcs11-tool with our module, as one user of one daemon."""
 
     def __init__(self, daemon, so):
         self.path, self.daemon, self.so = need("pkcs11-tool"), daemon, so
-        self.environment = {**os.environ, "HSMINT_SOCKET": str(daemon.socket)}
+        self.environment = {**os.environ, **loader(pathlib.Path(so)), "HSMINT_SOCKET": str(daemon.socket)}
 
     def try_run(self, *options, login=True, **popen):
         command = [self.path, "--module", self.so]
@@ -196,7 +206,7 @@ def test_seal_through_pkcs11(daemon, service, so, place):
 
 def test_without_a_daemon(so, place):
     """Slots show, nothing starts, and a session says why not."""
-    environment = {**os.environ, "HSMINT_SOCKET": str(place / "nobody")}
+    environment = {**os.environ, **loader(so), "HSMINT_SOCKET": str(place / "nobody")}
     began = time.monotonic()
     r = subprocess.run([need("pkcs11-tool"), "--module", so, "-L"], env=environment, capture_output=True, timeout=20)
     assert b"hsmint" in r.stdout and time.monotonic() - began < 5
@@ -435,6 +445,8 @@ def test_p11_kit_finds_the_module_by_its_file(tool, ready, so, place):
     """hsmint.module as it is installed, with x-init-reserved for the socket; in a
     mount namespace of its own, for root's p11-kit reads the system's files."""
     need("p11-kit"), need("p11tool"), need("unshare")
+    if loader(so):
+        pytest.skip("p11-kit does not start with a sanitizer loaded before it")
     modules = subprocess.run(
         ["pkg-config", "--variable=p11_module_configs", "p11-kit-1"], capture_output=True, text=True
     ).stdout.strip()
