@@ -16,7 +16,7 @@ if grep -q -- '-fsanitize' Makefile; then
 	exit 0
 fi
 
-module=$(real hsmint-pkcs11.so)
+module=$(real module/pkcs11/hsmint-pkcs11.so)
 for file in $(real hsmint) $(real hsmintd) $(real hsmint-keeper) "$module"; do
 	readelf -lW "$file" | grep -q GNU_RELRO &&
 		readelf -dW "$file" | grep -qE 'BIND_NOW|FLAGS_1.*NOW'
@@ -42,7 +42,7 @@ needs=$(readelf -dW "$module" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | sort | tr
 [ "$needs" = "libc.so.6 libjansson.so.4 " ]
 result $? "the module links libc and Jansson only: $needs"
 extra=$(readelf --dyn-syms -W "$module" |
-	awk '$5 == "GLOBAL" && $7 != "UND" {print $8}' | grep -v '^C_')
+	awk '$5 == "GLOBAL" && $7 != "UND" {print $8}' | grep -vE '^C_Get(FunctionList|InterfaceList|Interface)$')
 [ -z "$extra" ]
-result $? "the module exports C_* only $extra"
+result $? "the module exports its list of functions only $extra"
 echo "1..$n"
