@@ -46,7 +46,7 @@ static int enter_namespace(void **state)
         write_text("/proc/self/setgroups", "deny");
         write_text("/proc/self/uid_map", map);
     }
-    have_mounts = mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+    have_mounts = mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) == 0;
     return 0;
 }
 
@@ -232,11 +232,11 @@ static void read_only_file_system_is_named(void **state)
     NEEDS_DISK(f);
     open_with_records(f, 0);
     close_store(f);
-    assert_int_equal(mount("none", f->dir, NULL, MS_REMOUNT | MS_RDONLY, NULL),
+    assert_int_equal(mount("none", f->dir, "none", MS_REMOUNT | MS_RDONLY, NULL),
                      0);
     struct store_options o = {.dir = f->dir};
     FAILS(ERR_READ_ONLY, store_open(&f->s, &o, e));
-    assert_int_equal(mount("none", f->dir, NULL, MS_REMOUNT, NULL), 0);
+    assert_int_equal(mount("none", f->dir, "none", MS_REMOUNT, NULL), 0);
     open_store(f, 0);
     assert_int_equal(count_records(f), 1);
 }
