@@ -8,7 +8,9 @@ result() { # result STATUS TEXT
 	if [ "$1" -eq 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; fi
 }
 real() { # the ELF file behind libtool's wrapper
-	if [ -f ".libs/$1" ]; then echo ".libs/$1"; else echo "$1"; fi
+	local file
+	file=$(dirname "$1")/.libs/$(basename "$1")
+	if [ -f "$file" ]; then echo "$file"; else echo "$1"; fi
 }
 
 if grep -q -- '-fsanitize' Makefile; then

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from conftest import BUILD
+from conftest import program
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
@@ -91,9 +91,9 @@ def test_daemon_and_keeper(daemon_stopped, place):
 
 
 def test_module(ready, place):
-    module = BUILD / ".libs" / "hsmint-pkcs11.so"
-    if not module.exists() or not shutil.which("pkcs11-tool"):
-        pytest.skip("no module, or opensc is not installed")
+    module = program("module", "pkcs11", ".libs", "hsmint-pkcs11.so")
+    if not shutil.which("pkcs11-tool"):
+        pytest.skip("opensc is not installed")
     out = place / "trace-module"
     subprocess.run(
         ["strace", "-f", "-qq", "-o", out, "-e", FILES_AND_SOCKETS, "pkcs11-tool", "--module", module]
