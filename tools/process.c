@@ -26,8 +26,9 @@
 #define MARK "HSMINTD_ENVIRONMENT"
 
 static const char *const kept[] = {
-    "LISTEN_PID",      "LISTEN_FDS", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY",
-    "XDG_RUNTIME_DIR",
+    "LISTEN_PID",      "LISTEN_FDS",
+    "NOTIFY_SOCKET",   "CREDENTIALS_DIRECTORY",
+    "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
 };
 #define KEPT (sizeof kept / sizeof kept[0])
 
@@ -121,11 +122,25 @@ static enum code open_standard(struct error *e)
     }
 }
 
-static enum code set_again(const char *name, const char *value, struct error *e)
+/* What libraries and settings may go on reading. */
+static enum code empty_environment(struct error *e)
 {
-    if (value && setenv(name, value, 1) < 0)
-        return error_errno(e, errno, "set %s", name);
-    return OK;
+    static const char *const stay[] = {"CREDENTIALS_DIRECTORY",
+                                       "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"};
+    enum { STAY = sizeof stay / sizeof stay[0] };
+    char *values[STAY];
+    int failed = 0;
+    for (size_t i = 0; i < STAY; i++) {
+        const char *value = getenv(stay[i]);
+        values[i] = value ? strdup(value) : NULL;
+        failed |= value && !values[i];
+    }
+    failed |= clearenv();
+    for (size_t i = 0; i < STAY; i++) {
+        failed |= values[i] && setenv(stay[i], values[i], 1);
+        free(values[i]);
+    }
+    return failed ? error_set(e, ERR_NOMEM, "environment") : OK;
 }
 
 enum code process_inherit(struct process_inherited *in, struct error *e)
@@ -143,13 +158,7 @@ enum code process_inherit(struct process_inherited *in, struct error *e)
     const char *notify = getenv("NOTIFY_SOCKET");
     if (notify && strlen(notify) < sizeof in->notify)
         strcpy(in->notify, notify);
-    const char *given = getenv("CREDENTIALS_DIRECTORY");
-    FREE char *credentials = given ? strdup(given) : NULL;
-    given = getenv("XDG_RUNTIME_DIR");
-    FREE char *runtime = given ? strdup(given) : NULL;
-    clearenv();
-    rc = set_again("CREDENTIALS_DIRECTORY", credentials, e);
-    return rc ? rc : set_again("XDG_RUNTIME_DIR", runtime, e);
+    return empty_environment(e);
 }
 
 enum code process_harden(struct error *e)

@@ -27,7 +27,7 @@ void process_own_environment(char **argv);
 
 /* Take listeners and notify socket, close every other descriptor but 0-2
  * (opened on /dev/null where missing), and empty the environment but for
- * CREDENTIALS_DIRECTORY and XDG_RUNTIME_DIR. */
+ * CREDENTIALS_DIRECTORY, XDG_CONFIG_HOME and XDG_RUNTIME_DIR. */
 MUST_CHECK enum code process_inherit(struct process_inherited *in,
                                      struct error *e);
 

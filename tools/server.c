@@ -50,7 +50,7 @@ struct server {
     int listeners[LISTENERS_MAX];
     size_t listeners_n;
     atomic_bool stopping;
-    int64_t grace_ends_ms, idle_since_ms, idle_checked_ms;
+    int64_t grace_ends_ms, idle_since_ms, idle_checked_ms, stranger_told_ms;
     pthread_attr_t thread_attr;
 
     pthread_mutex_t lock; /* guards all below */
@@ -185,14 +185,24 @@ static void *connection_main(void *arg)
 
 /* ---- accepting ---- */
 
+/* One line a second: a stranger must not fill the log. */
+static void tell_stranger(struct server *s, const struct wire_peer *peer)
+{
+    int64_t now = clock_monotonic_ms();
+    if (s->stranger_told_ms && now - s->stranger_told_ms < 1000)
+        return;
+    s->stranger_told_ms = now;
+    log_warning("turned away: uid %lu, process %d", (unsigned long)peer->uid,
+                (int)peer->pid);
+}
+
 static void judge(struct server *s, struct connection *c)
 {
     const struct daemon *d = s->daemon;
     snprintf(c->owner, sizeof c->owner, "user:%lu", (unsigned long)c->peer.uid);
     c->administrator = served_here(d, c->peer.uid);
     if (!c->administrator) {
-        log_info("turned away: uid %lu, process %d", (unsigned long)c->peer.uid,
-                 (int)c->peer.pid);
+        tell_stranger(s, &c->peer);
         error_set(&c->refusal, ERR_DENIED,
                   "uid %lu is not served here: this daemon belongs to uid %lu",
                   (unsigned long)c->peer.uid, (unsigned long)d->uid);

@@ -355,3 +355,18 @@ def test_forked_child_does_not_keep_it_alive(bare):
     with os.fdopen(r, "rb") as f:
         assert f.read() in (b"EOFError", b"Error", b"ConnectionResetError", b"BrokenPipeError")
     assert time.monotonic() - died < 1
+
+
+def test_settings_and_socket_by_default(bare):
+    """As a user types it: no option at all."""
+    home = bare.place / "config"
+    (home / "hsmint").mkdir(parents=True)
+    del bare.settings["daemon"]["socket"]
+    bare.write_config()
+    bare.config.rename(home / "hsmint/hsmint.conf")
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(home), "XDG_RUNTIME_DIR": str(bare.place)}
+    bare.socket = bare.place / "hsmint" / "socket"
+    with open(bare.log_file, "ab") as log:
+        bare.process = subprocess.Popen([program("hsmintd")], stderr=log, env=environment)
+    wait_for(bare.answers, 15)
+    assert stat.S_IMODE(bare.socket.parent.stat().st_mode) == 0o700
