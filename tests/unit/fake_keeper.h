@@ -8,6 +8,7 @@
 #include "module/core/keeper.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #define FAKE_ACCOUNTS 64
@@ -38,23 +39,27 @@ struct fake_call { /* signed */
 struct fake {
     pthread_mutex_t lock;
     pthread_t threads[FAKE_THREADS];
-    int n_threads, starts;
+    int n_threads;
+    atomic_int starts;
     /* the service */
     struct fake_account accounts[FAKE_ACCOUNTS]; /* id "" is free */
-    int made, deleted, executed, next_id;
-    bool ignores_expiry, refuses_expiry, project_archived, person;
-    int64_t expires_s;   /* last asked for; 0: none */
-    int64_t key_expires; /* what the last update said */
+    atomic_int made, deleted, executed;
+    int next_id;
+    atomic_bool ignores_expiry, refuses_expiry, project_archived, person;
+    atomic_llong expires_s; /* last asked for; 0: none */
+    int64_t key_expires;    /* what the last update said */
     /* faults: the next `faults` executed calls that match `method` */
     enum fake_fault fault;
-    int faults, status;
+    int faults;
+    atomic_int status;
     const char *method, *body;
-    void (*hook)(void *ctx); /* in each execute that has an effect */
-    void *hook_ctx;
+    void (*_Atomic hook)(void *ctx); /* in each execute that has an effect */
+    void *_Atomic hook_ctx;
     /* the keeper */
     struct fake_call calls[FAKE_CALLS];
     int n_calls, markers;
-    bool needs_pin, logged_in, no_hsm;
+    bool logged_in;
+    atomic_bool needs_pin, no_hsm;
 };
 
 void fake_init(struct fake *f);
