@@ -384,11 +384,13 @@ static enum code made(struct mint *m, const struct gate_call *call,
         return ended_meanwhile(m, call, r, e);
     if (!code && session_ended(m)) {
         code = lease_end(m->core, &m->lease, "session", e);
-        return code ? code
-                    : error_set(e, ERR_DENIED,
-                                "the session of lease %s ended while its key "
-                                "was minted; the key is revoked",
-                                m->lease.id);
+        /* ERR_EXISTS: the sweeper was first. */
+        return code && code != ERR_EXISTS
+                   ? code
+                   : error_set(e, ERR_DENIED,
+                               "the session of lease %s ended while its key "
+                               "was minted; the key is revoked",
+                               m->lease.id);
     }
     return code;
 }
