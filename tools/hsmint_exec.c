@@ -17,7 +17,7 @@
 extern char **environ;
 
 static const int forwarded[] = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT,
-                                SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH};
+                                SIGUSR1, SIGUSR2, SIGWINCH};
 
 /* ---- the environment ---- */
 
@@ -116,7 +116,7 @@ static int exit_status(int status)
 /* As env(1) and the shells tell it: a status of the program's own. */
 static int not_run(const char *program, int errnum, bool json)
 {
-    struct error e;
+    struct error e = {.code = OK};
     (void)error_errno(&e, errnum, "cannot run %s", program);
     output_error(&e, json);
     return errnum == ENOENT ? 127 : 126;
