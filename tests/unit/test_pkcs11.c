@@ -227,6 +227,59 @@ static void unsupported_functions_say_so(void **state)
     gives(CKR_CRYPTOKI_NOT_INITIALIZED, p11->C_InitToken(1, b, 1, label));
 }
 
+/* Each with nothing but zeros: none may look at them. */
+static void call_unsupported(CK_RV rv, CK_SESSION_HANDLE s)
+{
+    gives(rv, p11->C_GetOperationState(s, NULL, NULL));
+    gives(rv, p11->C_SetOperationState(s, NULL, 0, 0, 0));
+    gives(rv, p11->C_EncryptInit(s, NULL, 0));
+    gives(rv, p11->C_Encrypt(s, NULL, 0, NULL, NULL));
+    gives(rv, p11->C_EncryptUpdate(s, NULL, 0, NULL, NULL));
+    gives(rv, p11->C_EncryptFinal(s, NULL, NULL));
+    gives(rv, p11->C_DecryptInit(s, NULL, 0));
+    gives(rv, p11->C_Decrypt(s, NULL, 0, NULL, NULL));
+    gives(rv, p11->C_DecryptUpdate(s, NULL, 0, NULL, NULL));
+    gives(rv, p11->C_DecryptFinal(s, NULL, NULL));
+    gives(rv, p11->C_DigestInit(s, NULL));
+    gives(rv, p11->C_Digest(s, NULL, 0, NULL, NULL));
+    gives(rv, p11->C_DigestUpdate(s, NULL, 0));
+    gives(rv, p11->C_DigestKey(s, 0));
+    gives(rv, p11->C_DigestFinal(s, NULL, NULL));
+    gives(rv, p11->C_SignInit(s, NULL, 0));
+    gives(rv, p11->C_Sign(s, NULL, 0, NULL, NULL));
+    gives(rv, p11->C_SignUpdate(s, NULL, 0));
+    gives(rv, p11->C_SignFinal(s, NULL, NULL));
+    gives(rv, p11->C_SignRecoverInit(s, NULL, 0));
+    gives(rv, p11->C_SignRecover(s, NULL, 0, NULL, NULL));
+    gives(rv, p11->C_VerifyInit(s, NULL, 0));
+    gives(rv, p11->C_Verify(s, NULL, 0, NULL, 0));
+    gives(rv, p11->C_VerifyUpdate(s, NULL, 0));
+    gives(rv, p11->C_VerifyFinal(s, NULL, 0));
+    gives(rv, p11->C_VerifyRecoverInit(s, NULL, 0));
+    gives(rv, p11->C_VerifyRecover(s, NULL, 0, NULL, NULL));
+    gives(rv, p11->C_DigestEncryptUpdate(s, NULL, 0, NULL, NULL));
+    gives(rv, p11->C_DecryptDigestUpdate(s, NULL, 0, NULL, NULL));
+    gives(rv, p11->C_SignEncryptUpdate(s, NULL, 0, NULL, NULL));
+    gives(rv, p11->C_DecryptVerifyUpdate(s, NULL, 0, NULL, NULL));
+    gives(rv, p11->C_GenerateKeyPair(s, NULL, NULL, 0, NULL, 0, NULL, NULL));
+    gives(rv, p11->C_WrapKey(s, NULL, 0, 0, NULL, NULL));
+    gives(rv, p11->C_UnwrapKey(s, NULL, 0, NULL, 0, NULL, 0, NULL));
+    gives(rv, p11->C_DeriveKey(s, NULL, 0, NULL, 0, NULL));
+    gives(rv, p11->C_InitPIN(s, NULL, 0));
+    gives(rv, p11->C_SetPIN(s, NULL, 0, NULL, 0));
+}
+
+static void unsupported_functions_read_nothing(void **state)
+{
+    (void)state;
+    CK_SESSION_HANDLE s = open_session(false);
+    call_unsupported(CKR_FUNCTION_NOT_SUPPORTED, s);
+    assert_non_null(strstr(why(s), "not supported"));
+    call_unsupported(CKR_SESSION_HANDLE_INVALID, s + 1);
+    ok(p11->C_Finalize(NULL));
+    call_unsupported(CKR_CRYPTOKI_NOT_INITIALIZED, s);
+}
+
 /* ---- sessions, login ---- */
 
 static void sessions(void **state)
@@ -1112,6 +1165,7 @@ int main(void)
         T(without_a_daemon_there_is_a_slot),
         T(mechanisms),
         T(unsupported_functions_say_so),
+        T(unsupported_functions_read_nothing),
         T(sessions),
         T(login),
         T(a_login_that_the_daemon_forgot_can_be_repeated),
