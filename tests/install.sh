@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# `make install` puts each thing where it is looked for, and nothing else.
+set -u
+cd "${top_builddir:-.}" || exit 99
+unset MAKEFLAGS MAKELEVEL MFLAGS
+root=$(mktemp -d "${TMPDIR:-/tmp}/hsmint-install.XXXXXX") || exit 99
+trap 'rm -rf "$root"' EXIT
+n=0
+result() { # result STATUS NAME [TEXT]
+	n=$((n + 1))
+	if [ "$1" -eq 0 ]; then echo "ok $n - $2"; else
+		echo "not ok $n - $2"
+		sed 's/^/# /' <<<"${3:-}"
+	fi
+}
+dir() { # dir VARIABLE: where this build installs that
+	make -s --eval="print-dir:; @echo '\$($1)'" print-dir
+}
+
+out=$(make -s install DESTDIR="$root" 2>&1)
+result $? "make install" "$out"
+modules=$(dir p11moduledir)
+want="$(dir bindir)/hsmint
+$(dir includedir)/hsmint/hsmint.h
+$(dir libexecdir)/hsmint/hsmint-keeper
+$(dir man1dir)/hsmint.1
+$(dir man5dir)/hsmint.conf.5
+$(dir man8dir)/hsmint-keeper.8
+$(dir man8dir)/hsmintd.8
+$(dir p11configdir)/hsmint.module
+$modules/hsmint-pkcs11.so
+$(dir sbindir)/hsmintd"
+difference=$(diff <(sort <<<"$want") <(cd "$root" && find . ! -type d | sed 's/^\.//' | sort))
+result $? "each thing in its place" "$difference"
+
+grep -qx "module: $modules/hsmint-pkcs11.so" "$root$(dir p11configdir)/hsmint.module"
+result $? "hsmint.module names the installed module"
+
+out=$(make -s uninstall DESTDIR="$root" 2>&1 && find "$root" ! -type d)
+[ -z "$(find "$root" ! -type d)" ]
+result $? "make uninstall leaves nothing" "$out"
+echo "1..$n"
