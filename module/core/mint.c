@@ -5,6 +5,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "module/core/again.h"
 #include "module/core/internal.h"
 #include "module/core/lease.h"
 #include "module/core/orgconfig.h"
@@ -470,115 +471,29 @@ static enum code mint_new(struct mint *m, struct error *e)
     return code ? failed(m, &call, &reply, e) : made(m, &call, &reply, e);
 }
 
-/* ---- a key that is there already ---- */
-
-static enum code take_value(struct mint *m, struct store_lease *found,
-                            struct error *e)
-{
-    enum code code = lease_open_value(m->core, found, &m->account.key.value, e);
-
-    if (code)
-        return code;
-    m->lease = *found;
-    *found = (struct store_lease){0};
-    return OK;
-}
-
-/* A retry. The key went to a caller that never got it: unless it was kept,
- * that lease ends and a new one takes its place. */
-static enum code answer_again(struct mint *m, bool *answered, struct error *e)
-{
-    FREE char *method = NULL;
-    FREE char *id = NULL;
-    LEASE old = {0};
-    INFLIGHT hold = {0};
-    enum code code = store_journal_get(m->core->store, m->by->owner,
-                                       m->asked->request_id, &method, &id, e);
-
-    if (code == ERR_NOT_FOUND)
-        return OK;
-    if (code)
-        return code;
-    if (strcmp(method, METHOD) != 0)
-        return error_set(e, ERR_INVALID,
-                         "request %s was a %s before; each request needs an id "
-                         "of its own",
-                         m->asked->request_id, method);
-    code =
-        inflight_enter(&m->core->inflight, "lease", id, NULL, NULL, &hold, e);
-    if (!code)
-        code = store_lease_get(m->core->store, id, &old, e);
-    if (code == ERR_NOT_FOUND)
-        return OK;
-    if (code || old.state >= LEASE_REVOKING)
-        return code;
-    *answered =
-        old.state == LEASE_ACTIVE && old.sealed && take_value(m, &old, e) == OK;
-    return *answered ? OK : lease_end(m->core, &old, "answer lost", e);
-}
-
-struct find_live {
-    char id[sizeof(((struct store_lease *)NULL)->id)];
-    int64_t now_ms;
-};
-
-static enum code take_live(const struct store_lease *l, void *ctx,
-                           struct error *e)
-{
-    struct find_live *f = ctx;
-
-    (void)e;
-    if (!*f->id && l->state == LEASE_ACTIVE &&
-        2 * (l->expires_ms - f->now_ms) > l->expires_ms - l->issued_ms)
-        snprintf(f->id, sizeof(f->id), "%s", l->id);
-    return OK;
-}
-
-/* The caller's newest, with more than half of its life left. */
-static enum code answer_reuse(struct mint *m, bool *answered, struct error *e)
-{
-    struct store_lease_query q = {.org = m->org.id,
-                                  .owner = m->by->owner,
-                                  .role = m->role_name,
-                                  .live_only = true,
-                                  .reusable_only = true,
-                                  .limit = 16};
-    struct find_live f = {.now_ms = clock_wall_ms()};
-    LEASE found = {0};
-    struct error why = {0};
-    enum code code = store_lease_each(m->core->store, &q, take_live, &f, e);
-
-    if (!code && *f.id)
-        code = store_lease_get(m->core->store, f.id, &found, e);
-    if (code || !*f.id || !found.sealed)
-        return code;
-    *answered = take_value(m, &found, &why) == OK;
-    if (!*answered)
-        log_failure(&why, "lease %s cannot be given again", f.id);
-    return OK;
-}
-
 static enum code run(struct mint *m, struct error *e)
 {
     INFLIGHT request = {0}, reuse = {0};
     struct inflight *table = &m->core->inflight;
     const struct mint_request *a = m->asked;
-    bool answered = false;
+    struct secret **value = &m->account.key.value;
     enum code code = load(m, e);
 
     if (!code && a->request_id && *a->request_id) {
         code = inflight_enter(table, "request", m->by->owner, a->request_id,
                               NULL, &request, e);
         if (!code)
-            code = answer_again(m, &answered, e);
+            code = again_retry(m->core, m->by->owner, a->request_id, METHOD,
+                               &m->lease, value, e);
     }
-    if (!code && !answered && a->reuse && !a->bound) {
+    if (!code && !*value && a->reuse && !a->bound) {
         code = inflight_enter(table, "reuse", m->by->owner, m->org.name,
                               m->role_name, &reuse, e);
         if (!code)
-            code = answer_reuse(m, &answered, e);
+            code = again_reuse(m->core, m->by->owner, m->org.id, m->role_name,
+                               &m->lease, value, e);
     }
-    return code || answered ? code : mint_new(m, e);
+    return code || *value ? code : mint_new(m, e);
 }
 
 enum code core_mint(struct core *c, const struct caller *by,

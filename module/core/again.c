@@ -1,0 +1,101 @@
+/* again - see again.h. */
+#include "config.h"
+
+#include "module/core/again.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "module/core/internal.h"
+#include "module/core/lease.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* On success `found` is moved to *lease. */
+static enum code take_value(struct core *c, struct store_lease *found,
+                            struct store_lease *lease, struct secret **value,
+                            struct error *e)
+{
+    enum code code = lease_open_value(c, found, value, e);
+
+    if (code)
+        return code;
+    *lease = *found;
+    *found = (struct store_lease){0};
+    return OK;
+}
+
+enum code again_retry(struct core *c, const char *owner, const char *request_id,
+                      const char *method, struct store_lease *lease,
+                      struct secret **value, struct error *e)
+{
+    FREE char *was = NULL;
+    FREE char *id = NULL;
+    LEASE old = {0};
+    INFLIGHT hold = {0};
+    enum code code =
+        store_journal_get(c->store, owner, request_id, &was, &id, e);
+
+    if (code == ERR_NOT_FOUND)
+        return OK;
+    if (code)
+        return code;
+    if (strcmp(was, method) != 0)
+        return error_set(e, ERR_INVALID,
+                         "request %s was a %s before; each request needs an id "
+                         "of its own",
+                         request_id, was);
+    code = inflight_enter(&c->inflight, "lease", id, NULL, NULL, &hold, e);
+    if (!code)
+        code = store_lease_get(c->store, id, &old, e);
+    if (code == ERR_NOT_FOUND)
+        return OK;
+    if (code || old.state >= LEASE_REVOKING)
+        return code;
+    if (old.state == LEASE_ACTIVE && old.sealed &&
+        take_value(c, &old, lease, value, e) == OK)
+        return OK;
+    return lease_end(c, &old, "answer lost", e);
+}
+
+struct find_live {
+    char id[sizeof(((struct store_lease *)NULL)->id)];
+    int64_t now_ms;
+};
+
+static enum code take_live(const struct store_lease *l, void *ctx,
+                           struct error *e)
+{
+    struct find_live *f = ctx;
+
+    (void)e;
+    if (!*f->id && l->state == LEASE_ACTIVE &&
+        2 * (l->expires_ms - f->now_ms) > l->expires_ms - l->issued_ms)
+        snprintf(f->id, sizeof(f->id), "%s", l->id);
+    return OK;
+}
+
+enum code again_reuse(struct core *c, const char *owner, int64_t org,
+                      const char *role, struct store_lease *lease,
+                      struct secret **value, struct error *e)
+{
+    struct store_lease_query q = {.org = org,
+                                  .owner = owner,
+                                  .role = role,
+                                  .live_only = true,
+                                  .reusable_only = true,
+                                  .limit = 16};
+    struct find_live f = {.now_ms = clock_wall_ms()};
+    LEASE found = {0};
+    struct error why = {0};
+    enum code code = store_lease_each(c->store, &q, take_live, &f, e);
+
+    if (!code && *f.id)
+        code = store_lease_get(c->store, f.id, &found, e);
+    if (code || !*f.id || !found.sealed)
+        return code;
+    if (take_value(c, &found, lease, value, &why) != OK)
+        log_failure(&why, "lease %s cannot be given again", f.id);
+    return OK;
+}

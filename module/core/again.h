@@ -1,0 +1,26 @@
+/* again - a key that is there already: of the same request sent once more, or
+ * the caller's live one (`hsmint key`).
+ *
+ * Both leave *value NULL where there is none; else *lease and *value are the
+ * caller's. */
+#ifndef HSMINT_CORE_AGAIN_H
+#define HSMINT_CORE_AGAIN_H
+
+#include "common/error.h"
+#include "common/secret.h"
+#include "module/core/core.h"
+#include "module/store/store.h"
+
+/* The key went to a caller that never got it: unless it was kept, that lease
+ * ends, and a new one takes its place. ERR_INVALID: the id was used for
+ * another method. */
+MUST_CHECK enum code again_retry(struct core *c, const char *owner,
+                                 const char *request_id, const char *method,
+                                 struct store_lease *lease,
+                                 struct secret **value, struct error *e);
+/* The owner's newest reusable one, with more than half of its life left. */
+MUST_CHECK enum code again_reuse(struct core *c, const char *owner, int64_t org,
+                                 const char *role, struct store_lease *lease,
+                                 struct secret **value, struct error *e);
+
+#endif
