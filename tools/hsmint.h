@@ -111,8 +111,6 @@ struct column {
     const char *field;
 };
 void output_table(const json_t *rows, const struct column *columns, size_t n);
-/* An HSM's description, its keys as a table. */
-void output_hsm(json_t *hsm);
 /* The answer to Mint, with the key, as the Vault plugin names things. */
 MUST_CHECK enum code output_minted(const json_t *lease, const json_t *warnings,
                                    const struct secret *key, bool json,
@@ -128,6 +126,10 @@ MUST_CHECK enum code output_flush(struct error *e);
 #define OUTPUT_TEXT_MAX 1024
 void output_text(const char *name, const json_t *value,
                  char text[OUTPUT_TEXT_MAX]);
+
+/* What Status answers, and its "hsm", for people: hsmint_status.c. */
+void status_print(json_t *status);
+void hsm_print(json_t *hsm);
 
 /* ---- the settings file that init writes ---- */
 

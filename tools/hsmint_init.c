@@ -71,6 +71,22 @@ static enum code unlock(struct cli *c, struct error *e)
     return cli_login(c, false, e);
 }
 
+/* `hsmint hsm show` has the keys. */
+static void print_made(const struct cli *c, json_t *made)
+{
+    char org[OUTPUT_TEXT_MAX], how[OUTPUT_TEXT_MAX];
+    const char *option = c->args->org ? " --org " : "";
+    output_text("org", json_object_get(made, "org"), org);
+    output_text("mechanism",
+                json_object_get(json_object_get(made, "hsm"), "mechanism"),
+                how);
+    printf("Organisation %s is set up: the HSM seals by %s with keys of its "
+           "own\n(`hsmint hsm show` lists them).\n"
+           "Next: hsmint config set%s%s admin_api_key=@FILE "
+           "organization_id=org-...\n",
+           org, how, option, *option ? org : "");
+}
+
 enum code command_init(struct cli *c, struct error *e)
 {
     JSON reply = NULL;
@@ -86,11 +102,6 @@ enum code command_init(struct cli *c, struct error *e)
         output_json(reply);
         return OK;
     }
-    JSON hsm = json_incref(json_object_get(reply, "hsm"));
-    (void)json_object_del(reply, "hsm");
-    output_fields(reply);
-    output_hsm(hsm);
-    printf("\nNext: hsmint config set admin_api_key=@FILE "
-           "organization_id=org-...\n");
+    print_made(c, reply);
     return OK;
 }

@@ -188,24 +188,6 @@ void output_table(const json_t *rows, const struct column *columns, size_t n)
         print_row(json_array_get(rows, r), columns, n, widths);
 }
 
-/* Keys are a table of their own; takes them out of `hsm`. */
-void output_hsm(json_t *hsm)
-{
-    static const struct column columns[] = {
-        {"USE", "use"},
-        {"LABEL", "label"},
-        {"VERSION", "version"},
-        {"FINGERPRINT", "fingerprint"},
-    };
-    JSON keys = json_incref(json_object_get(hsm, "keys"));
-    (void)json_object_del(hsm, "keys");
-    output_fields(hsm);
-    if (json_array_size(keys) == 0)
-        return;
-    (void)fputc('\n', stdout);
-    output_table(keys, columns, sizeof(columns) / sizeof(columns[0]));
-}
-
 /* ---- keys ---- */
 
 static enum code write_all(const void *data, size_t len, struct error *e)

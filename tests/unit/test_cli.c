@@ -383,6 +383,67 @@ static void nested_objects_are_indented(void **state)
                                     "e   y\n    z\nf\\x1b  true\n");
 }
 
+/* `change` is a JSON object of members to replace. */
+static char *status_with(const char *change)
+{
+    JSON status =
+        object("{\"mode\": \"system\", \"instance\": \"1e\", \"locked\": false,"
+               " \"leases\": {\"pending\": 0, \"active\": 2, \"revoking\": 1},"
+               " \"hsm\": {\"model\": \"M\", \"label\": \"l\\u001b\","
+               " \"serial\": \"s\", \"state\": \"ready\"},"
+               " \"keeper\": {\"running\": true, \"pid\": 8, \"restarts\": 0},"
+               " \"daemon\": {\"version\": \"1\", \"pid\": 7},"
+               " \"orgs\": [{\"org\": \"o\", \"configured\": true,"
+               " \"admin_api_key_id\": \"key_1\"}], \"warnings\": []}");
+    JSON changes = object(change);
+    assert_int_equal(json_object_update(status, changes), 0);
+    capture();
+    status_print(status);
+    return captured();
+}
+
+static void status_says_what_to_do(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"{}", "hsmint is ready\n"},
+        {"{\"locked\": true}", "hsmint is locked: type `hsmint login`\n"},
+        {"{\"instance\": \"\", \"hsm\": {\"state\": \"unprovisioned\"}}",
+         "hsmint is not set up: type `hsmint init`\n"},
+        {"{\"hsm\": {\"state\": \"unprovisioned\"}}",
+         "hsmint does not find its keys on the HSM"},
+        {"{\"hsm\": {\"state\": \"absent\", \"error\": \"gone\"}}",
+         "hsmint cannot reach the HSM: gone\n"},
+        {"{\"hsm\": {\"state\": \"locked\"}}",
+         "hsmint is not logged in to the HSM: type `hsmint login`\n"},
+        {"{\"orgs\": []}", "hsmint has no admin key yet"},
+        {"{\"warnings\": [{\"object\": \"a\", \"text\": \"b\"}]}",
+         "hsmint is ready, with 1 warning\n"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        assert_memory_equal(status_with(cases[i][0]), cases[i][1],
+                            strlen(cases[i][1]));
+}
+
+static void status_for_people(void **state)
+{
+    (void)state;
+    assert_string_equal(
+        status_with("{\"mode\": \"user\", \"warnings\":"
+                    " [{\"object\": \"o\", \"text\": \"bad\","
+                    " \"remedy\": \"mend it\"}]}"),
+        "hsmint is ready, with 1 warning\n"
+        "daemon   1, user mode, process 7; keeper 8\n"
+        "HSM      M, token l\\x1b, serial s, ready\n"
+        "leases   2 active, 1 being revoked\n\n"
+        "ORG  ADMIN_KEY  ORGANIZATION  LAST_ROTATED\n"
+        "o    key_1      -             -\n\n"
+        "warning  o: bad\n"
+        "         mend it\n\n"
+        "User mode guards against leaks and accidents, not against programs of "
+        "this user,\nwho holds PIN and daemon.\n");
+}
+
 static const char lease_text[] =
     "{\"lease_id\": \"l1\", \"lease_duration\": 300, \"lease_renewable\": true,"
     " \"api_key_id\": \"k\", \"service_account\": \"sa\", \"org\": \"o\","
@@ -491,6 +552,8 @@ int main(void)
         cmocka_unit_test(values_for_people),
         cmocka_unit_test(tables_are_aligned_and_harmless),
         cmocka_unit_test(nested_objects_are_indented),
+        cmocka_unit_test(status_says_what_to_do),
+        cmocka_unit_test(status_for_people),
         cmocka_unit_test(minted_key_as_json),
         cmocka_unit_test(minted_key_for_people),
         cmocka_unit_test(lost_output_is_an_error),

@@ -1,0 +1,252 @@
+/* How daemon, HSM and leases are, for people: what to do stands first. */
+#include "config.h"
+
+#include "tools/hsmint.h"
+
+#include <string.h>
+
+static enum code get_status(struct cli *c, json_t **reply, json_t **status,
+                            struct error *e)
+{
+    enum code code = cli_call(c, "Status", cli_parameters(c, CLI_PLAIN, e),
+                              NULL, reply, NULL, e);
+    if (code)
+        return code;
+    *status = json_object_get(*reply, "status");
+    if (!json_is_object(*status))
+        return error_set(e, ERR_PROTOCOL, "the daemon gave no status");
+    return OK;
+}
+
+/* ---- what is in it ---- */
+
+/* "a.b" is member b of member a. */
+static json_t *at(json_t *object, const char *path)
+{
+    const char *dot = strchr(path, '.');
+    if (!dot)
+        return json_object_get(object, path);
+    return json_object_get(json_object_getn(object, path, (size_t)(dot - path)),
+                           dot + 1);
+}
+
+static bool is(json_t *object, const char *path, const char *wanted)
+{
+    const char *text = json_string_value(at(object, path));
+    return text && strcmp(text, wanted) == 0;
+}
+
+static bool has(json_t *object, const char *path)
+{
+    const char *text = json_string_value(at(object, path));
+    return text && *text;
+}
+
+/* The value as it is shown; good until the next but three. */
+static const char *shown(json_t *object, const char *path)
+{
+    static char texts[4][OUTPUT_TEXT_MAX];
+    static unsigned next;
+    char *text = texts[next++ % 4];
+    output_text(path, at(object, path), text);
+    return text;
+}
+
+/* ---- the state in a line ---- */
+
+static bool none_is_configured(json_t *orgs)
+{
+    size_t i;
+    json_t *org;
+    json_array_foreach(orgs, i, org)
+    {
+        if (json_is_true(json_object_get(org, "configured")))
+            return false;
+    }
+    return true;
+}
+
+static void print_hsm_state(json_t *hsm)
+{
+    if (is(hsm, "state", "absent"))
+        printf("hsmint cannot reach the HSM: %s\n", shown(hsm, "error"));
+    else if (is(hsm, "state", "locked"))
+        printf("hsmint is not logged in to the HSM: type `hsmint login`\n");
+    else
+        printf("hsmint does not find its keys on the HSM: %s\n",
+               has(hsm, "error") ? shown(hsm, "error")
+                                 : "is it the right token?");
+}
+
+static void print_state(json_t *status)
+{
+    json_t *orgs = json_object_get(status, "orgs");
+    size_t warnings = json_array_size(json_object_get(status, "warnings"));
+    if (json_is_true(json_object_get(status, "locked")))
+        printf("hsmint is locked: type `hsmint login`\n");
+    else if (!has(status, "instance") &&
+             is(status, "hsm.state", "unprovisioned"))
+        printf("hsmint is not set up: type `hsmint init`\n");
+    else if (!is(status, "hsm.state", "ready"))
+        print_hsm_state(json_object_get(status, "hsm"));
+    else if (none_is_configured(orgs))
+        printf("hsmint has no admin key yet: type `hsmint config set "
+               "admin_api_key=@FILE organization_id=org-...`\n");
+    else if (warnings > 0)
+        printf("hsmint is ready, with %zu warning%s\n", warnings,
+               warnings == 1 ? "" : "s");
+    else
+        printf("hsmint is ready\n");
+}
+
+/* ---- the parts ---- */
+
+static void print_daemon(json_t *status)
+{
+    printf("daemon   %s, %s mode, process %s; ",
+           shown(status, "daemon.version"), shown(status, "mode"),
+           shown(status, "daemon.pid"));
+    if (!json_is_true(at(status, "keeper.running")))
+        printf("its keeper is not running\n");
+    else if (json_integer_value(at(status, "keeper.restarts")) > 0)
+        printf("keeper %s, restarted %s times\n", shown(status, "keeper.pid"),
+               shown(status, "keeper.restarts"));
+    else
+        printf("keeper %s\n", shown(status, "keeper.pid"));
+}
+
+static void print_pin(json_t *hsm)
+{
+    if (json_is_true(at(hsm, "pin.locked")))
+        printf(", PIN locked");
+    else if (json_is_true(at(hsm, "pin.final_try")))
+        printf(", one try of the PIN left");
+    else if (json_is_true(at(hsm, "pin.count_low")))
+        printf(", few tries of the PIN left");
+}
+
+static void print_token(json_t *hsm)
+{
+    if (!has(hsm, "label")) {
+        printf("HSM      %s\n", shown(hsm, "state"));
+        return;
+    }
+    printf("HSM      %s, token %s, serial %s, %s", shown(hsm, "model"),
+           shown(hsm, "label"), shown(hsm, "serial"), shown(hsm, "state"));
+    print_pin(hsm);
+    (void)fputc('\n', stdout);
+}
+
+static void print_leases(json_t *leases)
+{
+    printf("leases   %s active", shown(leases, "active"));
+    if (json_integer_value(json_object_get(leases, "pending")) > 0)
+        printf(", %s pending", shown(leases, "pending"));
+    if (json_integer_value(json_object_get(leases, "revoking")) > 0)
+        printf(", %s being revoked", shown(leases, "revoking"));
+    (void)fputc('\n', stdout);
+}
+
+static void print_orgs(json_t *orgs)
+{
+    static const struct column columns[] = {
+        {"ORG", "org"},
+        {"ADMIN_KEY", "admin_api_key_id"},
+        {"ORGANIZATION", "organization_id"},
+        {"LAST_ROTATED", "last_rotated"},
+    };
+    if (json_array_size(orgs) == 0)
+        return;
+    (void)fputc('\n', stdout);
+    output_table(orgs, columns, sizeof(columns) / sizeof(columns[0]));
+}
+
+static void print_warnings(json_t *warnings)
+{
+    size_t i;
+    json_t *w;
+    json_array_foreach(warnings, i, w)
+    {
+        printf("\nwarning  %s: %s\n", shown(w, "object"), shown(w, "text"));
+        if (has(w, "remedy"))
+            printf("         %s\n", shown(w, "remedy"));
+    }
+}
+
+/* What user mode promises is said where it is seen. */
+static void print_promise(json_t *status)
+{
+    if (is(status, "mode", "user"))
+        printf("\nUser mode guards against leaks and accidents, not against "
+               "programs of this user,\nwho holds PIN and daemon.\n");
+}
+
+void status_print(json_t *status)
+{
+    print_state(status);
+    print_daemon(status);
+    print_token(json_object_get(status, "hsm"));
+    print_leases(json_object_get(status, "leases"));
+    print_orgs(json_object_get(status, "orgs"));
+    print_warnings(json_object_get(status, "warnings"));
+    print_promise(status);
+}
+
+enum code command_status(struct cli *c, struct error *e)
+{
+    JSON reply = NULL;
+    json_t *status;
+    enum code code = get_status(c, &reply, &status, e);
+    if (code)
+        return code;
+    if (c->args->json)
+        output_json(status);
+    else
+        status_print(status);
+    return OK;
+}
+
+/* ---- the HSM alone ---- */
+
+void hsm_print(json_t *hsm)
+{
+    static const struct column columns[] = {
+        {"USE", "use"},
+        {"LABEL", "label"},
+        {"VERSION", "version"},
+        {"FINGERPRINT", "fingerprint"},
+    };
+    json_t *keys = json_object_get(hsm, "keys");
+    print_token(hsm);
+    if (has(hsm, "error"))
+        printf("error    %s\n", shown(hsm, "error"));
+    if (has(hsm, "manufacturer"))
+        printf("maker    %s, firmware %s\n", shown(hsm, "manufacturer"),
+               shown(hsm, "firmware"));
+    printf("sessions %s open of %s, %s busy\n", shown(hsm, "sessions.open"),
+           shown(hsm, "sessions.allowed"), shown(hsm, "sessions.busy"));
+    if (has(hsm, "instance"))
+        printf("seals    by %s, for instance %s\n", shown(hsm, "mechanism"),
+               shown(hsm, "instance"));
+    if (json_array_size(keys) == 0)
+        return;
+    (void)fputc('\n', stdout);
+    output_table(keys, columns, sizeof(columns) / sizeof(columns[0]));
+}
+
+enum code command_hsm_show(struct cli *c, struct error *e)
+{
+    JSON reply = NULL;
+    json_t *status;
+    enum code code = get_status(c, &reply, &status, e);
+    if (code)
+        return code;
+    json_t *hsm = json_object_get(status, "hsm");
+    if (!json_is_object(hsm))
+        return error_set(e, ERR_HSM_ABSENT, "the daemon knows of no HSM");
+    if (c->args->json)
+        output_json(hsm);
+    else
+        hsm_print(hsm);
+    return OK;
+}
