@@ -132,7 +132,7 @@ enum code pin_may_try(struct pin_rules *p, const uint8_t hash[PIN_HASH],
     if (was_refused(p, hash) && !(force && !few))
         return error_set(e, ERR_PIN_WRONG,
                          "the HSM has refused this PIN before; it was not "
-                         "asked again");
+                         "asked again: give another one");
     if (tried_enough(p) && !few && !force)
         return error_set(e, ERR_PIN_HELD,
                          "PIN not tried: the HSM has refused %d in a row; "

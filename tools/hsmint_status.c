@@ -70,6 +70,8 @@ static void print_hsm_state(json_t *hsm)
 {
     if (is(hsm, "state", "absent"))
         printf("hsmint cannot reach the HSM: %s\n", shown(hsm, "error"));
+    else if (is(hsm, "state", "locked") && has(hsm, "error"))
+        printf("hsmint is not logged in to the HSM: %s\n", shown(hsm, "error"));
     else if (is(hsm, "state", "locked"))
         printf("hsmint is not logged in to the HSM: type `hsmint login`\n");
     else

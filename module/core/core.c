@@ -59,7 +59,7 @@ enum code core_org(struct core *c, const char *name, struct store_org *org,
 
     if (code == ERR_NOT_FOUND)
         return error_set(e, ERR_NOT_FOUND,
-                         "there is no organisation “%.64s”; “hsmint init” "
+                         "there is no organisation \"%.64s\"; `hsmint init` "
                          "makes one",
                          wanted);
     return code;
@@ -305,6 +305,19 @@ static json_t *keeper_json(struct core *c)
                      "restarts", (json_int_t)k.restarts);
 }
 
+/* The keeper tells how the HSM is, not why hsmint could not use it. */
+static json_t *explain(struct core *c, json_t *told)
+{
+    json_t *hsm = told ? json_copy(told) : json_object();
+    const char *state = json_string_value(json_object_get(hsm, "state"));
+    struct error why = {0};
+
+    if (state && strcmp(state, "ready") != 0 &&
+        !json_object_get(hsm, "error") && unlock_failure(c, &why))
+        json_object_set_new(hsm, "error", json_string(why.text));
+    return hsm;
+}
+
 /* What the keeper says, or why it says nothing. */
 static json_t *hsm_json(struct core *c)
 {
@@ -316,7 +329,7 @@ static json_t *hsm_json(struct core *c)
     if (keeper_call(c->keeper, 0, &request, (int)c->settings->hsm_deadline_ms,
                     &reply, NULL, &e) != OK)
         return json_pack("{ss ss}", "state", "absent", "error", e.text);
-    return reply.head ? json_incref(reply.head) : json_object();
+    return explain(c, reply.head);
 }
 
 static enum code append_org(const struct store_org *o, void *ctx,

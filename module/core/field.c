@@ -39,7 +39,7 @@ enum code field_check_names(json_t *fields, const char *const *names,
     {
         if (!is_known(names, name))
             return error_set(e, ERR_INVALID,
-                             "%s: unknown field “%.64s”; there are %s", what,
+                             "%s: unknown field \"%.64s\"; there are %s", what,
                              name, known);
     }
     return OK;
@@ -214,7 +214,7 @@ enum code field_check_url(const char *name, char *url, bool http_loopback,
                          name, URL_MAX);
     wrong = check_url(url, http_loopback);
     if (wrong)
-        return error_set(e, ERR_INVALID, "%s “%s”: %s", name, url, wrong);
+        return error_set(e, ERR_INVALID, "%s \"%s\": %s", name, url, wrong);
     if (url[len - 1] == '/')
         url[len - 1] = '\0';
     return OK;

@@ -295,7 +295,7 @@ enum code lease_get_for(struct core *c, const struct caller *by, const char *id,
     enum code code;
 
     if (!text_is_id(id))
-        return error_set(e, ERR_NOT_FOUND, "“%.64s” is no lease id", id);
+        return error_set(e, ERR_NOT_FOUND, "\"%.64s\" is no lease id", id);
     code = store_lease_get(c->store, id, l, e);
     if (code)
         return code;

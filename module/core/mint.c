@@ -89,7 +89,7 @@ static enum code load_role(struct mint *m, struct error *e)
             return error_set(
                 e, ERR_ROLE_UNKNOWN,
                 "no role was named and organisation %s has no "
-                "default one (“hsmint role set NAME default=true”)",
+                "default one (`hsmint role set NAME default=true`)",
                 m->org.name);
         return code;
     }

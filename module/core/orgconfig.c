@@ -121,7 +121,7 @@ enum code config_check_cron(const char *text, struct error *e)
             return error_set(
                 e, ERR_INVALID,
                 "rotation_schedule: its %s is not understood; "
-                "cron's five fields are needed, like “0 3 * * SUN”",
+                "cron's five fields are needed, like \"0 3 * * SUN\"",
                 f->name);
     }
     if (p[strspn(p, " ")])

@@ -336,7 +336,7 @@ static void tell_late(struct core *c, const struct batch *b)
 {
     if (b->late > 0)
         warnings_raise(&c->warnings, "revocation-late", "leases",
-                       "see last_error of “hsmint lease list”",
+                       "see last_error of `hsmint lease list`",
                        "keys are alive past the end of their leases");
     else if (!any_failing(&c->sweep))
         warnings_drop(&c->warnings, "revocation-late", "leases");

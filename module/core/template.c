@@ -319,7 +319,8 @@ static enum code read_operand(struct reader *r, struct value *v)
         return read_group(r, v);
     if (isdigit((unsigned char)*r->at))
         return read_number(r, v);
-    return error_set(r->e, ERR_INVALID, "template: unexpected text at “%.20s”",
+    return error_set(r->e, ERR_INVALID,
+                     "template: unexpected text at \"%.20s\"",
                      *r->at ? r->at : "its end");
 }
 
@@ -341,7 +342,7 @@ static enum code find_function(struct reader *r, const struct function **f)
         }
     }
     return error_set(r->e, ERR_INVALID,
-                     "template: unknown function “%.*s”; there are random, "
+                     "template: unknown function \"%.*s\"; there are random, "
                      "truncate, uppercase, lowercase, replace, sha256, base64, "
                      "unix_time, timestamp and uuid",
                      len > 64 ? 64 : (int)len, r->at);
@@ -441,7 +442,7 @@ static enum code read_action(struct reader *r, struct value *whole)
         r->at += 2;
     } else {
         return error_set(r->e, ERR_INVALID,
-                         "template: }} is missing before “%.20s”", r->at);
+                         "template: }} is missing before \"%.20s\"", r->at);
     }
     return append(r, whole, v.text, v.len);
 }

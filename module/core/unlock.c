@@ -62,6 +62,8 @@ static enum code log_in(struct core *c, uint64_t generation, int pin_fd,
         request.fd = fcntl(pin_fd, F_DUPFD_CLOEXEC, 0);
     code = keeper_call(c->keeper, generation, &request,
                        deadline(c) + LOGIN_EXTRA_MS, &reply, NULL, e);
+    if (code == ERR_PIN_WRONG && pin_fd < 0)
+        return error_prefix(e, "the configured pin_source");
     if (!code && reply.fd >= 0)
         keep_escrow(c, &reply.fd);
     return code;
@@ -81,7 +83,7 @@ static enum code check_keys(struct core *c, uint64_t generation,
     if (code == ERR_NOT_FOUND)
         return error_set(
             e, ERR_HSM_KEYS,
-            "hsmint has no keys on the HSM yet; run “hsmint init”");
+            "hsmint has no keys on the HSM yet; run `hsmint init`");
     if (!code)
         code = json_parse(text, len, "pinned HSM keys", &pins, e);
     if (code)
@@ -123,7 +125,7 @@ static enum code use_key(const struct store_org *org, void *ctx,
     /* One organisation's bad blob does not lock the others out. */
     if (code && code != ERR_KEEPER && code != ERR_HSM_ABSENT) {
         warnings_raise(&u->core->warnings, "admin-key", org->name,
-                       "seal the admin key again with “hsmint config set”",
+                       "seal the admin key again with `hsmint config set`",
                        "its sealed admin key cannot be used: %s", why.text);
         return OK;
     }
@@ -265,7 +267,7 @@ static enum code log_in_again(struct core *c, uint64_t generation,
     if (by_hand || (pin < 0 && !pin_is_configured(c)))
         return error_set(e, ERR_LOCKED,
                          "hsmint is locked: log in with the HSM's PIN "
-                         "(“hsmint login”)");
+                         "(`hsmint login`)");
     if (pin >= 0)
         lseek(pin, 0, SEEK_SET);
     return log_in(c, generation, pin, false, e);
@@ -279,6 +281,18 @@ static enum code attempt(struct core *c, struct error *e)
     if (!code)
         code = log_in_again(c, generation, e);
     return code ? code : make_ready(c, generation, e);
+}
+
+bool unlock_failure(struct core *c, struct error *why)
+{
+    bool failed;
+
+    pthread_mutex_lock(&c->unlock.lock);
+    failed = c->unlock.failed_at_ms != 0;
+    if (failed)
+        *why = c->unlock.failure;
+    pthread_mutex_unlock(&c->unlock.lock);
+    return failed;
 }
 
 /* An attempt that failed a moment ago is not repeated for each caller. */

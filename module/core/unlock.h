@@ -43,6 +43,8 @@ MUST_CHECK enum code unlock_ready(struct core *c, uint64_t *generation,
                                   struct error *e);
 /* Keys were made or checked outside (init): this generation is ready. */
 void unlock_note_ready(struct core *c, uint64_t generation);
+/* Why the last attempt failed, where none has succeeded since. */
+bool unlock_failure(struct core *c, struct error *why);
 /* Somebody has to log in: nothing here can unlock by itself. */
 bool unlock_is_locked(struct core *c);
 void unlock_clear(struct core *c);

@@ -108,7 +108,7 @@ static const char *advice(long status, const struct complaint *c)
     if (status == 429 && spent(c))
         return "; the spend limit is reached: it is not tried again";
     if (status == 429)
-        return "; too many calls: it is tried again later";
+        return "; too many calls: try again later";
     if (status >= 300 && status <= 399)
         return "; redirects are not followed: see api_endpoint";
     return "";

@@ -302,6 +302,12 @@ static enum code dispatch(struct fake *f, const struct frame *in,
                           struct frame *out, struct error *e)
 {
     switch (in->verb) {
+    case VERB_DESCRIBE:
+        out->head = json_pack("{ss}", "state",
+                              f->no_hsm      ? "absent"
+                              : f->logged_in ? "ready"
+                                             : "locked");
+        return OK;
     case VERB_LOGIN:
         return log_in(f, in, out, e);
     case VERB_LOGOUT:

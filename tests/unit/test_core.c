@@ -143,6 +143,9 @@ static void test_hsm_is_absent(void **state)
     f->fake.no_hsm = true;
     open_core(f); /* no failure */
     assert_int_equal(ERR_HSM_ABSENT, mint(f, &m));
+    JSON s = status_of(f);
+    assert_string_equal("no token", json_string_value(json_object_get(
+                                        json_object_get(s, "hsm"), "error")));
     f->fake.no_hsm = false;
     move_on(f, 2);
     assert_int_equal(OK, mint(f, &m));

@@ -84,8 +84,8 @@ static void test_refuses(void **state)
         {"{{.RoleNames}}", "unknown variable"},
         {"{{.RoleName.x}}", "unknown variable"},
         {"{{.DisplayName}}", "unknown variable"},
-        {"{{printf \"%s\" .RoleName}}", "unknown function “printf”"},
-        {"{{if .RoleName}}x{{end}}", "unknown function “if”"},
+        {"{{printf \"%s\" .RoleName}}", "unknown function \"printf\""},
+        {"{{if .RoleName}}x{{end}}", "unknown function \"if\""},
         {"{{random}}", "takes 1 arguments, not 0"},
         {"{{random 0}}", "1 to 64"},
         {"{{random 65}}", "1 to 64"},
@@ -123,7 +123,7 @@ static void test_refuses(void **state)
         if (template_check(rows[i].text, &in, &e) != ERR_INVALID)
             fail_msg("%s is taken", rows[i].text);
         if (!strstr(e.text, rows[i].says))
-            fail_msg("%s: “%s” does not say “%s”", rows[i].text, e.text,
+            fail_msg("%s: \"%s\" does not say \"%s\"", rows[i].text, e.text,
                      rows[i].says);
     }
 }
