@@ -147,7 +147,7 @@ static enum code hide_admin_key(struct keeper *k, const struct call *c,
     JSON rest = NULL;
     SECRET value = NULL;
     FREE char *id = NULL;
-    bool good = r->status == 200;
+    bool good = r->status >= 200 && r->status < 300;
     enum code rc = reply_take_admin_key((const char *)r->body, r->body_len,
                                         &rest, &value, &id, e);
     if (rc && !good) { /* an error page of whatever kind */
@@ -162,6 +162,8 @@ static enum code hide_admin_key(struct keeper *k, const struct call *c,
     take_body(r, rc == OK ? json_dumps(rest, JSON_COMPACT) : NULL);
     if (rc == OK && !r->body)
         rc = error_set(e, ERR_NOMEM, "no memory for a reply");
+    if (rc == OK && value) /* whatever else it was called */
+        http_hide_key(value, r->body, r->body_len);
     if (rc)
         return error_set(e, ERR_SERVICE_UNKNOWN,
                          "admin key %s may have been made and was lost: %s",

@@ -112,87 +112,6 @@ bool http_bearer_valid(const struct secret *key)
     return bad == 0;
 }
 
-/* ---- where it may go ---- */
-
-static void urlp(CURLU **u)
-{
-    curl_url_cleanup(*u);
-}
-
-static void curl_strp(char **s)
-{
-    curl_free(*s);
-}
-
-static bool has_part(CURLU *u, CURLUPart part)
-{
-    CLEANUP(curl_strp) char *text = NULL;
-    return curl_url_get(u, part, &text, 0) == CURLUE_OK;
-}
-
-static bool is_loopback(const char *host)
-{
-    unsigned a, b, c, d;
-    char rest;
-    if (strcasecmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0)
-        return true;
-    return sscanf(host, "%3u.%3u.%3u.%3u%c", &a, &b, &c, &d, &rest) == 4 &&
-           a == 127 && b < 256 && c < 256 && d < 256;
-}
-
-static enum code check_scheme(const struct settings *s, CURLU *u,
-                              const char *what, struct error *e)
-{
-    CLEANUP(curl_strp) char *scheme = NULL;
-    CLEANUP(curl_strp) char *host = NULL;
-    if (curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) ||
-        curl_url_get(u, CURLUPART_HOST, &host, 0) || !*host)
-        return error_set(e, ERR_INVALID, "%s has no host", what);
-    if (strcmp(scheme, "https") == 0)
-        return OK;
-    if (strcmp(scheme, "http") != 0 || !is_loopback(host))
-        return error_set(e, ERR_INVALID, "%s must begin with https://", what);
-    if (!s->allow_http_loopback)
-        return error_set(e, ERR_INVALID,
-                         "%s must begin with https:// (plain http to this "
-                         "machine needs allow_http_loopback in hsmint.conf)",
-                         what);
-    return OK;
-}
-
-enum code http_check_base(const struct settings *s, const char *what,
-                          const char *url, char base[HTTP_BASE_MAX],
-                          struct error *e)
-{
-    CLEANUP(urlp) CURLU *u = curl_url();
-    if (!u)
-        return error_set(e, ERR_NOMEM, "no memory for %s", what);
-    size_t len = strlen(url);
-    if (strspn(url, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-                    "0123456789-._~:/[]") != len ||
-        !strstr(url, "://") || curl_url_set(u, CURLUPART_URL, url, 0))
-        return error_set(e, ERR_INVALID,
-                         "%s is no plain URL (https://host/path, without "
-                         "user, query or fragment)",
-                         what);
-    enum code rc = check_scheme(s, u, what, e);
-    if (rc)
-        return rc;
-    if (has_part(u, CURLUPART_USER) || has_part(u, CURLUPART_PASSWORD) ||
-        has_part(u, CURLUPART_QUERY) || has_part(u, CURLUPART_FRAGMENT) ||
-        strstr(strstr(url, "://") + 2, "//") || strstr(url, "/."))
-        return error_set(e, ERR_INVALID, "%s must be a host and a path alone",
-                         what);
-    while (len > 0 && url[len - 1] == '/')
-        len--;
-    if (len >= HTTP_BASE_MAX)
-        return error_set(e, ERR_INVALID, "%s is longer than %d characters",
-                         what, HTTP_BASE_MAX - 1);
-    memcpy(base, url, len);
-    base[len] = '\0';
-    return OK;
-}
-
 /* ---- sockets, watched while idle ---- */
 
 static curl_socket_t open_socket(void *ctx, curlsocktype purpose,
@@ -406,11 +325,13 @@ static enum code set_headers(struct transfer *t, struct error *e)
             return #option;                                                    \
     } while (0)
 
-/* Nothing of this comes from the environment. NULL, or what failed. */
+/* Nothing of this comes from the environment. Plain http is for this machine:
+ * a proxy would get the key in the clear. NULL, or what failed. */
 static const char *set_way(struct http *h, struct transfer *t)
 {
     const struct settings *s = h->settings;
-    SET(CURLOPT_PROXY, s->proxy ? s->proxy : "");
+    bool tls = strncasecmp(t->request->url, "https:", 6) == 0;
+    SET(CURLOPT_PROXY, s->proxy && tls ? s->proxy : "");
     SET(CURLOPT_NOPROXY, s->no_proxy ? s->no_proxy : "");
     if (s->ca_file) {
         SET(CURLOPT_CAINFO, s->ca_file);
@@ -519,6 +440,38 @@ static enum code outcome(const struct transfer *t, CURLcode result,
     return rc;
 }
 
+/* The first characters are enough: who quotes a key may cut it. Longer than
+ * what a service shows of a key in short (orgkey.h). */
+#define ECHO_HEAD 24
+
+static size_t echo_head(const struct secret *key)
+{
+    return secret_len(key) < ECHO_HEAD ? secret_len(key) : ECHO_HEAD;
+}
+
+void http_hide_key(const struct secret *key, void *text, size_t len)
+{
+    const uint8_t *k = secret_data(key);
+    uint8_t *p = text, *end = p + len;
+    size_t head = echo_head(key);
+    while (head > 0 && p < end && (p = memmem(p, (size_t)(end - p), k, head))) {
+        size_t n = head;
+        while (n < secret_len(key) && p + n < end && p[n] == k[n])
+            n++;
+        memset(p, '*', n);
+        p += n;
+    }
+}
+
+static void hide_echo(const struct secret *key, struct http_reply *r)
+{
+    char *id = r->request_id;
+    if (r->body)
+        http_hide_key(key, r->body, r->body_len);
+    if (memmem(id, strlen(id), secret_data(key), echo_head(key)))
+        wipe(id, sizeof(r->request_id));
+}
+
 enum code http_send(struct http *h, const struct http_request *q,
                     struct http_reply *r, struct error *e)
 {
@@ -543,6 +496,7 @@ enum code http_send(struct http *h, const struct http_request *q,
     CURLcode result;
     rc = perform(h, &t, &result, e);
     r->duration_us = now_us() - start;
+    hide_echo(q->bearer, r);
     if (rc || (rc = outcome(&t, result, e))) {
         http_reply_clear(r);
         return rc;

@@ -45,15 +45,13 @@ struct http_reply {
 void http_reply_clear(struct http_reply *r); /* wipes */
 #define HTTP_REPLY CLEANUP(http_reply_clear) struct http_reply
 
+/* What the service, or a proxy on the way, quotes of the bearer key is starred
+ * in the body, and a request id that holds it is dropped. */
 MUST_CHECK enum code http_send(struct http *h, const struct http_request *q,
                                struct http_reply *r, struct error *e);
 
-/* https with a host and without user, query or fragment; http only to this
- * machine, where the settings allow it. A trailing slash goes. */
-#define HTTP_BASE_MAX 256
-MUST_CHECK enum code http_check_base(const struct settings *s, const char *what,
-                                     const char *url, char base[HTTP_BASE_MAX],
-                                     struct error *e);
+/* Star each place where `key`, or a long beginning of it, is in the text. */
+void http_hide_key(const struct secret *key, void *text, size_t len);
 /* Could this be a bearer key: visible ASCII, no space? */
 bool http_bearer_valid(const struct secret *key);
 

@@ -7,6 +7,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/text.h"
+#include "hsm/endpoint.h"
 #include "hsm/http.h"
 #include "hsm/keeper.h"
 
@@ -242,8 +243,8 @@ enum code orgkey_seal(struct channel *c, struct frame *in, struct frame *out,
     enum code rc =
         json_decode(in->head, JSON_FIELDS(fields), false, "seal-key", e);
     if (rc || (rc = text_check_name("organisation", org, e)) ||
-        (rc = http_check_base(k->settings, "api_endpoint", endpoint, s.endpoint,
-                              e)))
+        (rc = endpoint_check(k->settings, "api_endpoint", endpoint, s.endpoint,
+                             e)))
         return rc;
     if (*organization &&
         (rc = text_check_service_id("organization_id", organization, e)))

@@ -6,7 +6,9 @@
 
 #include "common/file.h"
 #include "common/text.h"
+#include "hsm/endpoint.h"
 #include "hsm/http.h"
+#include "hsm/orgkey.h"
 #include "hsm/reply.h"
 
 #include <stdio.h>
@@ -75,17 +77,35 @@ enum code value_unwrap(struct channel *c, struct frame *in, struct frame *out,
     return secret_to_pipe(value, &out->fd, e);
 }
 
+/* To the organisation's service only: for a daemon that was taken over this
+ * would be the way to send anything anywhere. */
+static enum code check_base(struct keeper *k, const struct owner *o,
+                            char base[ENDPOINT_MAX], struct error *e)
+{
+    ORGKEY key = NULL;
+    enum code rc =
+        endpoint_check(k->settings, "api_base", o->api_base, base, e);
+    if (rc || (rc = orgkeys_get(k->orgkeys, o->org, false, &key, e)))
+        return rc;
+    if (!endpoint_serves(base, key->subject.endpoint))
+        return error_set(e, ERR_INVALID,
+                         "api_base %s is neither on the host of organisation "
+                         "%s's api_endpoint nor below it: no key is tried "
+                         "there",
+                         base, o->org);
+    return OK;
+}
+
 enum code value_probe(struct channel *c, struct frame *in, struct frame *out,
                       struct error *e)
 {
     struct owner o = {.org = NULL};
-    char base[HTTP_BASE_MAX], url[HTTP_BASE_MAX + 16], code[REPLY_CODE_MAX];
+    char base[ENDPOINT_MAX], url[ENDPOINT_MAX + 16], code[REPLY_CODE_MAX];
     SECRET value = NULL;
     HTTP_REPLY r = {.status = 0};
     struct http_request q = {.method = "GET", .url = url};
     enum code rc = decode_owner(in, "probe", true, &o, e);
-    if (rc || (rc = http_check_base(c->keeper->settings, "api_base", o.api_base,
-                                    base, e)))
+    if (rc || (rc = check_base(c->keeper, &o, base, e)))
         return rc;
     snprintf(url, sizeof(url), "%s/models", base);
     if (!c->http && (rc = http_new(&c->http, c->keeper->settings, e)))

@@ -252,6 +252,28 @@ static void plain_http_is_refused(void **state)
                      ERR_SERVICE_DOWN);
 }
 
+/* Plain http goes to this machine; a proxy would take the key elsewhere. */
+static void plain_http_takes_no_proxy(void **state)
+{
+    struct bench *b = *state;
+    struct httpd plain, proxy;
+    char url[64], way[64];
+    httpd_start(&plain, false);
+    httpd_start(&proxy, false);
+    snprintf(url, sizeof(url), "HTTP://127.0.0.1:%d/v1/x", plain.port);
+    snprintf(way, sizeof(way), "http://127.0.0.1:%d", proxy.port);
+    b->settings.allow_http_loopback = true;
+    b->settings.proxy = way;
+    struct http_request q = {.method = "GET", .url = url, .bearer = b->key};
+    assert_int_equal(http_send(b->http, &q, &b->reply, &b->e), OK);
+    assert_int_equal(proxy.connections, 0);
+    assert_int_equal(plain.requests, 1);
+    http_free(b->http); /* its connections, before their server */
+    b->http = NULL;
+    httpd_stop(&plain);
+    httpd_stop(&proxy);
+}
+
 static void bearer_is_checked(void **state)
 {
     struct bench *b = *state;
@@ -283,6 +305,7 @@ int main(void)
         TEST(nothing_was_sent),
         TEST(proxy_only_from_settings),
         TEST(plain_http_is_refused),
+        TEST(plain_http_takes_no_proxy),
         TEST(bearer_is_checked),
     };
     struct error e;

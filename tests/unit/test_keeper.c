@@ -319,6 +319,54 @@ static void odd_answers_stay_inside(void **state)
     assert_non_null(memmem(r.body, r.body_len, "try again", 9));
 }
 
+/* Services and proxies quote what they were sent; the daemon must not see it.
+ */
+static void echoes_stay_inside(void **state)
+{
+    struct fixture *f = *state;
+    FRAME r = FRAME_INIT;
+    ready_with_key(f);
+    httpd_next(&f->server,
+               (struct httpd_step){
+                   .status = 401,
+                   .headers = "X-Request-Id: " ADMIN_KEY "\r\n",
+                   .body =
+                       "{\"error\":{\"message\":\"Incorrect API key: " ADMIN_KEY
+                       ".\",\"code\":\"" ADMIN_KEY "\"}}"});
+    expect(OK, call_on(f, 0, "GET", PROJECTS, NULL, &r));
+    assert_int_equal(number(&r, "status"), 401);
+    assert_string_equal(member(&r, "request_id"), "");
+    assert_null(memmem(r.body, r.body_len, "T3stAdm1n", 9));
+    JSON j = json_loadb((const char *)r.body, r.body_len, 0, NULL);
+    assert_non_null(j);
+    /* A piece of it. */
+    httpd_next(&f->server,
+               (struct httpd_step){.status = 500,
+                                   .body = "authorization: Bearer sk-admin-"
+                                           "T3stAdm1nKey0fTheKeeper"});
+    expect(OK, call_on(f, 0, "GET", PROJECTS, NULL, &r));
+    assert_null(memmem(r.body, r.body_len, "T3stAdm1n", 9));
+    assert_null(memmem(r.body, r.body_len, "Keeper", 6));
+    /* What shows a key in short is left as it is. */
+    httpd_next(&f->server, (struct httpd_step){.body = "\"" REDACTED "\""});
+    expect(OK, call_on(f, 0, "GET", PROJECTS, NULL, &r));
+    assert_int_equal(r.body_len, strlen(REDACTED) + 2);
+    assert_memory_equal(r.body, "\"" REDACTED "\"", r.body_len);
+    /* A new key that comes under another name, too. */
+    httpd_next(
+        &f->server,
+        (struct httpd_step){.body = "{\"id\":\"key_2\",\"redacted_value\":"
+                                    "\"sk-admin-second-0123456789\",\"value\":"
+                                    "\"sk-admin-second-0123456789\"}"});
+    expect(OK, call_on(f, 0, "POST", ADMIN_KEYS, "{}", &r));
+    assert_null(memmem(r.body, r.body_len, "second", 6));
+    /* Made, by any word of success: it must not pass for a refusal. */
+    httpd_next(&f->server, (struct httpd_step){
+                               .status = 201,
+                               .body = "{\"value\":\"sk-admin-third-0123\"}"});
+    expect(ERR_SERVICE_UNKNOWN, call_on(f, 0, "POST", ADMIN_KEYS, "{}", &r));
+}
+
 static json_t *lease(const char *id, const char *base)
 {
     return json_pack("{s:s, s:s, s:s?}", "org", "main", "lease", id, "api_base",
@@ -332,7 +380,7 @@ static void values(void **state)
     FRAME blob = FRAME_INIT;
     FRAME r = FRAME_INIT;
     SECRET s = NULL;
-    provision(f);
+    ready_with_key(f);
     expect(OK, ask_on(f, 0, VERB_SEAL_VALUE,
                       json_pack("{s:s, s:s}", "org", "main", "lease", LEASE),
                       value, strlen(value), -1, &blob));
@@ -362,7 +410,6 @@ static void values(void **state)
     expect(ERR_INVALID,
            ask(f, VERB_PROBE, lease(LEASE, "http://h.example"), &blob, &r));
     /* An admin key is no value, and the reverse. */
-    ready_with_key(f);
     expect(OK,
            ask(f, VERB_USE_KEY, json_pack("{s:s}", "org", "main"), NULL, &r));
     FRAME no = FRAME_INIT;
@@ -372,6 +419,36 @@ static void values(void **state)
     expect(OK, ask(f, VERB_USE_KEY, json_pack("{s:s}", "org", "main"), &blob,
                    &r)); /* passed over: the HSM's is taken */
     assert_string_equal(member(&r, "key_id"), "key_1");
+}
+
+/* With probe a daemon that was taken over could make the keeper carry whatever
+ * it likes to wherever it likes. */
+static void probes_go_to_the_service_only(void **state)
+{
+    struct fixture *f = *state;
+    struct httpd other;
+    char base[64];
+    FRAME blob = FRAME_INIT;
+    FRAME r = FRAME_INIT;
+    provision(f);
+    httpd_start(&other, true);
+    expect(OK, ask_on(f, 0, VERB_SEAL_VALUE,
+                      json_pack("{s:s, s:s}", "org", "main", "lease", LEASE),
+                      "stolen-data", 11, -1, &blob));
+    expect(ERR_NO_ADMIN_KEY,
+           ask(f, VERB_PROBE, lease(LEASE, f->endpoint), &blob, &r));
+    ready_with_key(f);
+    static const char *const elsewhere[] = {
+        "https://h.example/v1", "https://localhost/v1", "https://127.0.0.1/v1",
+        "https://127.0.0.1.example/v1"};
+    for (size_t i = 0; i < 4; i++)
+        expect(ERR_INVALID,
+               ask(f, VERB_PROBE, lease(LEASE, elsewhere[i]), &blob, &r));
+    snprintf(base, sizeof base, "https://127.0.0.1:%d/v1", other.port);
+    expect(ERR_INVALID, ask(f, VERB_PROBE, lease(LEASE, base), &blob, &r));
+    assert_int_equal(other.connections, 0);
+    assert_int_equal(f->server.requests, 0);
+    httpd_stop(&other);
 }
 
 static void markers_are_ours(void **state)
@@ -565,7 +642,9 @@ int main(void)
         TEST(signatures_verify),
         TEST(new_admin_key_stays_inside),
         TEST(odd_answers_stay_inside),
+        TEST(echoes_stay_inside),
         TEST(values),
+        TEST(probes_go_to_the_service_only),
         TEST(markers_are_ours),
         TEST(channels_side_by_side),
         TEST(environment_without_effect),

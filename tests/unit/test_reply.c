@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "common/file.h"
+#include "hsm/endpoint.h"
 #include "hsm/http.h"
 #include "hsm/marker.h"
 #include "hsm/orgkey.h"
@@ -198,23 +199,23 @@ static void endpoints(void **state)
                                       "https://h/%2e%2e/v1",
                                       ""};
     struct settings s = {.allow_http_loopback = true};
-    char base[HTTP_BASE_MAX];
+    char base[ENDPOINT_MAX];
     (void)state;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        if (http_check_base(&s, "endpoint", bad[i], base, NULL) != ERR_INVALID)
+        if (endpoint_check(&s, "endpoint", bad[i], base, NULL) != ERR_INVALID)
             fail_msg("%s was accepted", bad[i]);
-    assert_int_equal(http_check_base(&s, "endpoint",
-                                     "https://api.openai.com/v1/", base, NULL),
+    assert_int_equal(endpoint_check(&s, "endpoint",
+                                    "https://api.openai.com/v1/", base, NULL),
                      OK);
     assert_string_equal(base, "https://api.openai.com/v1");
     assert_int_equal(
-        http_check_base(&s, "endpoint", "http://127.0.0.1:8080/v1", base, NULL),
+        endpoint_check(&s, "endpoint", "http://127.0.0.1:8080/v1", base, NULL),
         OK);
     assert_int_equal(
-        http_check_base(&s, "endpoint", "http://[::1]:1/v1", base, NULL), OK);
+        endpoint_check(&s, "endpoint", "http://[::1]:1/v1", base, NULL), OK);
     s.allow_http_loopback = false;
     assert_int_equal(
-        http_check_base(&s, "endpoint", "http://127.0.0.1:8080/v1", base, NULL),
+        endpoint_check(&s, "endpoint", "http://127.0.0.1:8080/v1", base, NULL),
         ERR_INVALID);
 }
 
