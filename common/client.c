@@ -144,25 +144,24 @@ static enum code wait_change(struct client *c, int64_t end, struct error *e)
 
 /* ---- the peer ---------------------------------------------------------- */
 
-/* A system daemon under a user of its own: only root can have put its socket
- * where it is. */
+/* A system daemon under a user of its own has its socket in a directory of
+ * /run, where only root makes one. Not in any that root once gave away: homes
+ * are such. */
 static bool is_system_socket(const char *path, uid_t uid)
 {
+    static const char run[] = "/run/";
     struct stat dir, above;
     const char *slash = strrchr(path, '/');
-    if (!slash)
+    char parent[256];
+    if (strncmp(path, run, strlen(run)) != 0 ||
+        strchr(path + strlen(run), '/') != slash ||
+        (size_t)(slash - path) >= sizeof parent)
         return false;
-    FREE char *parent = NULL;
-    FREE char *grand = NULL;
-    int len = (int)(slash - path);
-    if (asprintf(&parent, "%.*s/", len, path) < 0)
-        parent = NULL;
-    if (asprintf(&grand, "%.*s/..", len, path) < 0)
-        grand = NULL;
-    if (!parent || !grand || stat(parent, &dir) != 0 ||
-        stat(grand, &above) != 0)
+    snprintf(parent, sizeof parent, "%.*s", (int)(slash - path), path);
+    if (lstat(parent, &dir) != 0 || stat(run, &above) != 0)
         return false;
-    return (dir.st_uid == 0 || dir.st_uid == uid) && above.st_uid == 0 &&
+    return S_ISDIR(dir.st_mode) && (dir.st_uid == 0 || dir.st_uid == uid) &&
+           above.st_uid == 0 &&
            !((dir.st_mode | above.st_mode) & (S_IWGRP | S_IWOTH));
 }
 

@@ -410,10 +410,10 @@ static bool child_was_content(pid_t pid)
 
 /* ---- who listens ------------------------------------------------------- */
 
-static void be_stranger(const char *at, int ready)
+static void be_stranger(const char *in, const char *at, int ready)
 {
     int fd;
-    if (chown(dir, 12345, 12345) != 0 || setgid(12345) != 0 ||
+    if (chown(in, 12345, 12345) != 0 || setgid(12345) != 0 ||
         setuid(12345) != 0 || wire_listen(at, 0666, &fd, NULL) != OK)
         _exit(1);
     if (write(ready, "x", 1) != 1)
@@ -426,30 +426,53 @@ static void be_stranger(const char *at, int ready)
     child_done();
 }
 
+static void refuse_stranger(const char *in, const char *at)
+{
+    int ready[2];
+    char c;
+    assert_int_equal(pipe(ready), 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        be_stranger(in, at, ready[1]);
+    close(ready[1]);
+    assert_int_equal(read(ready[0], &c, 1), 1);
+    close(ready[0]);
+    {
+        struct client_options o = {.socket = at, .connect_ms = 1000};
+        CLIENT k = NULL;
+        struct error e;
+        assert_int_equal(client_new(&k, &o, &e), OK);
+        assert_int_equal(client_connect(k, &e), ERR_DENIED);
+        assert_non_null(strstr(e.text, "uid 12345"));
+    }
+    assert_true(child_was_content(pid));
+    unlink(at);
+}
+
 static void nothing_is_sent_to_a_stranger(void **state)
 {
     (void)state;
     if (geteuid() != 0)
         skip();
-    int ready[2];
-    char c;
     unlink(path);
-    assert_int_equal(pipe(ready), 0);
-    pid_t pid = fork();
-    if (pid == 0)
-        be_stranger(path, ready[1]);
-    close(ready[1]);
-    assert_int_equal(read(ready[0], &c, 1), 1);
-    close(ready[0]);
-    {
-        CLIENT k = make(1000);
-        struct error e;
-        assert_int_equal(client_connect(k, &e), ERR_DENIED);
-        assert_non_null(strstr(e.text, "uid 12345"));
-    }
-    assert_true(child_was_content(pid));
+    refuse_stranger(dir, path);
     assert_int_equal(chown(dir, 0, 0), 0);
-    unlink(path);
+}
+
+/* Root made that directory, and gave it away: a user's home. */
+static void nor_to_one_at_home(void **state)
+{
+    (void)state;
+    char home[256], at[300];
+    if (geteuid() != 0)
+        skip();
+    snprintf(home, sizeof home, "%s/home", dir);
+    snprintf(at, sizeof at, "%s/socket", home);
+    assert_int_equal(mkdir(home, 0755), 0);
+    assert_int_equal(chmod(dir, 0755), 0);
+    refuse_stranger(home, at);
+    assert_int_equal(chmod(dir, 0700), 0);
+    assert_int_equal(rmdir(home), 0);
 }
 
 /* ---- fork -------------------------------------------------------------- */
@@ -728,6 +751,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(nobody_is_there),
         cmocka_unit_test(a_silent_daemon_is_not_waited_for),
         cmocka_unit_test(nothing_is_sent_to_a_stranger),
+        cmocka_unit_test(nor_to_one_at_home),
         WITH_DAEMON(a_forked_child_says_nothing),
         WITH_DAEMON(a_child_forked_in_the_middle_of_a_call),
         cmocka_unit_test(default_places),
