@@ -46,8 +46,10 @@ void process_own_environment(char **argv)
               stderr);
         exit(1);
     }
-    if (getenv(MARK))
+    if (getenv(MARK)) {
+        prctl(PR_SET_NAME, "hsmintd"); /* execve() made it "exe" */
         return;
+    }
 
     char *made[KEPT + 2];
     size_t n = 0;

@@ -57,6 +57,13 @@ def wait_for(check, seconds=10, what="condition"):
         time.sleep(0.01)
 
 
+def only_root_looks():
+    """Skips a test that looks into daemon or keeper in /proc when that is not for us:
+    they are not dumpable."""
+    if os.geteuid() != 0:
+        pytest.skip("only root looks into a process that is not dumpable")
+
+
 def as_uid(uid, function):
     """function() in a forked child under another uid; what it returned (JSON)."""
     if os.geteuid() != 0:

@@ -16,6 +16,10 @@ class Tap:
     def __init__(self):
         self.number = 0
 
+    def pytest_addoption(self, parser):
+        # The terminal's, which explains of failed assertions ask for.
+        parser.addoption("--verbose", dest="verbose", type=int, default=0)
+
     def line(self, ok, name, directive=""):
         self.number += 1
         print(f"{'ok' if ok else 'not ok'} {self.number} - {name}{directive}", flush=True)

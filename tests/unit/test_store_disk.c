@@ -37,14 +37,16 @@ static void write_text(const char *path, const char *text)
 static int enter_namespace(void **state)
 {
     (void)state;
-    uid_t uid = geteuid();
+    unsigned uid = geteuid(), gid = getegid();
     if (unshare(CLONE_NEWNS) != 0) {
         char map[64];
         if (unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0)
             return 0;
-        snprintf(map, sizeof(map), "%u %u 1", (unsigned)uid, (unsigned)uid);
+        snprintf(map, sizeof(map), "%u %u 1", uid, uid);
         write_text("/proc/self/setgroups", "deny");
         write_text("/proc/self/uid_map", map);
+        snprintf(map, sizeof(map), "%u %u 1", gid, gid);
+        write_text("/proc/self/gid_map", map);
     }
     have_mounts = mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) == 0;
     return 0;
