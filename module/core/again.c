@@ -60,9 +60,17 @@ enum code again_retry(struct core *c, const char *owner, const char *request_id,
 }
 
 struct find_live {
+    const struct again_wanted *wanted;
     char id[sizeof(((struct store_lease *)NULL)->id)];
     int64_t now_ms;
 };
+
+/* One that the service ends sooner is as long as they come. */
+static bool is_long_enough(const struct store_lease *l, int64_t ttl_s)
+{
+    return l->expires_ms - l->issued_ms >= ttl_s * 1000 ||
+           l->expires_ms == l->provider_expires_ms;
+}
 
 static enum code take_live(const struct store_lease *l, void *ctx,
                            struct error *e)
@@ -71,22 +79,24 @@ static enum code take_live(const struct store_lease *l, void *ctx,
 
     (void)e;
     if (!*f->id && l->state == LEASE_ACTIVE &&
-        2 * (l->expires_ms - f->now_ms) > l->expires_ms - l->issued_ms)
+        2 * (l->expires_ms - f->now_ms) > l->expires_ms - l->issued_ms &&
+        strcmp(l->project, f->wanted->project) == 0 &&
+        is_long_enough(l, f->wanted->ttl_s))
         snprintf(f->id, sizeof(f->id), "%s", l->id);
     return OK;
 }
 
-enum code again_reuse(struct core *c, const char *owner, int64_t org,
-                      const char *role, struct store_lease *lease,
-                      struct secret **value, struct error *e)
+enum code again_reuse(struct core *c, const struct again_wanted *w,
+                      struct store_lease *lease, struct secret **value,
+                      struct error *e)
 {
-    struct store_lease_query q = {.org = org,
-                                  .owner = owner,
-                                  .role = role,
+    struct store_lease_query q = {.org = w->org,
+                                  .owner = w->owner,
+                                  .role = w->role,
                                   .live_only = true,
                                   .reusable_only = true,
                                   .limit = 16};
-    struct find_live f = {.now_ms = clock_wall_ms()};
+    struct find_live f = {.wanted = w, .now_ms = clock_wall_ms()};
     LEASE found = {0};
     struct error why = {0};
     enum code code = store_lease_each(c->store, &q, take_live, &f, e);

@@ -18,9 +18,15 @@ MUST_CHECK enum code again_retry(struct core *c, const char *owner,
                                  const char *request_id, const char *method,
                                  struct store_lease *lease,
                                  struct secret **value, struct error *e);
-/* The owner's newest reusable one, with more than half of its life left. */
-MUST_CHECK enum code again_reuse(struct core *c, const char *owner, int64_t org,
-                                 const char *role, struct store_lease *lease,
+struct again_wanted {
+    const char *owner, *role, *project;
+    int64_t org;
+    int64_t ttl_s; /* what the caller named; 0: nothing */
+};
+/* The owner's newest reusable one, with more than half of its life left, in
+ * the role's project of today, and not made for a shorter life than asked. */
+MUST_CHECK enum code again_reuse(struct core *c, const struct again_wanted *w,
+                                 struct store_lease *lease,
                                  struct secret **value, struct error *e);
 
 #endif

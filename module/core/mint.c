@@ -281,15 +281,26 @@ static enum code send_again(struct mint *m, struct gate_call *call,
 
     if (code)
         return code;
-    warnings_raise(&m->core->warnings, EXPIRY_REFUSED, m->org.name,
-                   EXPIRY_REMEDY,
-                   "the service refuses expires_in_seconds: it does not expire "
-                   "keys by itself");
     gate_reply_clear(r);
     *r = (struct gate_reply)GATE_REPLY_INIT;
     openai_request_clear(request);
     m->expires_s = 0;
     return send_once(m, call, request, r, e);
+}
+
+/* Refused with and without: then the first refusal says what is wrong with the
+ * expiry, as where a policy demands one and caps it. */
+static enum code without_expiry(struct mint *m, struct gate_call *call,
+                                struct openai_request *request,
+                                struct gate_reply *r, struct error *e)
+{
+    struct error first = *e;
+    enum code code = send_again(m, call, request, r, e);
+
+    if (code != ERR_SERVICE_REFUSED)
+        return code;
+    *e = first;
+    return first.code;
 }
 
 static int64_t provider_seconds(int64_t ttl)
@@ -312,7 +323,12 @@ static void note_expiry(struct mint *m)
         l->provider_expires_ms = 0;
         warn(m, "the service does not expire this key by itself: it lives "
                 "until hsmint revokes it");
-        if (m->expires_s != 0)
+        if (m->expires_s == 0)
+            warnings_raise(&m->core->warnings, EXPIRY_REFUSED, m->org.name,
+                           EXPIRY_REMEDY,
+                           "the service refuses expires_in_seconds: it does "
+                           "not expire keys by itself");
+        else
             warnings_raise(&m->core->warnings, "expiry-ignored", m->org.name,
                            EXPIRY_REMEDY,
                            "the service ignores expires_in_seconds");
@@ -465,15 +481,26 @@ static enum code mint_new(struct mint *m, struct error *e)
         m->expires_s = provider_seconds(m->ttl);
     code = send_once(m, &call, &request, &reply, e);
     if (code && m->expires_s != 0 && refuses_expiry(&reply))
-        code = send_again(m, &call, &request, &reply, e);
+        code = without_expiry(m, &call, &request, &reply, e);
     if (!code)
         code = openai_decode_created_account(&reply.http, &m->account, e);
     return code ? failed(m, &call, &reply, e) : made(m, &call, &reply, e);
 }
 
+static enum code reuse(struct mint *m, struct error *e)
+{
+    const struct again_wanted wanted = {.owner = m->by->owner,
+                                        .org = m->org.id,
+                                        .role = m->role_name,
+                                        .project = m->role.project_id,
+                                        .ttl_s = m->asked->ttl_s};
+
+    return again_reuse(m->core, &wanted, &m->lease, &m->account.key.value, e);
+}
+
 static enum code run(struct mint *m, struct error *e)
 {
-    INFLIGHT request = {0}, reuse = {0};
+    INFLIGHT request = {0}, one = {0};
     struct inflight *table = &m->core->inflight;
     const struct mint_request *a = m->asked;
     struct secret **value = &m->account.key.value;
@@ -488,10 +515,9 @@ static enum code run(struct mint *m, struct error *e)
     }
     if (!code && !*value && a->reuse && !a->bound) {
         code = inflight_enter(table, "reuse", m->by->owner, m->org.name,
-                              m->role_name, &reuse, e);
+                              m->role_name, &one, e);
         if (!code)
-            code = again_reuse(m->core, m->by->owner, m->org.id, m->role_name,
-                               &m->lease, value, e);
+            code = reuse(m, e);
     }
     return code || *value ? code : mint_new(m, e);
 }

@@ -60,6 +60,13 @@ static json_t *create(struct fake *f, json_t *body, long *status)
                          "Unknown parameter: 'expires_in_seconds'.", "type",
                          "invalid_request_error");
     }
+    if (f->demands_expiry) {
+        *status = 400;
+        return json_pack("{s{ss ss}}", "error", "message",
+                         expires ? "'expires_in_seconds' is too long"
+                                 : "An expiry is required",
+                         "type", "invalid_request_error");
+    }
     if (expires && !f->ignores_expiry)
         when = json_integer(CREATED + f->expires_s);
     a = add(f, json_string_value(json_object_get(body, "name")));

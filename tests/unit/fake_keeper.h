@@ -46,7 +46,8 @@ struct fake {
     atomic_int made, deleted, executed;
     int next_id;
     atomic_bool ignores_expiry, refuses_expiry, project_archived, person;
-    atomic_llong expires_s; /* last asked for; 0: none */
+    atomic_bool demands_expiry; /* and any that is asked is too long */
+    atomic_llong expires_s;     /* last asked for; 0: none */
     int64_t key_expires;    /* what the last update said */
     /* faults: the next `faults` executed calls that match `method` */
     enum fake_fault fault;

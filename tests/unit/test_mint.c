@@ -377,6 +377,26 @@ static void test_reuse(void **state)
     assert_string_not_equal(one.lease.id, four.lease.id);
 }
 
+/* What the caller would get now differs from what it has. */
+static void test_reuse_gives_no_other(void **state)
+{
+    struct core_fixture *f = *state;
+    const struct mint_request reuse = {.reuse = true};
+    const struct mint_request longer = {.reuse = true, .ttl_s = 7200};
+    const struct mint_request shorter = {.reuse = true, .ttl_s = 60};
+    MINTED one = {.key = NULL}, two = {.key = NULL}, three = {.key = NULL},
+           four = {.key = NULL};
+
+    assert_int_equal(OK, mint_as(f, &administrator, &reuse, &one));
+    assert_int_equal(OK, mint_as(f, &administrator, &shorter, &two));
+    assert_string_equal(one.lease.id, two.lease.id);
+    assert_int_equal(OK, mint_as(f, &administrator, &longer, &three));
+    assert_string_not_equal(one.lease.id, three.lease.id);
+    SUCCEEDS(role_set(f, "my-app", "{\"project_id\":\"proj_2\"}", e));
+    assert_int_equal(OK, mint_as(f, &administrator, &reuse, &four));
+    assert_string_equal("proj_2", four.lease.project);
+}
+
 static void *reuse_thread(void *ctx)
 {
     MINTED m = {.key = NULL};
@@ -463,6 +483,23 @@ static void test_expiry_is_refused(void **state)
     assert_int_equal(2, fake_alive(&f->fake));
 }
 
+/* A policy that caps it demands it: that is no reason to go without. */
+static void test_expiry_is_capped(void **state)
+{
+    struct core_fixture *f = *state;
+    MINTED m = {.key = NULL};
+    JSON status = NULL;
+
+    f->fake.demands_expiry = true;
+    assert_int_equal(ERR_SERVICE_REFUSED, mint(f, &m));
+    assert_non_null(strstr(m.error.text, "is too long"));
+    SUCCEEDS(core_status(f->core, &status, e));
+    assert_int_equal(0, json_array_size(json_object_get(status, "warnings")));
+    f->fake.demands_expiry = false;
+    assert_int_equal(OK, mint(f, &m));
+    assert_true(m.lease.provider_expires_ms > 0);
+}
+
 int main(void)
 {
 #define TEST(fn)                                                               \
@@ -483,10 +520,12 @@ int main(void)
         TEST(test_retry_of_a_kept_key),
         TEST(test_retry_of_a_lost_key),
         TEST(test_reuse),
+        TEST(test_reuse_gives_no_other),
         TEST(test_reuse_mints_once),
         TEST(test_many_at_once),
         TEST(test_expiry_is_ignored),
         TEST(test_expiry_is_refused),
+        TEST(test_expiry_is_capped),
     };
 
     log_open("test", LOG_SINK_NONE, LOG_LEVEL_ERROR);
