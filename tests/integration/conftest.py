@@ -57,6 +57,13 @@ def wait_for(check, seconds=10, what="condition"):
         time.sleep(0.01)
 
 
+def not_sanitized(reason):
+    """Skips a test that a build with AddressSanitizer cannot pass."""
+    with open(program("hsmintd"), "rb") as f:
+        if b"__asan_init" in f.read():
+            pytest.skip(reason)
+
+
 def only_root_looks():
     """Skips a test that looks into daemon or keeper in /proc when that is not for us:
     they are not dumpable."""

@@ -9,11 +9,16 @@ import subprocess
 
 import pytest
 
-from conftest import only_root_looks, program
+from conftest import not_sanitized, only_root_looks, program
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
 FILES_AND_SOCKETS = "trace=%file,socket,connect,execve"
+
+
+@pytest.fixture(autouse=True)
+def plain():
+    not_sanitized("a sanitizer finds no leaks under strace")
 
 
 def opened(trace):

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from conftest import BUILD, PROJECT, only_root_looks, program, wait_for
+from conftest import BUILD, PROJECT, not_sanitized, only_root_looks, program, wait_for
 from varlink import Error
 
 WINDOW = 20  # bytes of a key in a row that count as a piece of it
@@ -118,9 +118,7 @@ def stopped(pid):
 @pytest.fixture
 def readable():
     only_root_looks()
-    with open(program("hsmintd"), "rb") as f:
-        if b"__asan_init" in f.read():
-            pytest.skip("a sanitizer keeps what was freed")
+    not_sanitized("a sanitizer keeps what was freed")
 
 
 def test_the_search_finds_what_is_there(readable):

@@ -178,13 +178,17 @@ def test_descriptors_do_not_pile_up(link):
     def count():
         return len(os.listdir(f"/proc/{link.daemon.process.pid}/fd"))
 
-    refused(link, "Status", secret=b"x")
+    def use(times):
+        for _ in range(times):
+            refused(link, "Status", secret=b"x")
+            with link.daemon.attached():
+                pass
+
+    use(2)
     before = count()
-    for _ in range(50):
-        refused(link, "Status", secret=b"x")
-        with link.daemon.attached():
-            pass
-    wait_for(lambda: count() <= before, what="descriptors to be closed")
+    use(50)
+    # Room for what the daemon's own threads open when their time comes.
+    wait_for(lambda: count() < before + 10, what="descriptors to be closed")
 
 
 def test_client_that_reads_nothing(link):

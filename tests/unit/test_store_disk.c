@@ -234,8 +234,8 @@ static void read_only_file_system_is_named(void **state)
     NEEDS_DISK(f);
     open_with_records(f, 0);
     close_store(f);
-    assert_int_equal(mount("none", f->dir, "none", MS_REMOUNT | MS_RDONLY, NULL),
-                     0);
+    assert_int_equal(
+        mount("none", f->dir, "none", MS_REMOUNT | MS_RDONLY, NULL), 0);
     struct store_options o = {.dir = f->dir};
     FAILS(ERR_READ_ONLY, store_open(&f->s, &o, e));
     assert_int_equal(mount("none", f->dir, "none", MS_REMOUNT, NULL), 0);
