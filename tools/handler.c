@@ -12,7 +12,8 @@
 
 #define DEFAULT_ORG "default"
 #define CKA_ID_MAX 128
-#define PAGE 250 /* leases in one reply: stays below WIRE_MESSAGE_MAX */
+#define LABEL_MAX 255 /* bytes; longer ones would make lists too long */
+#define PAGE 250      /* leases in one reply: stays below WIRE_MESSAGE_MAX */
 
 struct caller handler_caller(const struct call *c)
 {
@@ -283,6 +284,14 @@ static enum code cka_id_of(const struct arguments *a, uint8_t bytes[CKA_ID_MAX],
     return OK;
 }
 
+static enum code check_label(const struct arguments *a, struct error *e)
+{
+    if (a->label && strlen(a->label) > LABEL_MAX)
+        return error_set(e, ERR_INVALID, "label: has to be at most %d bytes",
+                         LABEL_MAX);
+    return OK;
+}
+
 /* core ends what was minted while its session or application ended. Here is
  * the moment before core knew of the mint. */
 static void end_if_dead(struct call *c, const struct mint_request *m)
@@ -298,6 +307,8 @@ enum code handle_mint(struct call *c, const struct arguments *a, json_t **out,
     uint8_t id[CKA_ID_MAX];
     size_t id_len = 0;
     enum code rc = ttl_of(a, e);
+    if (rc == OK)
+        rc = check_label(a, e);
     if (rc == OK)
         rc = cka_id_of(a, id, &id_len, e);
     if (rc)
@@ -443,7 +454,9 @@ enum code handle_label_lease(struct call *c, const struct arguments *a,
     (void)out;
     uint8_t id[CKA_ID_MAX];
     size_t id_len = 0;
-    enum code rc = cka_id_of(a, id, &id_len, e);
+    enum code rc = check_label(a, e);
+    if (rc == OK)
+        rc = cka_id_of(a, id, &id_len, e);
     if (rc)
         return rc;
     struct caller by = handler_caller(c);

@@ -254,11 +254,14 @@ static void accept_one(struct server *s, int listener)
     }
     c->server = s;
     c->peer.pidfd = -1;
-    if (wire_peer(fd, &c->peer, &e) || wire_new(&c->wire, fd, &e)) {
-        log_failure(&e, "new connection");
+    enum code rc = wire_peer(fd, &c->peer, &e);
+    if (rc)
         close(fd);
-        fd_closep(&c->peer.pidfd);
-        free(c);
+    else
+        rc = wire_new(&c->wire, fd, &e); /* takes fd, whatever comes */
+    if (rc) {
+        log_failure(&e, "new connection");
+        connection_free(c);
         return;
     }
     /* Under the lock, so that it cannot leave before it has entered. */

@@ -286,3 +286,18 @@ def test_many_at_once(ready, service):
         t.join()
     assert len({lease["lease_id"] for lease, _ in leases}) == 200 == service.alive()
     assert service.accepts(leases[-1][1])
+
+
+def test_long_labels_are_refused(ready):
+    """A page of leases has to fit into one message."""
+    with ready.attached() as c:
+        lease_id = c.change("Mint", role="my-app", label="x" * 255)["lease"]["lease_id"]
+        for refused in (
+            lambda: c.change("Mint", role="my-app", label="x" * 256),
+            lambda: c.call("LabelLease", lease_id=lease_id, label="x" * 900000),
+        ):
+            with pytest.raises(Error) as e:
+                refused()
+            assert e.value.name == "Invalid" and "label" in e.value.text
+        assert [lease["label"] for lease in c.call("ListLeases")["leases"]] == ["x" * 255]
+        assert ready.service.alive() == 1
