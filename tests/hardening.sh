@@ -13,8 +13,8 @@ real() { # the ELF file behind libtool's wrapper
 	if [ -f "$file" ]; then echo "$file"; else echo "$1"; fi
 }
 
-if grep -q -- '-fsanitize' Makefile; then
-	echo "1..0 # SKIP a sanitizer's build is not hardened"
+if grep -qE -- '-fsanitize|--coverage' Makefile; then
+	echo "1..0 # SKIP a build for sanitizers or coverage is not hardened"
 	exit 0
 fi
 

@@ -92,7 +92,7 @@ static void test_what_it_gets(void **state)
     setenv("HSMINT_TEST_SECRET", "x", 1);
     snprintf(program, sizeof(program),
              "{ echo \"$@\"; tr '\\0' '\\n' </proc/$$/environ; "
-             "ls /proc/$$/fd | tr '\\n' ' '; } >%s\nexec sleep 60\n",
+             "ls -m /proc/$$/fd; } >%s\nexec sleep 60\n",
              f->out);
     use_program(f, program);
     assert_int_equal(ERR_KEEPER, call(f, NULL)); /* the deadline */
@@ -102,8 +102,9 @@ static void test_what_it_gets(void **state)
     assert_non_null(strstr(text, "--config /the config --channels 2\n"));
     assert_non_null(strstr(text, "VENDOR=a b\n"));
     assert_null(strstr(text, "HSMINT_TEST_SECRET"));
-    assert_non_null(strstr(text, "3 4 "));
-    assert_null(strstr(text, "5 "));
+    /* Without a pipe, which the shell would have open for a moment. */
+    assert_non_null(strstr(text, "3, 4"));
+    assert_null(strstr(text, ", 5"));
     free(text);
 }
 
