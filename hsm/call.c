@@ -19,14 +19,13 @@ static const struct allowed {
     const char *path; /* "*": one id */
     unsigned methods;
 } allowed[] = {
-    {ORG "projects", CALL_GET | CALL_POST},
-    {ORG "projects/*", CALL_GET | CALL_POST},
-    {ORG "projects/*/archive", CALL_POST},
+    {ORG "projects", CALL_GET},
+    {ORG "projects/*", CALL_GET},
     {ORG "projects/*/service_accounts", CALL_GET | CALL_POST},
-    {ORG "projects/*/service_accounts/*", CALL_GET | CALL_POST | CALL_DELETE},
+    {ORG "projects/*/service_accounts/*", CALL_GET | CALL_DELETE},
     {ORG "projects/*/service_accounts/*/api_keys", CALL_POST},
     {ORG "projects/*/api_keys", CALL_GET},
-    {ORG "projects/*/api_keys/*", CALL_GET | CALL_POST | CALL_DELETE},
+    {ORG "projects/*/api_keys/*", CALL_GET | CALL_POST},
     {ORG "admin_api_keys", CALL_GET | CALL_POST},
     {ORG "admin_api_keys/*", CALL_GET | CALL_DELETE},
 };

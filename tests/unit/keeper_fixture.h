@@ -24,6 +24,7 @@
     "sk-admin-T3stAdm1nKey0fTheKeeperTest-0123456789abcdefghijklmXYZ"
 #define REDACTED "sk-admin-*...XYZ"
 #define PROJECTS "/organization/projects"
+#define ACCOUNTS PROJECTS "/p/service_accounts"
 #define ADMIN_KEYS "/organization/admin_api_keys"
 
 struct fixture {

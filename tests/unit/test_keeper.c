@@ -158,10 +158,10 @@ static void only_what_was_signed(void **state)
     expect(ERR_INVALID, sign_on(f, 0, "GET", "/organization/users", NULL, &r));
     expect(ERR_INVALID, sign_on(f, 0, "PUT", PROJECTS, NULL, &r));
     assert_int_equal(f->server.requests, 0);
-    expect(OK, sign_on(f, 0, "POST", PROJECTS, "{\"name\":\"p\"}", &call));
+    expect(OK, sign_on(f, 0, "POST", ACCOUNTS, "{\"name\":\"p\"}", &call));
     expect(OK, execute_on(f, 1, &call, &r)); /* on whichever channel */
     assert_int_equal(number(&r, "status"), 200);
-    assert_true(httpd_saw(&f->server, "POST /v1/organization/projects HTTP"));
+    assert_true(httpd_saw(&f->server, "POST /v1" ACCOUNTS " HTTP"));
     assert_true(httpd_saw(&f->server, "Bearer " ADMIN_KEY "\r\n"));
     assert_true(httpd_saw(&f->server, "OpenAI-Organization: org-77\r\n"));
     assert_true(httpd_saw(&f->server, "\r\n\r\n{\"name\":\"p\"}"));
@@ -170,7 +170,7 @@ static void only_what_was_signed(void **state)
     assert_int_equal(f->server.requests, 1);
     /* Also when nothing came of it. */
     httpd_next(&f->server, (struct httpd_step){.act = HTTPD_DROP});
-    expect(OK, sign_on(f, 1, "POST", PROJECTS, "{}", &call));
+    expect(OK, sign_on(f, 1, "POST", ACCOUNTS, "{}", &call));
     expect(ERR_SERVICE_UNKNOWN, execute_on(f, 1, &call, &r));
     expect(ERR_NOT_SIGNED, execute_on(f, 1, &call, &r));
     assert_int_equal(f->server.requests, 2);
@@ -236,10 +236,10 @@ static void signatures_verify(void **state)
     FRAME call = FRAME_INIT;
     char digest[SIGBASE_DIGEST_MAX], target[128];
     ready_with_key(f);
-    expect(OK, sign_on(f, 0, "POST", PROJECTS, "{\"name\":\"p\"}", &call));
+    expect(OK, sign_on(f, 0, "POST", ACCOUNTS, "{\"name\":\"p\"}", &call));
     assert_int_equal(
         sigbase_content_digest("{\"name\":\"p\"}", 12, digest, NULL), OK);
-    snprintf(target, sizeof target, "%s%s", f->endpoint, PROJECTS);
+    snprintf(target, sizeof target, "%s%s", f->endpoint, ACCOUNTS);
     assert_string_equal(member(&call, "content_digest"), digest);
     assert_string_equal(member(&call, "target_uri"), target);
     const char *input = member(&call, "signature_input");
@@ -497,7 +497,7 @@ static void *work(void *ctx)
     struct fixture mine = *w->f; /* an error of its own */
     for (int i = 0; i < 50; i++) {
         FRAME r = FRAME_INIT;
-        if (call_on(&mine, w->channel, "POST", PROJECTS, "{}", &r) == OK)
+        if (call_on(&mine, w->channel, "POST", ACCOUNTS, "{}", &r) == OK)
             w->done++;
         else
             printf("# channel %d: %s\n", w->channel, mine.e.text);
@@ -613,7 +613,7 @@ static void signatures_go_upstream_when_told(void **state)
     keeper_end(f);
     keeper_spawn(f, NULL);
     ready_with_key(f);
-    expect(OK, sign_on(f, 0, "POST", PROJECTS, "{}", &call));
+    expect(OK, sign_on(f, 0, "POST", ACCOUNTS, "{}", &call));
     expect(OK, execute_on(f, 0, &call, &r));
     const char *const fields[][2] = {
         {"Signature-Input", "signature_input"},

@@ -140,8 +140,8 @@ static void calls_of_all_kinds(struct fixture *f)
                        .status = i % 7 == 0 ? 429 : 200,
                        .body = "{\"id\":\"svc_acct_1\",\"api_key\":{\"value\":"
                                "\"" MINTED "\"}}"});
-        (void)call_on(f, i % CHANNELS, "POST", PROJECTS "/p/service_accounts",
-                      "{\"name\":\"x\"}", &r);
+        (void)call_on(f, i % CHANNELS, "POST", ACCOUNTS, "{\"name\":\"x\"}",
+                      &r);
         usleep(1000);
     }
     for (int i = 0; i < 4; i++) {
