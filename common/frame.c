@@ -37,6 +37,7 @@ static const char *const verb_names[VERBS] = {
     [VERB_SEAL_VALUE] = "seal-value",
     [VERB_UNWRAP_VALUE] = "unwrap-value",
     [VERB_HMAC] = "hmac",
+    [VERB_RANDOM] = "random",
 };
 
 const char *verb_name(enum verb v)

@@ -15,6 +15,7 @@
 #define FRAME_MAGIC 0x686d4b31u /* "hmK1" */
 #define FRAME_HEAD_MAX (256 * 1024)
 #define FRAME_BODY_MAX (4 * 1024 * 1024)
+#define FRAME_RANDOM_MAX 1024 /* bytes that one VERB_RANDOM gives */
 
 enum verb {
     VERB_DESCRIBE = 1, /* what the HSM is and how it does */
@@ -31,6 +32,7 @@ enum verb {
     VERB_SEAL_VALUE,   /* minted key → blob bound to its lease */
     VERB_UNWRAP_VALUE, /* and back, as a descriptor */
     VERB_HMAC,         /* markers and keyed hashes */
+    VERB_RANDOM,       /* random numbers of the HSM */
     VERBS
 };
 

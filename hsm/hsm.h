@@ -101,6 +101,10 @@ MUST_CHECK enum code hsm_data_get(struct hsm *h, const char *label,
 MUST_CHECK enum code hsm_data_delete(struct hsm *h, const char *label,
                                      struct error *e);
 
+/* From the token's generator, without a login. */
+MUST_CHECK enum code hsm_random(struct hsm *h, uint8_t *out, size_t len,
+                                struct error *e);
+
 /* HMAC-SHA256 under the sealed HMAC key, unwrapped for this call only. */
 MUST_CHECK enum code hsm_hmac(struct hsm *h, const void *data, size_t len,
                               uint8_t mac[32], struct error *e);

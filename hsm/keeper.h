@@ -63,6 +63,8 @@ enum code value_unwrap(struct channel *c, struct frame *in, struct frame *out,
                        struct error *e);
 enum code value_probe(struct channel *c, struct frame *in, struct frame *out,
                       struct error *e);
+enum code random_bytes(struct channel *c, struct frame *in, struct frame *out,
+                       struct error *e);
 enum code marker_hmac(struct channel *c, struct frame *in, struct frame *out,
                       struct error *e);
 

@@ -162,6 +162,27 @@ enum code hsm_unseal(struct hsm *h, const uint8_t *blob, size_t len,
     return rc;
 }
 
+/* ---- random numbers ---- */
+
+struct random {
+    uint8_t *out;
+    size_t len;
+};
+
+static enum code op_random(struct hsm *h, struct session *s, void *arg,
+                           struct error *e)
+{
+    (void)h;
+    struct random *a = arg;
+    return HSM_CALL(s, e, "random numbers", C_GenerateRandom, a->out, a->len);
+}
+
+enum code hsm_random(struct hsm *h, uint8_t *out, size_t len, struct error *e)
+{
+    struct random a = {out, len};
+    return hsm_run(h, NEED_TOKEN, true, op_random, &a, e);
+}
+
 /* ---- hmac ---- */
 
 static enum code hmac_key(struct hsm *h, struct secret **key, struct error *e)

@@ -36,6 +36,7 @@ static const struct permit {
     [VERB_SEAL_VALUE] = {value_seal, TAKES_BODY | NEEDS_READY},
     [VERB_UNWRAP_VALUE] = {value_unwrap, TAKES_BODY | NEEDS_READY},
     [VERB_HMAC] = {marker_hmac, TAKES_BODY | NEEDS_READY},
+    [VERB_RANDOM] = {random_bytes, 0},
 };
 
 /* Only when not ready, so what it costs does not matter. An absent HSM is left

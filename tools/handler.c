@@ -158,10 +158,20 @@ enum code handle_slots(struct call *c, const struct arguments *a, json_t **out,
     enum code rc = core_slots(c->daemon->core, &slots, e);
     if (rc)
         return rc;
-    *out = json_pack("{s:O, s:b, s:b}", "slots", slots, "locked",
+    *out = json_pack("{s:O, s:b, s:b, s:s}", "slots", slots, "locked",
                      core_locked(c->daemon->core), "protected",
-                     source || s->mode == MODE_SYSTEM);
+                     source || s->mode == MODE_SYSTEM, "version",
+                     PACKAGE_VERSION);
     return *out ? OK : error_set(e, ERR_NOMEM, "list of slots");
+}
+
+enum code handle_random(struct call *c, const struct arguments *a, json_t **out,
+                        struct error *e)
+{
+    (void)out;
+    SECRET bytes = NULL;
+    enum code rc = core_random(c->daemon->core, a->count, &bytes, e);
+    return rc ? rc : secret_to_pipe(bytes, &c->fd_out, e);
 }
 
 enum code handle_end_session(struct call *c, const struct arguments *a,

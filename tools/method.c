@@ -45,6 +45,7 @@ static const struct {
     ARG(BEFORE, before, FIELD_STRING),
     ARG(LIMIT, limit, FIELD_INT),
     ARG(INTERFACE, interface, FIELD_STRING),
+    ARG(COUNT, count, FIELD_INT),
 };
 
 static const char *const kinds[] = {
@@ -69,6 +70,7 @@ const struct method method_table[] = {
     {"Stop", handle_stop, 0, P(FORCE), METHOD_ADMIN},
     {"Status", handle_status, 0, 0, 0},
     {"Slots", handle_slots, 0, 0, 0},
+    {"Random", handle_random, P(COUNT), 0, 0},
     {"EndSession", handle_end_session, P(SESSION), 0, 0},
     {"Init", handle_init, CHANGE, P(ORG), METHOD_ADMIN | METHOD_JOURNAL},
     {"SetConfig", handle_set_config, P(FIELDS) | CHANGE, P(ORG),

@@ -44,13 +44,14 @@ enum method_param {
     PARAM_BEFORE,
     PARAM_LIMIT,
     PARAM_INTERFACE,
+    PARAM_COUNT,
     METHOD_PARAMS
 };
 
 struct arguments { /* absent: NULL, 0, false */
     const char *program, *token, *org, *request_id, *name, *role, *label, *id;
     const char *lease_id, *before, *interface;
-    json_int_t version, session, ttl, limit;
+    json_int_t version, session, ttl, limit, count;
     bool so, force, bound, reuse, all, live;
     json_t *fields; /* borrowed */
     bool given[METHOD_PARAMS];
