@@ -5,6 +5,7 @@
 #include "common/file.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #define CONNECT_MS 100
 #define CALL_MS 90000
 #define PATIENT_MS 5000
+#define RECONNECT_EVERY_MS 20
 
 /* One of the connections: no wire yet while it is being opened. */
 struct link {
@@ -28,7 +30,7 @@ struct link {
 struct client {
     char *socket; /* NULL: the default one, looked up at each connect */
     char *program;
-    int connect_ms, call_ms;
+    int connect_ms, call_ms, reconnect_ms;
     bool start_daemon, allow_root_start;
     _Atomic bool allow_start;
     pid_t pid; /* who made it: a forked child may not speak for its parent */
@@ -67,6 +69,7 @@ enum code client_new(struct client **out, const struct client_options *o,
     c->program = copy(o->program ? o->program : "");
     c->connect_ms = o->connect_ms ? o->connect_ms : CONNECT_MS;
     c->call_ms = o->call_ms ? o->call_ms : CALL_MS;
+    c->reconnect_ms = o->reconnect_ms;
     c->start_daemon = o->start_daemon;
     c->allow_root_start = o->allow_root_start;
     c->allow_start = o->start_daemon;
@@ -434,6 +437,8 @@ enum code client_connect(struct client *c, struct error *e)
     /* Who may start a daemon may also wait for one that is busy. */
     bool patient = c->start_daemon && c->allow_start;
     int ms = patient ? PATIENT_MS : c->connect_ms;
+    if (c->call_ms < ms)
+        ms = c->call_ms;
     enum code rc = take_link(c, deadline_after(ms), &l, e);
     if (!rc)
         give_back(c, l, l->wire);
@@ -489,6 +494,23 @@ static enum code finish(struct call *k, json_t **reply, struct secret **out,
     return rc;
 }
 
+/* The connection broke, and the daemon may be starting anew: once more, with
+ * the same request_id, so that what was done already is not done again. */
+static enum code repeat(struct client *c, struct call *k, struct error *e)
+{
+    bool waits = c->start_daemon && c->allow_start;
+    int64_t end = deadline_after(waits ? c->reconnect_ms : 0);
+    close_idle(c);
+    for (;;) {
+        bool broken;
+        enum code rc = attempt(c, k, &broken, e);
+        if (rc != ERR_DAEMON_DOWN || broken || deadline_left(end) == 0 ||
+            deadline_left(k->end) == 0)
+            return rc;
+        poll(NULL, 0, RECONNECT_EVERY_MS);
+    }
+}
+
 enum code client_call(struct client *c, const char *method, json_t *parameters,
                       const struct secret *in, json_t **reply,
                       struct secret **out, struct error *e)
@@ -510,11 +532,8 @@ enum code client_call(struct client *c, const char *method, json_t *parameters,
         return error_set(e, ERR_NOMEM, "no memory for a message");
     bool broken;
     enum code rc = attempt(c, &k, &broken, e);
-    if (broken) {
-        /* The same request_id: what was done already is not done again. */
-        close_idle(c);
-        rc = attempt(c, &k, &broken, e);
-    }
+    if (broken)
+        rc = repeat(c, &k, e);
     return rc ? rc : finish(&k, reply, out, e);
 }
 

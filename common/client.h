@@ -4,7 +4,8 @@
  * CLIENT_CONNECTIONS; further callers wait). The first connection attaches and
  * gets a token; later ones and reconnects join with it. A call whose
  * connection broke is sent once more over a new one with the same request_id,
- * so it happens once. The peer's uid is checked before anything is sent.
+ * so it happens once; reconnect_ms lets it wait for a daemon that restarts. The
+ * peer's uid is checked before anything is sent.
  */
 #ifndef HSMINT_CLIENT_H
 #define HSMINT_CLIENT_H
@@ -20,6 +21,9 @@ struct client_options {
     const char *program;   /* told to the daemon, for lists and the log */
     int connect_ms;        /* 0: 100 */
     int call_ms;           /* 0: 90 000 */
+    int reconnect_ms;      /* so long a daemon that went away during a call
+                              may take to come back; 0: no time. Only while
+                              it may be started */
     bool start_daemon;     /* user mode: start it when nobody listens */
     bool allow_root_start; /* only the command line says true */
 };
