@@ -19,10 +19,6 @@ static CK_RV read_value(const struct object *o, struct attribute_value *v)
     {                                                                          \
         .type = (attr), .shape = SHAPE_BOOL, .use = USE_CREATE, .fixed = (is)  \
     }
-#define KEY_ALWAYS(attr, is)                                                   \
-    {                                                                          \
-        .type = (attr), .shape = SHAPE_BOOL, .fixed = (is)                     \
-    }
 
 static const struct attribute_rule rules[] = {
     {.type = CKA_CLASS,
@@ -52,13 +48,16 @@ static const struct attribute_rule rules[] = {
      .use = USE_CREATE,
      .max = 255,
      .member = "id"},
+    {.type = CKA_UNIQUE_ID,
+     .shape = SHAPE_TEXT,
+     .text = "key/" HSMINT_LABEL_ADMIN_KEY},
     {.type = CKA_VALUE_LEN, .shape = SHAPE_ULONG, .use = USE_CREATE},
     KEY_FLAG(CKA_PRIVATE, CK_FALSE),
     KEY_FLAG(CKA_SENSITIVE, CK_TRUE),
     KEY_FLAG(CKA_EXTRACTABLE, CK_FALSE),
-    KEY_ALWAYS(CKA_ALWAYS_SENSITIVE, CK_FALSE), /* it came from outside */
-    KEY_ALWAYS(CKA_NEVER_EXTRACTABLE, CK_FALSE),
-    KEY_ALWAYS(CKA_LOCAL, CK_FALSE),
+    ATTRIBUTE_ALWAYS(CKA_ALWAYS_SENSITIVE, CK_FALSE), /* it came from outside */
+    ATTRIBUTE_ALWAYS(CKA_NEVER_EXTRACTABLE, CK_FALSE),
+    ATTRIBUTE_ALWAYS(CKA_LOCAL, CK_FALSE),
     {.type = CKA_KEY_GEN_MECHANISM,
      .shape = SHAPE_ULONG,
      .fixed = CK_UNAVAILABLE_INFORMATION},

@@ -54,6 +54,12 @@ struct attribute_rule {
     CK_RV (*check)(struct call *c, const CK_ATTRIBUTE *a);
 };
 
+/* A flag that is what it is, and nobody's to give. */
+#define ATTRIBUTE_ALWAYS(attr, is)                                             \
+    {                                                                          \
+        .type = (attr), .shape = SHAPE_BOOL, .fixed = (is)                     \
+    }
+
 struct attribute_schema {
     const char *what; /* "lease" */
     const struct attribute_rule *rules;

@@ -4,6 +4,8 @@
 #include "module/pkcs11/kinds.h"
 #include "module/pkcs11/session.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +17,33 @@
 static CK_RV read_name(const struct object *o, struct attribute_value *v)
 {
     return attribute_text(v, o->name);
+}
+
+/* Unique among all of a slot: "role/NAME", "config", "last-error/HANDLE" (each
+ * error is an object of its own). */
+static CK_RV unique_id(struct attribute_value *v, const char *format, ...)
+    PRINTF(2, 3);
+static CK_RV unique_id(struct attribute_value *v, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    int n = vsnprintf((char *)v->room.bytes, sizeof(v->room.bytes), format, ap);
+    va_end(ap);
+    if (n < 0 || (size_t)n >= sizeof(v->room.bytes))
+        return CKR_GENERAL_ERROR;
+    v->data = v->room.bytes;
+    v->len = (size_t)n;
+    return CKR_OK;
+}
+
+static CK_RV read_role_id(const struct object *o, struct attribute_value *v)
+{
+    return unique_id(v, "role/%s", o->name);
+}
+
+static CK_RV read_error_id(const struct object *o, struct attribute_value *v)
+{
+    return unique_id(v, "last-error/%lu", o->handle);
 }
 
 /* What is accepted whatever it says, and is what it is. */
@@ -58,6 +87,7 @@ static const struct attribute_rule role_rules[] = {
      .use = USE_CREATE | USE_NEEDED,
      .max = 255,
      .read = read_name},
+    {.type = CKA_UNIQUE_ID, .shape = SHAPE_TEXT, .read = read_role_id},
     DATA_VALUE,
     DATA_OBJECT_ID,
     DATA_FLAG(CKA_PRIVATE, CK_TRUE),
@@ -75,6 +105,7 @@ static const struct attribute_rule config_rules[] = {
      .use = USE_CREATE,
      .max = 255,
      .read = read_name},
+    {.type = CKA_UNIQUE_ID, .shape = SHAPE_TEXT, .text = CONFIG_NAME},
     DATA_VALUE,
     DATA_OBJECT_ID,
     DATA_FLAG(CKA_PRIVATE, CK_TRUE),
@@ -103,6 +134,7 @@ static const struct attribute_rule last_error_rules[] = {
      .use = USE_FIXED,
      .max = 255,
      .text = HSMINT_APPLICATION_LAST_ERROR},
+    {.type = CKA_UNIQUE_ID, .shape = SHAPE_TEXT, .read = read_error_id},
     {.type = CKA_VALUE,
      .shape = SHAPE_TEXT,
      .max = JSON_VALUE_MAX,
@@ -256,6 +288,12 @@ CK_RV data_create(struct call *c, const struct template *t,
         kind = &kind_role;
     else if (template_text_is(t, CKA_APPLICATION, HSMINT_APPLICATION_CONFIG))
         kind = &kind_config;
+    if (template_text_is(t, CKA_APPLICATION, HSMINT_APPLICATION_POLICY))
+        return call_fail(
+            c, CKR_FUNCTION_NOT_SUPPORTED,
+            "%s: policies are not supported; roles say who may mint "
+            "what",
+            HSMINT_APPLICATION_POLICY);
     if (!kind)
         return call_fail(c, CKR_ATTRIBUTE_VALUE_INVALID,
                          "CKA_APPLICATION says what the data are: \"%s\" or "

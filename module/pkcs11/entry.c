@@ -1,9 +1,11 @@
 #include "config.h"
 
+#include "module/pkcs11/entry.h"
 #include "module/pkcs11/find.h"
 #include "module/pkcs11/hsmint.h"
 #include "module/pkcs11/kinds.h"
 #include "module/pkcs11/module.h"
+#include "module/pkcs11/random.h"
 #include "module/pkcs11/session.h"
 #include "module/pkcs11/slot.h"
 
@@ -28,7 +30,8 @@ static void pad(CK_UTF8CHAR *dst, size_t size, const char *text)
     memcpy(dst, text, strlen(text));
 }
 
-CK_RV C_GetInfo(CK_INFO *info)
+/* cryptokiVersion is that of the interface by which the caller asks. */
+CK_RV entry_info(CK_INFO *info, CK_BYTE major, CK_BYTE minor)
 {
     struct call c = {0};
     CK_RV rv = call_begin(&c);
@@ -36,7 +39,7 @@ CK_RV C_GetInfo(CK_INFO *info)
         rv = CKR_ARGUMENTS_BAD;
     if (rv == CKR_OK) {
         *info = (CK_INFO){
-            .cryptokiVersion = {CRYPTOKI_VERSION_MAJOR, CRYPTOKI_VERSION_MINOR},
+            .cryptokiVersion = {major, minor},
             .libraryVersion = slot_version(),
         };
         pad(info->manufacturerID, sizeof(info->manufacturerID), PACKAGE_NAME);
@@ -44,6 +47,11 @@ CK_RV C_GetInfo(CK_INFO *info)
             PACKAGE_NAME " OpenAI credentials");
     }
     return call_end(&c, rv);
+}
+
+CK_RV C_GetInfo(CK_INFO *info)
+{
+    return entry_info(info, 2, 40);
 }
 
 CK_RV C_GetSlotList(CK_BBOOL present, CK_SLOT_ID *list, CK_ULONG *count)
@@ -103,10 +111,7 @@ CK_RV C_WaitForSlotEvent(CK_FLAGS flags, CK_SLOT_ID *slot, void *reserved)
     CK_RV rv = call_begin(&c);
     if (rv == CKR_OK && (!slot || reserved))
         rv = CKR_ARGUMENTS_BAD;
-    /* Slots do not come and go; waiting would stall whom p11-kit serves. */
-    if (rv == CKR_OK)
-        rv = flags & CKF_DONT_BLOCK ? CKR_NO_EVENT : CKR_FUNCTION_NOT_SUPPORTED;
-    return call_end(&c, rv);
+    return call_end(&c, rv == CKR_OK ? slot_wait(&c, flags, slot) : rv);
 }
 
 CK_RV C_OpenSession(CK_SLOT_ID slot, CK_FLAGS flags, void *application,
@@ -147,6 +152,25 @@ CK_RV C_Login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin,
     CK_RV rv = call_begin_session(&c, session);
     return call_end(&c,
                     rv == CKR_OK ? session_login(&c, user, pin, pin_len) : rv);
+}
+
+CK_RV C_LoginUser(CK_SESSION_HANDLE session, CK_USER_TYPE user,
+                  CK_UTF8CHAR *pin, CK_ULONG pin_len, CK_UTF8CHAR *name,
+                  CK_ULONG name_len)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    if (rv == CKR_OK)
+        rv = session_check_name(&c, name, name_len);
+    return call_end(&c,
+                    rv == CKR_OK ? session_login(&c, user, pin, pin_len) : rv);
+}
+
+CK_RV C_SessionCancel(CK_SESSION_HANDLE session, CK_FLAGS flags)
+{
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? session_cancel(&c, flags) : rv);
 }
 
 CK_RV C_Logout(CK_SESSION_HANDLE session)
@@ -240,18 +264,18 @@ CK_RV C_GenerateKey(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
                     rv == CKR_OK ? mint_generate(&c, mechanism, &t, key) : rv);
 }
 
-/* There is no generator of ours to ask or to seed. */
 CK_RV C_SeedRandom(CK_SESSION_HANDLE session, CK_BYTE *seed, CK_ULONG n)
 {
-    (void)seed, (void)n;
     struct call c = {0};
     CK_RV rv = call_begin_session(&c, session);
-    return call_end(&c, rv == CKR_OK ? CKR_RANDOM_NO_RNG : rv);
+    return call_end(&c, rv == CKR_OK ? random_seed(&c, seed, n) : rv);
 }
 
 CK_RV C_GenerateRandom(CK_SESSION_HANDLE session, CK_BYTE *out, CK_ULONG n)
 {
-    return C_SeedRandom(session, out, n);
+    struct call c = {0};
+    CK_RV rv = call_begin_session(&c, session);
+    return call_end(&c, rv == CKR_OK ? random_generate(&c, out, n) : rv);
 }
 
 CK_RV C_GetFunctionStatus(CK_SESSION_HANDLE session)
@@ -264,87 +288,4 @@ CK_RV C_GetFunctionStatus(CK_SESSION_HANDLE session)
 CK_RV C_CancelFunction(CK_SESSION_HANDLE session)
 {
     return C_GetFunctionStatus(session);
-}
-
-/* ---- the one exported name ---- */
-
-static CK_FUNCTION_LIST functions = {
-    .version = {CRYPTOKI_VERSION_MAJOR, CRYPTOKI_VERSION_MINOR},
-    .C_Initialize = C_Initialize,
-    .C_Finalize = C_Finalize,
-    .C_GetInfo = C_GetInfo,
-    .C_GetFunctionList = C_GetFunctionList,
-    .C_GetSlotList = C_GetSlotList,
-    .C_GetSlotInfo = C_GetSlotInfo,
-    .C_GetTokenInfo = C_GetTokenInfo,
-    .C_GetMechanismList = C_GetMechanismList,
-    .C_GetMechanismInfo = C_GetMechanismInfo,
-    .C_InitToken = C_InitToken,
-    .C_InitPIN = C_InitPIN,
-    .C_SetPIN = C_SetPIN,
-    .C_OpenSession = C_OpenSession,
-    .C_CloseSession = C_CloseSession,
-    .C_CloseAllSessions = C_CloseAllSessions,
-    .C_GetSessionInfo = C_GetSessionInfo,
-    .C_GetOperationState = C_GetOperationState,
-    .C_SetOperationState = C_SetOperationState,
-    .C_Login = C_Login,
-    .C_Logout = C_Logout,
-    .C_CreateObject = C_CreateObject,
-    .C_CopyObject = C_CopyObject,
-    .C_DestroyObject = C_DestroyObject,
-    .C_GetObjectSize = C_GetObjectSize,
-    .C_GetAttributeValue = C_GetAttributeValue,
-    .C_SetAttributeValue = C_SetAttributeValue,
-    .C_FindObjectsInit = C_FindObjectsInit,
-    .C_FindObjects = C_FindObjects,
-    .C_FindObjectsFinal = C_FindObjectsFinal,
-    .C_EncryptInit = C_EncryptInit,
-    .C_Encrypt = C_Encrypt,
-    .C_EncryptUpdate = C_EncryptUpdate,
-    .C_EncryptFinal = C_EncryptFinal,
-    .C_DecryptInit = C_DecryptInit,
-    .C_Decrypt = C_Decrypt,
-    .C_DecryptUpdate = C_DecryptUpdate,
-    .C_DecryptFinal = C_DecryptFinal,
-    .C_DigestInit = C_DigestInit,
-    .C_Digest = C_Digest,
-    .C_DigestUpdate = C_DigestUpdate,
-    .C_DigestKey = C_DigestKey,
-    .C_DigestFinal = C_DigestFinal,
-    .C_SignInit = C_SignInit,
-    .C_Sign = C_Sign,
-    .C_SignUpdate = C_SignUpdate,
-    .C_SignFinal = C_SignFinal,
-    .C_SignRecoverInit = C_SignRecoverInit,
-    .C_SignRecover = C_SignRecover,
-    .C_VerifyInit = C_VerifyInit,
-    .C_Verify = C_Verify,
-    .C_VerifyUpdate = C_VerifyUpdate,
-    .C_VerifyFinal = C_VerifyFinal,
-    .C_VerifyRecoverInit = C_VerifyRecoverInit,
-    .C_VerifyRecover = C_VerifyRecover,
-    .C_DigestEncryptUpdate = C_DigestEncryptUpdate,
-    .C_DecryptDigestUpdate = C_DecryptDigestUpdate,
-    .C_SignEncryptUpdate = C_SignEncryptUpdate,
-    .C_DecryptVerifyUpdate = C_DecryptVerifyUpdate,
-    .C_GenerateKey = C_GenerateKey,
-    .C_GenerateKeyPair = C_GenerateKeyPair,
-    .C_WrapKey = C_WrapKey,
-    .C_UnwrapKey = C_UnwrapKey,
-    .C_DeriveKey = C_DeriveKey,
-    .C_SeedRandom = C_SeedRandom,
-    .C_GenerateRandom = C_GenerateRandom,
-    .C_GetFunctionStatus = C_GetFunctionStatus,
-    .C_CancelFunction = C_CancelFunction,
-    .C_WaitForSlotEvent = C_WaitForSlotEvent,
-};
-
-__attribute__((visibility("default"))) CK_RV
-C_GetFunctionList(CK_FUNCTION_LIST **list)
-{
-    if (!list)
-        return CKR_ARGUMENTS_BAD;
-    *list = &functions;
-    return CKR_OK;
 }

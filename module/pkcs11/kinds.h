@@ -1,5 +1,6 @@
 /* kinds - the kinds of objects, each with its file: lease.c, data.c,
- * adminkey.c. find.c walks the table, object.c makes objects by it. */
+ * adminkey.c, auditkey.c, profile.c. find.c walks the table, object.c makes
+ * objects by it. */
 #ifndef HSMINT_KINDS_H
 #define HSMINT_KINDS_H
 
@@ -10,6 +11,8 @@ extern const struct object_kind kind_role;
 extern const struct object_kind kind_config;
 extern const struct object_kind kind_last_error;
 extern const struct object_kind kind_admin_key;
+extern const struct object_kind kind_audit_key;
+extern const struct object_kind kind_profile;
 
 /* C_GenerateKey. */
 CK_RV mint_generate(struct call *c, const CK_MECHANISM *mechanism,

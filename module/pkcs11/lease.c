@@ -123,10 +123,6 @@ static CK_RV check_ttl(struct call *c, const CK_ATTRIBUTE *a)
     {                                                                          \
         .type = (attr), .shape = SHAPE_BOOL, .use = USE_CREATE, .fixed = (is)  \
     }
-#define ALWAYS(attr, is)                                                       \
-    {                                                                          \
-        .type = (attr), .shape = SHAPE_BOOL, .fixed = (is)                     \
-    }
 #define TEXT(attr, of)                                                         \
     {                                                                          \
         .type = (attr), .shape = SHAPE_TEXT, .member = (of)                    \
@@ -183,10 +179,10 @@ static const struct attribute_rule rules[] = {
      .use = USE_CREATE,
      .read = read_extractable,
      .check = check_extractable},
-    ALWAYS(CKA_ALWAYS_SENSITIVE, CK_FALSE),
-    ALWAYS(CKA_NEVER_EXTRACTABLE, CK_FALSE),
+    ATTRIBUTE_ALWAYS(CKA_ALWAYS_SENSITIVE, CK_FALSE),
+    ATTRIBUTE_ALWAYS(CKA_NEVER_EXTRACTABLE, CK_FALSE),
     /* The service made it. */
-    ALWAYS(CKA_LOCAL, CK_FALSE),
+    ATTRIBUTE_ALWAYS(CKA_LOCAL, CK_FALSE),
     {.type = CKA_KEY_GEN_MECHANISM,
      .shape = SHAPE_ULONG,
      .fixed = CK_UNAVAILABLE_INFORMATION},

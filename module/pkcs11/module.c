@@ -1,3 +1,5 @@
+#include "config.h"
+
 #include "module/pkcs11/module.h"
 #include "module/pkcs11/object.h"
 #include "module/pkcs11/session.h"
@@ -8,14 +10,23 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "config.h"
+/* A daemon that is started anew (its package was updated) takes less. */
+#define RECONNECT_MS 5000
+#define TIMEOUT_MAX 3600 /* seconds */
+
+/* What x-init-reserved and the environment say. */
+struct module_settings {
+    char *socket; /* NULL: the default */
+    int call_ms;  /* 0: the client's default */
+};
 
 struct module {
     int refs; /* one for being initialised, one a call inside */
     bool closed;
-    char *socket;
+    struct module_settings settings;
     struct client *client; /* made when first needed */
     struct slot_table *slots;
     struct session_table *sessions;
@@ -26,6 +37,7 @@ struct module {
  * just making them its own. */
 static atomic_int owner;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t finalized = PTHREAD_COND_INITIALIZER; /* with lock */
 static struct module *current; /* NULL: not initialised */
 
 static void module_free(struct module *m)
@@ -36,7 +48,7 @@ static void module_free(struct module *m)
     session_table_free(m->sessions);
     object_table_free(m->objects);
     slot_table_free(m->slots);
-    free(m->socket);
+    free(m->settings.socket);
     free(m);
 }
 
@@ -49,6 +61,7 @@ static void forget_parent(void)
     bool whole = pthread_mutex_trylock(&lock) == 0;
     current = NULL;
     pthread_mutex_init(&lock, NULL);
+    pthread_cond_init(&finalized, NULL); /* the parent's waiters are not here */
     if (whole)
         module_free(m);
     else if (m && m->client)
@@ -93,6 +106,20 @@ void module_unlock(struct module *m)
     pthread_mutex_unlock(&lock);
 }
 
+void module_wait(struct module *m, int ms)
+{
+    struct timespec end;
+    (void)m;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += ms / 1000;
+    end.tv_nsec += ms % 1000 * 1000000L;
+    if (end.tv_nsec >= 1000000000L) {
+        end.tv_sec++;
+        end.tv_nsec -= 1000000000L;
+    }
+    pthread_cond_clockwait(&finalized, &lock, CLOCK_MONOTONIC, &end);
+}
+
 bool module_closed(const struct module *m)
 {
     return m->closed;
@@ -115,7 +142,7 @@ struct object_table *module_objects(struct module *m)
 
 const char *module_socket(const struct module *m)
 {
-    return m->socket;
+    return m->settings.socket;
 }
 
 const char *module_program(void)
@@ -137,28 +164,76 @@ static CK_RV check_locking(const CK_C_INITIALIZE_ARGS *args)
     return CKR_OK;
 }
 
-/* p11-kit hands x-init-reserved over as it is: "socket=/path", or nothing. */
-static CK_RV check_reserved(const char *reserved, char **socket)
+/* Whole seconds, 1 to TIMEOUT_MAX; else 0. */
+static int read_timeout(const char *s)
 {
-    static const char prefix[] = "socket=";
-    if (!reserved || !*reserved)
-        return CKR_OK;
-    if (strncmp(reserved, prefix, sizeof(prefix) - 1) != 0 ||
-        reserved[sizeof(prefix) - 1] != '/')
-        return CKR_ARGUMENTS_BAD;
-    *socket = strdup(reserved + sizeof(prefix) - 1);
-    return *socket ? CKR_OK : CKR_HOST_MEMORY;
+    int seconds = 0;
+    for (; *s >= '0' && *s <= '9' && seconds <= TIMEOUT_MAX; s++)
+        seconds = seconds * 10 + (*s - '0');
+    return *s || seconds > TIMEOUT_MAX ? 0 : seconds;
 }
 
-static struct module *module_new(char *socket)
+static CK_RV read_word(char *word, struct module_settings *out)
+{
+    if (strncmp(word, "socket=/", 8) == 0 && !out->socket) {
+        out->socket = strdup(word + 7);
+        return out->socket ? CKR_OK : CKR_HOST_MEMORY;
+    }
+    if (strncmp(word, "timeout=", 8) == 0)
+        out->call_ms = read_timeout(word + 8) * 1000;
+    return out->call_ms ? CKR_OK : CKR_ARGUMENTS_BAD;
+}
+
+/* p11-kit hands x-init-reserved over as it is: "socket=/path timeout=30", each
+ * at most once; or nothing. */
+static CK_RV read_reserved(const char *reserved, struct module_settings *out)
+{
+    FREE char *copy = strdup(reserved ? reserved : "");
+    if (!copy)
+        return CKR_HOST_MEMORY;
+    char *save = NULL;
+    for (char *w = strtok_r(copy, " ", &save); w;
+         w = strtok_r(NULL, " ", &save)) {
+        CK_RV rv = read_word(w, out);
+        if (rv != CKR_OK)
+            return rv;
+    }
+    return CKR_OK;
+}
+
+/* What the environment says holds where x-init-reserved says nothing: GnuTLS
+ * and others give arguments of their own. Nonsense in it is passed over: it
+ * would take the token away from programs that cannot say why. */
+static void read_environment(struct module_settings *out)
+{
+    const char *timeout = secure_getenv("HSMINT_TIMEOUT");
+    if (timeout && !out->call_ms)
+        out->call_ms = read_timeout(timeout) * 1000;
+}
+
+static CK_RV read_settings(const CK_C_INITIALIZE_ARGS *args,
+                           struct module_settings *out)
+{
+    CK_RV rv = args ? check_locking(args) : CKR_OK;
+    if (rv == CKR_OK && args)
+        rv = read_reserved(args->pReserved, out);
+    if (rv == CKR_OK) {
+        read_environment(out);
+        return CKR_OK;
+    }
+    free(out->socket);
+    return rv;
+}
+
+static struct module *module_new(struct module_settings settings)
 {
     struct module *m = calloc(1, sizeof(*m));
     if (!m) {
-        free(socket);
+        free(settings.socket);
         return NULL;
     }
     m->refs = 1;
-    m->socket = socket;
+    m->settings = settings;
     m->slots = slot_table_new();
     m->sessions = session_table_new();
     m->objects = object_table_new();
@@ -171,15 +246,11 @@ static struct module *module_new(char *socket)
 
 CK_RV module_initialize(CK_C_INITIALIZE_ARGS *args)
 {
-    char *socket = NULL;
-    if (args) {
-        CK_RV rv = check_locking(args);
-        if (rv == CKR_OK)
-            rv = check_reserved(args->pReserved, &socket);
-        if (rv != CKR_OK)
-            return rv;
-    }
-    struct module *m = module_new(socket);
+    struct module_settings settings = {.socket = NULL};
+    CK_RV rv = read_settings(args, &settings);
+    if (rv != CKR_OK)
+        return rv;
+    struct module *m = module_new(settings);
     if (!m)
         return CKR_HOST_MEMORY;
     own();
@@ -218,6 +289,7 @@ CK_RV module_finalize(void)
     if (current && current->client)
         client_allow_start(current->client, false);
     current = NULL;
+    pthread_cond_broadcast(&finalized);
     pthread_mutex_unlock(&lock);
     if (!c.in)
         return CKR_CRYPTOKI_NOT_INITIALIZED;
@@ -316,9 +388,11 @@ static enum code get_client(struct call *c, struct client **out)
 {
     struct module *m = c->in;
     struct client_options o = {
-        .socket = m->socket,
+        .socket = m->settings.socket,
         .program = module_program(),
         .connect_ms = SLOT_WAIT_MS,
+        .call_ms = m->settings.call_ms,
+        .reconnect_ms = RECONNECT_MS,
         .start_daemon = true, /* the client is made by C_OpenSession */
     };
     pthread_mutex_lock(&lock);

@@ -50,6 +50,8 @@ CK_RV call_error_no_object(struct call *c);
 
 void module_lock(struct module *m);
 void module_unlock(struct module *m);
+/* Under the lock, which is given up meanwhile: until C_Finalize, or so long. */
+void module_wait(struct module *m, int ms);
 /* C_Finalize was here while the call was away. Under the lock. */
 bool module_closed(const struct module *m);
 

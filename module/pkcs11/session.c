@@ -331,13 +331,14 @@ CK_RV session_need_rw(struct call *c)
 
 /* ---- login ---- */
 
-static CK_RV check_login(struct call *c, enum login want)
+/* Under the lock. May `want` log in, as things are now? */
+static CK_RV login_allowed(struct call *c, enum login want)
 {
     CK_ULONG all, rw;
-    module_lock(c->in);
     enum login now = slot_login(module_slots(c->in), c->slot);
     session_count(module_sessions(c->in), c->slot, &all, &rw);
-    module_unlock(c->in);
+    if (!session_find(module_sessions(c->in), c->session))
+        return CKR_SESSION_HANDLE_INVALID;
     if (now == want)
         return CKR_USER_ALREADY_LOGGED_IN;
     if (now != LOGIN_NONE)
@@ -345,6 +346,26 @@ static CK_RV check_login(struct call *c, enum login want)
     if (want == LOGIN_SO && all != rw)
         return CKR_SESSION_READ_ONLY_EXISTS;
     return CKR_OK;
+}
+
+static CK_RV check_login(struct call *c, enum login want)
+{
+    module_lock(c->in);
+    CK_RV rv = login_allowed(c, want);
+    module_unlock(c->in);
+    return rv;
+}
+
+/* The PIN was good. Meanwhile another thread may have logged in, closed the
+ * session, or opened one that only reads. */
+static CK_RV note_login(struct call *c, enum login want)
+{
+    module_lock(c->in);
+    CK_RV rv = login_allowed(c, want);
+    if (rv == CKR_OK)
+        slot_set_login(module_slots(c->in), c->slot, want);
+    module_unlock(c->in);
+    return rv;
 }
 
 static CK_RV ask_login(struct call *c, bool so, const CK_BYTE *pin,
@@ -379,18 +400,29 @@ CK_RV session_login(struct call *c, CK_USER_TYPE user, const CK_BYTE *pin,
     if (rv != CKR_OK)
         return rv;
     rv = ask_login(c, user == CKU_SO, pin, pin_len);
-    if (rv != CKR_OK)
-        return rv;
-    /* Another thread may have logged in meanwhile, or closed the session. */
-    rv = check_login(c, want);
-    if (rv != CKR_OK)
-        return rv;
+    return rv == CKR_OK ? note_login(c, want) : rv;
+}
+
+CK_RV session_check_name(struct call *c, const CK_UTF8CHAR *name, CK_ULONG len)
+{
+    if (len == 0)
+        return CKR_OK;
+    if (!name)
+        return CKR_ARGUMENTS_BAD;
+    return call_fail(c, CKR_USER_TYPE_INVALID,
+                     "users have no names of their own here: who runs the "
+                     "program is who logs in; leave the name out");
+}
+
+/* Searches are the only operations there are; flags of others are ignored. */
+CK_RV session_cancel(struct call *c, CK_FLAGS flags)
+{
     module_lock(c->in);
-    bool there = session_find(module_sessions(c->in), c->session) != NULL;
-    if (there)
-        slot_set_login(module_slots(c->in), c->slot, want);
+    struct session *s = session_find(module_sessions(c->in), c->session);
+    if (s && (flags & CKF_FIND_OBJECTS))
+        session_drop_search(s);
     module_unlock(c->in);
-    return there ? CKR_OK : CKR_SESSION_HANDLE_INVALID;
+    return s ? CKR_OK : CKR_SESSION_HANDLE_INVALID;
 }
 
 /* The numbers of the slot's sessions that bind leases; they stay open. */

@@ -35,7 +35,10 @@ CK_RV session_close_all(struct call *c, CK_SLOT_ID slot);
 CK_RV session_info(struct call *c, CK_SESSION_INFO *info);
 CK_RV session_login(struct call *c, CK_USER_TYPE user, const CK_BYTE *pin,
                     CK_ULONG pin_len);
+/* The user of C_LoginUser: no name is one. */
+CK_RV session_check_name(struct call *c, const CK_UTF8CHAR *name, CK_ULONG len);
 CK_RV session_logout(struct call *c);
+CK_RV session_cancel(struct call *c, CK_FLAGS flags);
 /* C_Finalize: end what is bound; no session is left. */
 void session_end_all(struct call *c);
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define SLOTS_MAX 1024
 
@@ -16,13 +17,16 @@ struct slot {
     char *label;
     char *serial;
     enum login login;
+    bool is_new; /* for C_WaitForSlotEvent */
 };
 
 struct slot_table {
     struct slot *list; /* at least the default one */
     size_t n;
     bool protected_path; /* the PIN is not ours to ask for */
+    bool told;           /* the daemon has answered once */
     int64_t asked_ms;    /* monotonic; 0: never */
+    CK_VERSION version;  /* the daemon's */
 };
 
 static void slot_clear(struct slot *s)
@@ -122,6 +126,15 @@ bool slot_protected(struct slot_table *t)
 
 /* ---- the daemon's list ---- */
 
+static CK_VERSION version_of(const char *text)
+{
+    unsigned major = 0, minor = 0;
+    if (sscanf(text, "%3u.%3u", &major, &minor) != 2 || major > 255 ||
+        minor > 255)
+        return (CK_VERSION){0, 0};
+    return (CK_VERSION){(CK_BYTE)major, (CK_BYTE)minor};
+}
+
 static enum code decode_slot(json_t *j, struct slot *out, struct error *e)
 {
     json_int_t id = 0;
@@ -144,23 +157,35 @@ static enum code decode_slot(json_t *j, struct slot *out, struct error *e)
     return OK;
 }
 
-/* Take the list over; logins stay with their slots. */
+/* Take the list over; logins stay with their slots. What the first answer
+ * names is not new. */
 static void slots_replace(struct slot_table *t, struct slot *list, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        list[i].login = slot_login(t, list[i].id);
+    for (size_t i = 0; i < n; i++) {
+        const struct slot *before = slot_find(t, list[i].id);
+        list[i].login = before ? before->login : LOGIN_NONE;
+        list[i].is_new = before ? before->is_new : t->told;
+    }
     slots_free(t->list, t->n);
     t->list = list;
     t->n = n;
 }
 
-static enum code decode_slots(json_t *reply, struct slot **list, size_t *n,
-                              bool *protected_path, struct error *e)
+/* What the daemon answers to Slots. */
+struct answer {
+    struct slot *list;
+    size_t n;
+    bool protected_path;
+    const char *version; /* borrowed from the reply */
+};
+
+static enum code decode_slots(json_t *reply, struct answer *a, struct error *e)
 {
     json_t *slots = NULL;
     const struct json_field fields[] = {
         {"slots", FIELD_ARRAY, true, &slots, NULL},
-        {"protected", FIELD_BOOL, false, protected_path, NULL},
+        {"protected", FIELD_BOOL, false, &a->protected_path, NULL},
+        {"version", FIELD_STRING, false, &a->version, NULL},
     };
     enum code rc = json_decode(reply, JSON_FIELDS(fields), true, "Slots", e);
     if (rc)
@@ -178,8 +203,8 @@ static enum code decode_slots(json_t *reply, struct slot **list, size_t *n,
             return rc;
         }
     }
-    *list = l;
-    *n = count;
+    a->list = l;
+    a->n = count;
     return OK;
 }
 
@@ -214,20 +239,19 @@ static void slots_refresh(struct call *c, bool must)
         return;
 
     JSON reply = NULL;
-    struct slot *list = NULL;
-    size_t n = 0;
-    bool protected_path = false;
+    struct answer a = {.version = ""};
     struct error e;
-    if (ask_slots(c->in, &reply, &e) ||
-        decode_slots(reply, &list, &n, &protected_path, &e))
+    if (ask_slots(c->in, &reply, &e) || decode_slots(reply, &a, &e))
         return;
     module_lock(c->in);
-    t->protected_path = protected_path;
+    t->protected_path = a.protected_path;
+    t->version = version_of(a.version);
     /* Before `hsmint init` there is none: the default one stays. */
-    if (n > 0)
-        slots_replace(t, list, n);
+    if (a.n > 0)
+        slots_replace(t, a.list, a.n);
     else
-        slots_free(list, 0);
+        slots_free(a.list, 0);
+    t->told = true;
     module_unlock(c->in);
 }
 
@@ -245,6 +269,42 @@ CK_RV slot_check(struct call *c, CK_SLOT_ID id)
 }
 
 /* ---- the C_* functions ---- */
+
+/* Under the lock. */
+static bool take_new(struct slot_table *t, CK_SLOT_ID *id)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        if (!t->list[i].is_new)
+            continue;
+        t->list[i].is_new = false;
+        *id = t->list[i].id;
+        return true;
+    }
+    return false;
+}
+
+/* Waiting has an end: p11-kit serves a connection one call after the other,
+ * and would never see a client leave that waits here. */
+CK_RV slot_wait(struct call *c, CK_FLAGS flags, CK_SLOT_ID *id)
+{
+    bool block = !(flags & CKF_DONT_BLOCK);
+    int64_t end = clock_monotonic_ms() + SLOT_EVENT_MS;
+    for (;;) {
+        slots_refresh(c, false);
+        CK_RV rv = CKR_OK;
+        module_lock(c->in);
+        bool found = take_new(module_slots(c->in), id);
+        if (module_closed(c->in))
+            rv = CKR_CRYPTOKI_NOT_INITIALIZED;
+        else if (!found && (!block || clock_monotonic_ms() >= end))
+            rv = CKR_NO_EVENT;
+        else if (!found)
+            module_wait(c->in, 2 * SLOT_FRESH_MS);
+        module_unlock(c->in);
+        if (found || rv != CKR_OK)
+            return rv;
+    }
+}
 
 CK_RV slot_list(struct call *c, CK_SLOT_ID *list, CK_ULONG *count)
 {
@@ -276,10 +336,17 @@ static void pad(CK_UTF8CHAR *dst, size_t size, const char *text)
 
 CK_VERSION slot_version(void)
 {
-    int major = 0, minor = 0;
-    if (sscanf(PACKAGE_VERSION, "%d.%d", &major, &minor) != 2)
-        return (CK_VERSION){0, 0};
-    return (CK_VERSION){(CK_BYTE)major, (CK_BYTE)minor};
+    return version_of(PACKAGE_VERSION);
+}
+
+static void put_time(CK_CHAR out[16])
+{
+    char text[32] = "";
+    time_t now = (time_t)(clock_wall_ms() / 1000);
+    struct tm tm;
+    if (gmtime_r(&now, &tm))
+        strftime(text, sizeof(text), "%Y%m%d%H%M%S00", &tm);
+    pad(out, 16, text);
 }
 
 CK_RV slot_info(struct call *c, CK_SLOT_ID id, CK_SLOT_INFO *info)
@@ -312,10 +379,11 @@ CK_RV slot_token_info(struct call *c, CK_SLOT_ID id, CK_TOKEN_INFO *info)
         return rv;
     *info = (CK_TOKEN_INFO){
         .flags = CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED |
-                 CKF_LOGIN_REQUIRED,
+                 CKF_LOGIN_REQUIRED | CKF_RNG | CKF_CLOCK_ON_TOKEN,
         .ulMaxSessionCount = SESSION_MAX,
         .ulMaxRwSessionCount = SESSION_MAX,
         .ulMaxPinLen = SLOT_PIN_MAX,
+        .ulMinPinLen = 1, /* shorter ones than it has the HSM refuses */
         .ulTotalPublicMemory = CK_UNAVAILABLE_INFORMATION,
         .ulFreePublicMemory = CK_UNAVAILABLE_INFORMATION,
         .ulTotalPrivateMemory = CK_UNAVAILABLE_INFORMATION,
@@ -325,9 +393,11 @@ CK_RV slot_token_info(struct call *c, CK_SLOT_ID id, CK_TOKEN_INFO *info)
     };
     pad(info->manufacturerID, sizeof(info->manufacturerID), PACKAGE_NAME);
     pad(info->model, sizeof(info->model), PACKAGE_NAME);
-    pad(info->utcTime, sizeof(info->utcTime), "");
+    put_time(info->utcTime);
     module_lock(c->in);
     struct slot_table *t = module_slots(c->in);
+    if (t->version.major || t->version.minor) /* the daemon has told */
+        info->firmwareVersion = t->version;
     const struct slot *s = slot_find(t, id);
     if (t->protected_path)
         info->flags |= CKF_PROTECTED_AUTHENTICATION_PATH;

@@ -18,6 +18,7 @@
 #define SLOT_DEFAULT_ID 1
 #define SLOT_DEFAULT_ORG "default"
 #define SLOT_PIN_MAX 255
+#define SLOT_EVENT_MS 10000 /* so long C_WaitForSlotEvent waits at most */
 
 enum login { LOGIN_NONE, LOGIN_USER, LOGIN_SO };
 
@@ -28,6 +29,8 @@ void slot_table_free(struct slot_table *t);
 CK_RV slot_list(struct call *c, CK_SLOT_ID *list, CK_ULONG *count);
 CK_RV slot_info(struct call *c, CK_SLOT_ID id, CK_SLOT_INFO *info);
 CK_RV slot_token_info(struct call *c, CK_SLOT_ID id, CK_TOKEN_INFO *info);
+/* C_WaitForSlotEvent: an organisation was made since. */
+CK_RV slot_wait(struct call *c, CK_FLAGS flags, CK_SLOT_ID *id);
 CK_RV slot_mechanisms(struct call *c, CK_SLOT_ID id, CK_MECHANISM_TYPE *list,
                       CK_ULONG *count);
 CK_RV slot_mechanism_info(struct call *c, CK_SLOT_ID id, CK_MECHANISM_TYPE type,

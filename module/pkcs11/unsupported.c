@@ -228,3 +228,123 @@ CK_RV C_SetPIN(CK_SESSION_HANDLE session, CK_BYTE *a, CK_ULONG b, CK_BYTE *c,
 {
     return refuse(session);
 }
+
+/* ---- 3.0: messages ---- */
+
+CK_RV C_MessageEncryptInit(CK_SESSION_HANDLE session, CK_MECHANISM *a,
+                           CK_OBJECT_HANDLE b)
+{
+    return refuse(session);
+}
+
+CK_RV C_EncryptMessage(CK_SESSION_HANDLE session, void *a, CK_ULONG b,
+                       CK_BYTE *c, CK_ULONG d, CK_BYTE *e, CK_ULONG f,
+                       CK_BYTE *g, CK_ULONG *h)
+{
+    return refuse(session);
+}
+
+CK_RV C_EncryptMessageBegin(CK_SESSION_HANDLE session, void *a, CK_ULONG b,
+                            CK_BYTE *c, CK_ULONG d)
+{
+    return refuse(session);
+}
+
+CK_RV C_EncryptMessageNext(CK_SESSION_HANDLE session, void *a, CK_ULONG b,
+                           CK_BYTE *c, CK_ULONG d, CK_BYTE *e, CK_ULONG *f,
+                           CK_FLAGS g)
+{
+    return refuse(session);
+}
+
+CK_RV C_MessageEncryptFinal(CK_SESSION_HANDLE session)
+{
+    return refuse(session);
+}
+
+CK_RV C_MessageDecryptInit(CK_SESSION_HANDLE session, CK_MECHANISM *a,
+                           CK_OBJECT_HANDLE b)
+{
+    return refuse(session);
+}
+
+CK_RV C_DecryptMessage(CK_SESSION_HANDLE session, void *a, CK_ULONG b,
+                       CK_BYTE *c, CK_ULONG d, CK_BYTE *e, CK_ULONG f,
+                       CK_BYTE *g, CK_ULONG *h)
+{
+    return refuse(session);
+}
+
+CK_RV C_DecryptMessageBegin(CK_SESSION_HANDLE session, void *a, CK_ULONG b,
+                            CK_BYTE *c, CK_ULONG d)
+{
+    return refuse(session);
+}
+
+CK_RV C_DecryptMessageNext(CK_SESSION_HANDLE session, void *a, CK_ULONG b,
+                           CK_BYTE *c, CK_ULONG d, CK_BYTE *e, CK_ULONG *f,
+                           CK_FLAGS g)
+{
+    return refuse(session);
+}
+
+CK_RV C_MessageDecryptFinal(CK_SESSION_HANDLE session)
+{
+    return refuse(session);
+}
+
+CK_RV C_MessageSignInit(CK_SESSION_HANDLE session, CK_MECHANISM *a,
+                        CK_OBJECT_HANDLE b)
+{
+    return refuse(session);
+}
+
+CK_RV C_SignMessage(CK_SESSION_HANDLE session, void *a, CK_ULONG b, CK_BYTE *c,
+                    CK_ULONG d, CK_BYTE *e, CK_ULONG *f)
+{
+    return refuse(session);
+}
+
+CK_RV C_SignMessageBegin(CK_SESSION_HANDLE session, void *a, CK_ULONG b)
+{
+    return refuse(session);
+}
+
+CK_RV C_SignMessageNext(CK_SESSION_HANDLE session, void *a, CK_ULONG b,
+                        CK_BYTE *c, CK_ULONG d, CK_BYTE *e, CK_ULONG *f)
+{
+    return refuse(session);
+}
+
+CK_RV C_MessageSignFinal(CK_SESSION_HANDLE session)
+{
+    return refuse(session);
+}
+
+CK_RV C_MessageVerifyInit(CK_SESSION_HANDLE session, CK_MECHANISM *a,
+                          CK_OBJECT_HANDLE b)
+{
+    return refuse(session);
+}
+
+CK_RV C_VerifyMessage(CK_SESSION_HANDLE session, void *a, CK_ULONG b,
+                      CK_BYTE *c, CK_ULONG d, CK_BYTE *e, CK_ULONG f)
+{
+    return refuse(session);
+}
+
+CK_RV C_VerifyMessageBegin(CK_SESSION_HANDLE session, void *a, CK_ULONG b)
+{
+    return refuse(session);
+}
+
+CK_RV C_VerifyMessageNext(CK_SESSION_HANDLE session, void *a, CK_ULONG b,
+                          CK_BYTE *c, CK_ULONG d, CK_BYTE *e, CK_ULONG f)
+{
+    return refuse(session);
+}
+
+CK_RV C_MessageVerifyFinal(CK_SESSION_HANDLE session)
+{
+    return refuse(session);
+}

@@ -26,7 +26,8 @@ static int listener = -1;
 static char directory[64], path[96];
 
 /* All below: under the lock. */
-static json_t *calls, *last, *leases, *roles, *config, *faults;
+static json_t *calls, *last, *leases, *roles, *config, *faults, *journal;
+static char lost[32];
 static bool hanging, second_slot, is_protected;
 static char sealed[256], last_text[4096];
 
@@ -115,8 +116,32 @@ static json_t *do_slots(struct asked *a, struct error *e)
         json_array_append_new(slots, json_pack("{si ss ss ss}", "id", 7, "org",
                                                "lab", "label", "hsmint lab",
                                                "serial", "ba9876543210"));
-    return json_pack("{so sb sb}", "slots", slots, "locked", 0, "protected",
-                     is_protected);
+    return json_pack("{so sb sb ss}", "slots", slots, "locked", 0, "protected",
+                     is_protected, "version", "7.3.1");
+}
+
+/* Two keys of the HSM; only the one of the log is anybody's matter. */
+static json_t *do_status(struct asked *a, struct error *e)
+{
+    (void)a, (void)e;
+    return json_pack("{s{s{s[{ss ss ss ss} {ss ss ss ss} {ss ss ss sn}]}}}",
+                     "status", "hsm", "keys", "use", "call", "label",
+                     "hsmint-call-1", "id", "c0ffee", "public_key",
+                     FAKE_LOG_KEY, "use", "log", "label", "hsmint-log-1", "id",
+                     "0102cafe", "public_key", FAKE_LOG_KEY, "use", "seal",
+                     "label", "hsmint-seal-1", "id", "00", "public_key");
+}
+
+static json_t *do_random(struct asked *a, struct error *e)
+{
+    size_t n = (size_t)json_integer_value(json_object_get(a->p, "count"));
+    SECRET s = NULL;
+    check(n >= 1 && n <= 1024, "count");
+    check(secret_new(&s, n, e) == OK, "secret");
+    check(text_random(secret_bytes(s), n, e) == OK, "random");
+    secret_set_len(s, n);
+    check(secret_to_pipe(s, a->fd_out, e) == OK, "pipe");
+    return json_object();
 }
 
 static json_t *do_login(struct asked *a, struct error *e)
@@ -154,9 +179,22 @@ static json_t *do_end_session(struct asked *a, struct error *e)
     return json_object();
 }
 
+/* A retry has the answer of the first call. */
+static json_t *do_mint_again(struct asked *a)
+{
+    const char *id = json_string_value(json_object_get(a->p, "request_id"));
+    json_t *l = json_object_get(journal, id ? id : "");
+    if (l)
+        *a->fd_out = key_of(l);
+    return l ? json_pack("{sO s[]}", "lease", l, "warnings") : NULL;
+}
+
 static json_t *do_mint(struct asked *a, struct error *e)
 {
     char id[TEXT_ID_LEN + 1];
+    json_t *again = do_mint_again(a);
+    if (again)
+        return again;
     const char *role = json_string_value(json_object_get(a->p, "role"));
     json_int_t ttl = json_integer_value(json_object_get(a->p, "ttl"));
     check(text_id(id, e) == OK, "id");
@@ -174,6 +212,8 @@ static json_t *do_mint(struct asked *a, struct error *e)
     json_object_set_new(l, "kept",
                         json_boolean(role && strcmp(role, "keeping") == 0));
     json_array_insert_new(leases, 0, l);
+    json_object_set(journal,
+                    json_string_value(json_object_get(a->p, "request_id")), l);
     *a->fd_out = key_of(l);
     return json_pack("{sO s[]}", "lease", l, "warnings");
 }
@@ -333,6 +373,8 @@ static const struct {
 } methods[] = {
     {"Attach", do_attach},
     {"Slots", do_slots},
+    {"Status", do_status},
+    {"Random", do_random},
     {"Login", do_login},
     {"Logout", do_nothing},
     {"EndSession", do_end_session},
@@ -392,6 +434,10 @@ static bool serve_one(struct wire *w)
     pthread_mutex_lock(&lock);
     bool hang = hanging;
     json_t *result = hang ? NULL : run(method + 11, &a, &e);
+    if (strcmp(lost, method + 11) == 0) {
+        lost[0] = '\0';
+        hang = true;
+    }
     JSON reply = hang     ? NULL
                  : result ? wire_reply(json_deep_copy(result))
                           : wire_error_reply(&e);
@@ -432,20 +478,26 @@ void fake_start(void)
     snprintf(directory, sizeof(directory), "/tmp/hsmint-test-XXXXXX");
     check(mkdtemp(directory) != NULL, "mkdtemp");
     snprintf(path, sizeof(path), "%s/socket", directory);
-    check(wire_listen(path, 0600, &listener, NULL) == OK, "listen");
     calls = json_object();
     last = json_object();
     roles = json_object();
     faults = json_object();
     leases = json_array();
+    journal = json_object();
     config = NULL;
     hanging = second_slot = is_protected = false;
-    sealed[0] = '\0';
+    sealed[0] = lost[0] = '\0';
+    fake_come_back();
+}
+
+void fake_come_back(void)
+{
     n_threads = 0;
+    check(wire_listen(path, 0600, &listener, NULL) == OK, "listen");
     check(pthread_create(&acceptor, NULL, accept_all, NULL) == 0, "thread");
 }
 
-void fake_stop(void)
+void fake_go_away(void)
 {
     shutdown(listener, SHUT_RDWR);
     pthread_join(acceptor, NULL);
@@ -456,12 +508,18 @@ void fake_stop(void)
         close(sockets[i]);
     }
     unlink(path);
+}
+
+void fake_stop(void)
+{
+    fake_go_away();
     rmdir(directory);
     json_decref(calls);
     json_decref(last);
     json_decref(roles);
     json_decref(faults);
     json_decref(leases);
+    json_decref(journal);
     json_decref(config);
 }
 
@@ -496,6 +554,13 @@ void fake_fail(const char *method, enum code code)
 {
     pthread_mutex_lock(&lock);
     json_object_set_new(faults, method, json_integer(code));
+    pthread_mutex_unlock(&lock);
+}
+
+void fake_lose(const char *method)
+{
+    pthread_mutex_lock(&lock);
+    snprintf(lost, sizeof(lost), "%s", method);
     pthread_mutex_unlock(&lock);
 }
 

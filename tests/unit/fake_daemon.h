@@ -9,6 +9,10 @@
 #include <stdbool.h>
 
 #define FAKE_PIN "1234"
+/* SubjectPublicKeyInfo of the key that signs its log. */
+#define FAKE_LOG_KEY                                                           \
+    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEwUpBwRDdnL4HLBNk/o4Ak91K+O1YzS/"      \
+    "dvlK+QF1olJddqdhnBas5/v0bJ6NGtvot0YWpx+4OO1TqL/D0Ye7dcg=="
 #define FAKE_KEY_PREFIX "sk-svcacct-"
 
 /* Listens on a socket in a directory of its own until fake_stop(). */
@@ -23,6 +27,11 @@ void fake_forget_calls(void);
 void fake_fail(const char *method, enum code code);
 /* Answer nothing at all from now on / again. */
 void fake_hang(bool hang);
+/* The next call of `method` is done, but its answer is never sent. */
+void fake_lose(const char *method);
+/* Be gone as a daemon that is started anew is; state stays, tokens too. */
+void fake_go_away(void);
+void fake_come_back(void);
 /* Leases that are active. */
 int fake_live(void);
 /* A lease of the same owner that another application minted. */

@@ -116,7 +116,8 @@ static void slots_are_the_organisations(void **state)
     assert_memory_equal(t.label, "hsmint lab                      ", 32);
     assert_memory_equal(t.serialNumber, "ba9876543210    ", 16);
     assert_int_equal(t.flags, CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED |
-                                  CKF_LOGIN_REQUIRED);
+                                  CKF_LOGIN_REQUIRED | CKF_RNG |
+                                  CKF_CLOCK_ON_TOKEN);
     CK_SLOT_INFO s;
     ok(p11->C_GetSlotInfo(1, &s));
     assert_int_equal(s.flags, CKF_TOKEN_PRESENT);
@@ -214,12 +215,10 @@ static void unsupported_functions_say_so(void **state)
     gives(CKR_FUNCTION_NOT_SUPPORTED, p11->C_InitPIN(s, b, 1));
     gives(CKR_FUNCTION_NOT_SUPPORTED, p11->C_InitToken(1, b, 1, label));
     gives(CKR_SLOT_ID_INVALID, p11->C_InitToken(9, b, 1, label));
-    gives(CKR_RANDOM_NO_RNG, p11->C_GenerateRandom(s, b, 8));
-    gives(CKR_RANDOM_NO_RNG, p11->C_SeedRandom(s, b, 8));
+    gives(CKR_RANDOM_SEED_NOT_SUPPORTED, p11->C_SeedRandom(s, b, 8));
     gives(CKR_FUNCTION_NOT_PARALLEL, p11->C_GetFunctionStatus(s));
     gives(CKR_FUNCTION_NOT_PARALLEL, p11->C_CancelFunction(s));
     gives(CKR_NO_EVENT, p11->C_WaitForSlotEvent(CKF_DONT_BLOCK, &slot, NULL));
-    gives(CKR_FUNCTION_NOT_SUPPORTED, p11->C_WaitForSlotEvent(0, &slot, NULL));
     gives(CKR_ARGUMENTS_BAD,
           p11->C_WaitForSlotEvent(CKF_DONT_BLOCK, NULL, NULL));
     ok(p11->C_Finalize(NULL));
@@ -661,11 +660,12 @@ static void before_init_nothing_is_found(void **state)
     CK_SESSION_HANDLE s = logged_in();
     CK_OBJECT_HANDLE o = 0;
     CK_ATTRIBUTE t[] = {A_CLASS};
+    CK_ATTRIBUTE private[] = {A_BOOL(CKA_PRIVATE, yes)};
     CK_ATTRIBUTE role[] = {A_TEXT(CKA_LABEL, "my-role")};
     fake_fail("ListLeases", ERR_NOT_FOUND);
     fake_fail("ListRoles", ERR_NOT_FOUND);
     fake_fail("GetConfig", ERR_NOT_FOUND);
-    assert_int_equal(found(s, NULL, 0, &o, 1), 0);
+    assert_int_equal(found(s, private, 1, &o, 1), 0);
     assert_int_equal(found(s, t, 1, &o, 1), 0);
     /* No handle was given: none can be the invalid one. */
     fake_fail("Mint", ERR_NOT_FOUND);
