@@ -460,6 +460,22 @@ static enum code failed(struct mint *m, const struct gate_call *call,
     return why.code;
 }
 
+/* A cache or a proxy may mix replies up: what is somebody else's is neither
+ * given away nor, later, deleted. Ours is then searched by its name. */
+static enum code decode_account(struct mint *m, const struct gate_reply *r,
+                                struct error *e)
+{
+    enum code code = openai_decode_created_account(&r->http, &m->account, e);
+    const char *name = m->account.name;
+
+    if (!name || !*name || strcmp(name, m->lease.account_name) == 0)
+        return code;
+    openai_account_clear(&m->account);
+    return error_set(e, ERR_SERVICE_REPLY,
+                     "the service answered for another account than the one "
+                     "asked for: does a proxy mix replies up?");
+}
+
 static enum code mint_new(struct mint *m, struct error *e)
 {
     CLEANUP(openai_request_clear) struct openai_request request = {0};
@@ -483,7 +499,7 @@ static enum code mint_new(struct mint *m, struct error *e)
     if (code && m->expires_s != 0 && refuses_expiry(&reply))
         code = without_expiry(m, &call, &request, &reply, e);
     if (!code)
-        code = openai_decode_created_account(&reply.http, &m->account, e);
+        code = decode_account(m, &reply, e);
     return code ? failed(m, &call, &reply, e) : made(m, &call, &reply, e);
 }
 

@@ -175,6 +175,30 @@ static void test_foreign_accounts_stay(void **state)
     assert_int_equal(1, fake_alive(&f->fake));
 }
 
+/* A cache or a proxy that mixes replies up must not have us give away, and
+ * later delete, what is somebody else's. */
+static void test_reply_of_another(void **state)
+{
+    struct core_fixture *f = *state;
+    MINTED m = {.key = NULL};
+    char body[256];
+
+    fake_add(&f->fake, "somebody-else");
+    snprintf(body, sizeof(body),
+             "{\"id\": \"%s\", \"name\": \"somebody-else\", \"api_key\": "
+             "{\"id\": \"key_9\", \"value\": \"sk-svcacct-foreign\"}}",
+             f->fake.accounts[0].id);
+    f->fake.status = 200;
+    f->fake.body = body;
+    fake_set(&f->fake, FAKE_STATUS, 1, "POST");
+    assert_int_equal(ERR_SERVICE_REPLY, mint(f, &m));
+    assert_null(m.key);
+    move_on(f, 100);
+    EVENTUALLY(live(f) == 0);
+    assert_int_equal(1, fake_alive(&f->fake));
+    f->fake.body = NULL;
+}
+
 static void test_keeper_hangs(void **state)
 {
     struct core_fixture *f = *state;
@@ -512,6 +536,7 @@ int main(void)
         TEST(test_every_fault),
         TEST(test_retry_after_is_told),
         TEST(test_foreign_accounts_stay),
+        TEST(test_reply_of_another),
         TEST(test_keeper_hangs),
         TEST(test_outcome_is_not_written),
         TEST(test_crash_after_the_effect),
