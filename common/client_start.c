@@ -137,6 +137,18 @@ static bool has_ended(int pidfd, bool gone, int ms)
     return poll(&p, 1, ms) > 0 || gone;
 }
 
+/* Of the build tree, for tests: as trustworthy as what it stands for. */
+static const char *daemon_program(void)
+{
+    const char *set = secure_getenv("HSMINT_DAEMON");
+    struct stat st;
+    if (set && set[0] == '/' && stat(set, &st) == 0 && S_ISREG(st.st_mode) &&
+        (st.st_uid == 0 || st.st_uid == geteuid()) &&
+        !(st.st_mode & (S_IWGRP | S_IWOTH)))
+        return set;
+    return HSMINT_DAEMON;
+}
+
 /* Until somebody listens. A daemon that ended without listening will not;
  * unless it gave way to another one that is on its way. */
 static enum code wait_socket(const char *socket, pid_t pid, int64_t end,
@@ -152,8 +164,8 @@ static enum code wait_socket(const char *socket, pid_t pid, int64_t end,
         if (deadline_left(end) == 0)
             return error_set(e, ERR_DAEMON_DOWN,
                              "hsmintd was started but does not listen on %s: "
-                             "run `hsmintd --user` to see why",
-                             socket);
+                             "run `%s --user` to see why",
+                             socket, daemon_program());
         if (told) {
             poll(NULL, 0, RETRY_MS);
         } else if (has_ended(pidfd, gone, RETRY_MS)) {
@@ -162,18 +174,6 @@ static enum code wait_socket(const char *socket, pid_t pid, int64_t end,
             end = sooner < end ? sooner : end;
         }
     }
-}
-
-/* Of the build tree, for tests: as trustworthy as what it stands for. */
-static const char *daemon_program(void)
-{
-    const char *set = secure_getenv("HSMINT_DAEMON");
-    struct stat st;
-    if (set && set[0] == '/' && stat(set, &st) == 0 && S_ISREG(st.st_mode) &&
-        (st.st_uid == 0 || st.st_uid == geteuid()) &&
-        !(st.st_mode & (S_IWGRP | S_IWOTH)))
-        return set;
-    return HSMINT_DAEMON;
 }
 
 /* The daemon has an empty environment: what the caller's says about the
@@ -230,7 +230,7 @@ static enum code run(struct start *s, pid_t *pid, int64_t end, struct error *e)
         return error_set(e, ERR_DAEMON_DOWN, "%s could not be started",
                          s->program);
     if (hear(reader, end, &failed)) {
-        error_errno(e, failed.errnum, "%s", s->program);
+        error_errno(e, failed.errnum, "cannot start the daemon %s", s->program);
         if (e)
             e->code = ERR_DAEMON_DOWN;
         return ERR_DAEMON_DOWN;

@@ -80,6 +80,8 @@ json_t *cli_parameters(struct cli *c, enum cli_parameters kind,
 /* ERR_USAGE when `text` is no UTF-8. NULL text: nothing is put. */
 MUST_CHECK enum code cli_put(json_t *parameters, const char *name,
                              const char *text, struct error *e);
+/* Makes c->client, which connects at its first call. */
+MUST_CHECK enum code cli_connect(struct cli *c, struct error *e);
 /* As client_call. When the daemon is locked and there is a PIN to be had, logs
  * in and calls again. `parameters` is stolen; NULL (with *e set by
  * cli_parameters) is passed on as its error. */

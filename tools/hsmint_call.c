@@ -2,22 +2,45 @@
 
 #include "tools/hsmint.h"
 
+#include "common/file.h"
 #include "common/text.h"
+
+#include <stdlib.h>
+#include <unistd.h>
 
 #define CONNECT_MS 2000
 
-static enum code connect(struct cli *c, struct error *e)
+/* Without settings a daemon would know of no HSM: none is started. */
+static enum code connect_without_settings(struct cli *c, const char *path,
+                                          struct error *e)
 {
+    enum code code = client_connect(c->client, e);
+    if (code != ERR_DAEMON_DOWN)
+        return code;
+    return error_set(e, code,
+                     "hsmint is not set up here: no daemon listens, and there "
+                     "is no %s; `hsmint init --hsm-module PATH --hsm-uri URI` "
+                     "writes it and starts one",
+                     path);
+}
+
+enum code cli_connect(struct cli *c, struct error *e)
+{
+    FREE char *path = NULL;
     if (c->client)
         return OK;
+    bool settings = conf_path(&path, NULL) != OK || access(path, F_OK) == 0;
     const struct client_options o = {
         .socket = c->args->socket,
         .program = "hsmint",
         .connect_ms = CONNECT_MS,
-        .start_daemon = c->command->starts,
+        .start_daemon = c->command->starts && settings,
         .allow_root_start = true,
     };
-    return client_new(&c->client, &o, e);
+    enum code code = client_new(&c->client, &o, e);
+    if (code || settings || !c->command->starts)
+        return code;
+    return connect_without_settings(c, path, e);
 }
 
 json_t *cli_parameters(struct cli *c, enum cli_parameters kind, struct error *e)
@@ -72,7 +95,7 @@ enum code cli_login(struct cli *c, bool force, struct error *e)
 {
     SECRET pin = NULL;
     c->logged_in = true;
-    enum code code = connect(c, e);
+    enum code code = cli_connect(c, e);
     if (code == OK)
         code = find_pin(c, &pin, e);
     if (code)
@@ -90,7 +113,7 @@ enum code cli_call(struct cli *c, const char *method, json_t *parameters,
     JSON p = parameters;
     if (!p)
         return e->code;
-    enum code code = connect(c, e);
+    enum code code = cli_connect(c, e);
     if (code)
         return code;
     code = client_call(c->client, method, json_incref(p), in, reply, out, e);

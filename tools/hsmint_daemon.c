@@ -19,10 +19,17 @@ enum code command_lock(struct cli *c, struct error *e)
                     NULL, e);
 }
 
+/* It may be gone before its answer is read. */
 enum code command_stop(struct cli *c, struct error *e)
 {
+    enum code code = cli_connect(c, e);
+    if (code == OK)
+        code = client_connect(c->client, e);
+    if (code)
+        return code;
     json_t *p = cli_parameters(c, CLI_PLAIN, e);
     if (p && json_object_set_new(p, "force", json_boolean(c->args->force)))
         json_freep(&p);
-    return cli_call(c, "Stop", p, NULL, NULL, NULL, e);
+    code = cli_call(c, "Stop", p, NULL, NULL, NULL, e);
+    return code == ERR_DAEMON_DOWN ? OK : code;
 }

@@ -4,6 +4,7 @@
  */
 #include "config.h"
 
+#include "common/clock.h"
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -21,6 +22,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define LEAVING_MS 3000
+#define LOOK_AGAIN_MS 50
 
 enum exit_status { EXIT_ORDERLY = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -165,6 +169,18 @@ static enum code check_mode(const struct settings *s, const struct options *o,
     return OK;
 }
 
+/* Without one there is nothing that it could do. */
+static enum code check_hsm(const struct settings *s, const char *path,
+                           struct error *e)
+{
+    if (s->hsm_module && *s->hsm_module)
+        return OK;
+    return error_set(e, ERR_CONFIG,
+                     "%s names no HSM: `hsmint init --hsm-module PATH "
+                     "--hsm-uri URI` writes one, see hsmint.conf(5)",
+                     path);
+}
+
 static enum code read_settings(struct settings *s, char **path,
                                const struct options *o, struct error *e)
 {
@@ -176,6 +192,8 @@ static enum code read_settings(struct settings *s, char **path,
         rc = settings_read(s, *path, o->config != NULL, e);
     if (rc == OK)
         rc = check_mode(s, o, *path, e);
+    if (rc == OK)
+        rc = check_hsm(s, *path, e);
     if (rc == OK)
         rc = replace(&s->state_dir, o->state, e);
     if (rc == OK)
@@ -262,6 +280,18 @@ static enum code serve(struct daemon *d, const struct core_options *co,
     return rc;
 }
 
+/* The daemon before may still be leaving. */
+static enum code open_store(struct store **store, const struct store_options *o,
+                            struct error *e)
+{
+    int64_t end = clock_monotonic_ms() + LEAVING_MS;
+    enum code rc;
+    while ((rc = store_open(store, o, e)) == ERR_BUSY &&
+           clock_monotonic_ms() < end)
+        usleep(LOOK_AGAIN_MS * 1000);
+    return rc;
+}
+
 /* The store's lock says that this state is ours: only then the socket of a
  * daemon that died is replaced. */
 static enum code open_and_serve(const struct settings *s, const char *path,
@@ -272,7 +302,7 @@ static enum code open_and_serve(const struct settings *s, const char *path,
     struct daemon d = {.settings = s, .uid = geteuid()};
     struct store_options so = {.dir = s->state_dir,
                                .disk_reserve = s->disk_reserve};
-    enum code rc = store_open(&d.store, &so, e);
+    enum code rc = open_store(&d.store, &so, e);
     if (rc)
         return rc;
     int own = -1;

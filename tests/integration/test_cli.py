@@ -254,6 +254,8 @@ def test_without_a_daemon(place, token):
 
     text = Cli(Nowhere).fails(UNREACHABLE, "lock")
     assert str(Nowhere.socket) in text
+    text = Cli(Nowhere).fails(UNREACHABLE, "status")
+    assert str(Nowhere.config) in text and "hsmint init --hsm-module" in text
 
 
 # ---- exec ----
@@ -382,7 +384,7 @@ def test_the_pin_is_typed_without_echo(daemon_stopped, service):
     cli = Cli(daemon)
     status, screen = type_at(cli, ["init"], PIN.encode() + b"\n")
     assert status == 0, screen
-    assert PIN not in screen and "instance" in screen
+    assert PIN not in screen and "is set up" in screen
     cli.ok("lock")
     status, screen = type_at(cli, ["login"], b"999999\n")
     assert status == REFUSED and "999999" not in screen, screen

@@ -53,6 +53,12 @@ def test_bad_settings(bare):
     assert code == 1 and "none.conf" in text
 
 
+def test_no_hsm_is_named(bare):
+    bare.settings["hsm"] = {}
+    code, text = bare.fails()
+    assert code == 1 and str(bare.config) in text and "hsmint init" in text
+
+
 def test_orderly_end(bare):
     bare.start()
     assert bare.stop() == 0
@@ -121,6 +127,17 @@ def test_second_daemon(bare):
     assert not (bare.run / "other").exists()
     # The first one is undisturbed, socket included.
     assert bare.answers()
+
+
+def test_one_that_leaves_is_waited_for(bare):
+    bare.start()
+    before = bare.process
+    bare.spawn()
+    time.sleep(0.5)
+    assert bare.process.poll() is None
+    before.terminate()
+    assert before.wait(10) == 0
+    wait_for(bare.answers, 15)
 
 
 def test_socket_of_a_killed_daemon_is_replaced(bare):
