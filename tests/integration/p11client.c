@@ -5,6 +5,9 @@
  *   open | close | login PIN | logout | initialize | finalize | why | exit
  *   mint ROLE token|bound SECONDS     → ok HANDLE (0: the role's ttl)
  *   read | ttl | destroy HANDLE, renew HANDLE SECONDS
+ *   create ROLE                       → ok HANDLE, by C_CreateObject
+ *   random N                          → ok HEX
+ *   event [now]                       → ok SLOT: C_WaitForSlotEvent
  *   fork sleep                        → ok PID; holds all descriptors
  *   fork use                          → ok RV RV: a call, C_Finalize, in a
  * child fork anew                         initialise, mint, finalise in a child
@@ -16,6 +19,7 @@
 #include "module/pkcs11/hsmint.h"
 
 #include <p11-kit/p11-kit.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,6 +165,37 @@ static void do_fork(const char *what)
 
 /* ---- commands ---- */
 
+static CK_RV create(char *role, CK_OBJECT_HANDLE *object)
+{
+    CK_OBJECT_CLASS class = CKO_SECRET_KEY;
+    CK_KEY_TYPE type = CKK_GENERIC_SECRET;
+    CK_BBOOL yes = CK_TRUE;
+    CK_ATTRIBUTE t[] = {{CKA_CLASS, &class, sizeof(class)},
+                        {CKA_KEY_TYPE, &type, sizeof(type)},
+                        {CKA_TOKEN, &yes, sizeof(yes)},
+                        {CKA_LABEL, role, strlen(role)}};
+    return p11->C_CreateObject(session, t, 4, object);
+}
+
+static CK_RV random_hex(CK_ULONG n, char *text, size_t cap)
+{
+    CK_BYTE bytes[512];
+    if (n > sizeof(bytes) || cap < 2 * n + 1)
+        return CKR_BUFFER_TOO_SMALL;
+    CK_RV rv = p11->C_GenerateRandom(session, bytes, n);
+    for (CK_ULONG i = 0; rv == CKR_OK && i < n; i++)
+        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+    return rv;
+}
+
+static CK_RV event(bool now, char *text, size_t cap)
+{
+    CK_SLOT_ID slot = 0;
+    CK_RV rv = p11->C_WaitForSlotEvent(now ? CKF_DONT_BLOCK : 0, &slot, NULL);
+    snprintf(text, cap, "%lu", slot);
+    return rv;
+}
+
 static void on_object(char **w)
 {
     CK_OBJECT_HANDLE object = w[1] ? strtoul(w[1], NULL, 10) : 0;
@@ -203,6 +238,13 @@ static void command(char **w)
     } else if (strcmp(w[0], "mint") == 0 && w[1] && w[2] && w[3]) {
         rv = mint(w[1], w[2], strtoul(w[3], NULL, 10), &object);
         snprintf(text, sizeof(text), "%lu", object);
+    } else if (strcmp(w[0], "create") == 0 && w[1]) {
+        rv = create(w[1], &object);
+        snprintf(text, sizeof(text), "%lu", object);
+    } else if (strcmp(w[0], "random") == 0 && w[1]) {
+        rv = random_hex(strtoul(w[1], NULL, 10), text, sizeof(text));
+    } else if (strcmp(w[0], "event") == 0) {
+        rv = event(w[1] && strcmp(w[1], "now") == 0, text, sizeof(text));
     } else {
         on_object(w);
         return;

@@ -486,6 +486,27 @@ static void markers_are_ours(void **state)
            ask(f, VERB_HMAC, json_pack("{s:s}", "purpose", "value"), NULL, &c));
 }
 
+static void random_numbers_are_the_hsms(void **state)
+{
+    struct fixture *f = *state;
+    FRAME a = FRAME_INIT;
+    FRAME b = FRAME_INIT;
+    /* No login is needed. */
+    expect(OK,
+           ask(f, VERB_RANDOM, json_pack("{s:i}", "count", 1024), NULL, &a));
+    expect(OK,
+           ask(f, VERB_RANDOM, json_pack("{s:i}", "count", 1024), NULL, &b));
+    assert_int_equal(a.body_len, 1024);
+    assert_int_equal(b.body_len, 1024);
+    assert_memory_not_equal(a.body, b.body, 1024);
+    assert_memory_not_equal(a.body + 1016, a.body + 1008, 8);
+    static const int bad[] = {0, -1, 1025, 1 << 30};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        expect(ERR_INVALID, ask(f, VERB_RANDOM,
+                                json_pack("{s:i}", "count", bad[i]), NULL, &b));
+    expect(ERR_INVALID, ask(f, VERB_RANDOM, json_object(), NULL, &b));
+}
+
 struct worker {
     struct fixture *f;
     int channel, done;
@@ -646,6 +667,7 @@ int main(void)
         TEST(values),
         TEST(probes_go_to_the_service_only),
         TEST(markers_are_ours),
+        TEST(random_numbers_are_the_hsms),
         TEST(channels_side_by_side),
         TEST(environment_without_effect),
         TEST(signatures_go_upstream_when_told),
