@@ -192,19 +192,10 @@ static ssize_t read_pipe(int fd, const int own[2], uint8_t *to, size_t room)
     return read(own[0], to, (size_t)n);
 }
 
-/* A sealed memfd is read from its beginning: its offset is shared with whoever
- * read it before. */
-static bool is_sealed_memfd(int fd)
-{
-    int seals = fcntl(fd, F_GET_SEALS);
-    return seals > 0 && (seals & F_SEAL_WRITE);
-}
-
 struct source {
     int fd;
     bool pipe;
     bool line; /* a terminal: its line is the whole */
-    bool memfd;
     int own[2];
 };
 
@@ -214,8 +205,6 @@ static ssize_t read_some(const struct source *src, struct secret *s)
     size_t room = s->capacity - s->len;
     if (src->pipe)
         return read_pipe(src->fd, src->own, to, room);
-    if (src->memfd)
-        return pread(src->fd, to, room, (off_t)s->len);
     return read(src->fd, to, room);
 }
 
@@ -255,7 +244,6 @@ static enum code open_source(struct source *src, int fd, bool pipe_only,
                          "the secret's descriptor is no pipe: send the read "
                          "end of one");
     src->line = S_ISCHR(st.st_mode) && isatty(fd);
-    src->memfd = S_ISREG(st.st_mode) && is_sealed_memfd(fd);
     if (src->pipe && pipe2(src->own, O_CLOEXEC | O_NONBLOCK) != 0)
         return error_errno(e, errno, "pipe");
     return OK;

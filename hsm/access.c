@@ -3,18 +3,17 @@
 
 #include "hsm/keeper.h"
 
+#include "common/deadline.h"
 #include "common/file.h"
 
 #include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define PIN_MAX 4096
 #define PIN_MS 5000
-/* What makes a memfd an escrow: nobody can change it any more. */
-#define ESCROW_SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
 enum code access_describe(struct channel *c, struct frame *in,
                           struct frame *out, struct error *e)
@@ -23,60 +22,47 @@ enum code access_describe(struct channel *c, struct frame *in,
     return rc ? rc : hsm_describe(c->keeper->hsm, &out->head, e);
 }
 
-/* The offset belongs to the daemon's descriptor as well: read by position. */
-static enum code read_escrow(int fd, size_t size, struct secret **pin,
-                             struct error *e)
+/* Looked at (tee), not taken out: an escrow is read by one keeper after the
+ * other. Whole, which the end of its writers tells. */
+static enum code copy_pipe(int fd, struct secret *to, struct error *e)
 {
-    if (size == 0 || size > PIN_MAX)
-        return error_set(e, ERR_INVALID, "the escrow holds no PIN");
-    SECRET s = NULL;
-    enum code rc = secret_new(&s, size, e);
+    int ends[2], there = 0;
+    if (pipe2(ends, O_CLOEXEC))
+        return error_set(e, ERR_IO, "no pipe to read the PIN");
+    FD reader = ends[0];
+    FD writer = ends[1];
+    enum code rc = deadline_wait(fd, 0, deadline_after(PIN_MS), e);
     if (rc)
-        return rc;
-    ssize_t n = pread(fd, secret_bytes(s), size, 0);
-    if (n < 0 || (size_t)n != size)
-        return error_set(e, ERR_IO, "cannot read the PIN's escrow");
-    secret_set_len(s, size);
-    *pin = s;
-    s = NULL;
+        return error_set(e, rc, "the PIN did not arrive in time");
+    size_t room = secret_capacity(to);
+    if (ioctl(fd, FIONREAD, &there) || there < 0 || (size_t)there > room)
+        return error_set(e, ERR_INVALID, "the PIN is longer than %zu bytes",
+                         room);
+    ssize_t n = there ? tee(fd, writer, room, SPLICE_F_NONBLOCK) : 0;
+    if (n != there || read(reader, secret_bytes(to), room) != n)
+        return error_set(e, there ? ERR_IO : ERR_INVALID,
+                         there ? "cannot read the PIN's pipe"
+                               : "the PIN is empty");
+    secret_set_len(to, (size_t)n);
     return OK;
 }
 
 static enum code read_pin(int fd, struct secret **pin, struct error *e)
 {
     struct stat st;
+    SECRET s = NULL;
     if (fd < 0)
         return error_set(e, ERR_INVALID, "login brought no descriptor");
-    if (fstat(fd, &st))
-        return error_set(e, ERR_IO, "cannot look at the PIN's descriptor");
-    if (!S_ISFIFO(st.st_mode)) {
-        int seals = fcntl(fd, F_GET_SEALS);
-        if (seals < 0 || (seals & ESCROW_SEALS) != ESCROW_SEALS)
-            return error_set(e, ERR_INVALID,
-                             "the PIN's descriptor is neither a pipe nor a "
-                             "sealed memory file");
-        return read_escrow(fd, (size_t)st.st_size, pin, e);
-    }
-    enum code rc = secret_from_fd(pin, fd, PIN_MAX, PIN_MS, true, e);
-    if (rc)
-        return error_prefix(e, "the PIN");
-    secret_chomp(*pin);
-    if (secret_len(*pin) == 0)
+    if (fstat(fd, &st) || !S_ISFIFO(st.st_mode))
+        return error_set(e, ERR_INVALID, "the PIN's descriptor is no pipe");
+    enum code rc = secret_new(&s, PIN_MAX, e);
+    if (rc || (rc = copy_pipe(fd, s, e)))
+        return rc;
+    secret_chomp(s);
+    if (secret_len(s) == 0)
         return error_set(e, ERR_INVALID, "the PIN is empty");
-    return OK;
-}
-
-static enum code make_escrow(const struct secret *pin, int *fd, struct error *e)
-{
-    FD m = memfd_create("hsmint-pin", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    size_t len = secret_len(pin);
-    if (m < 0)
-        return error_set(e, ERR_IO, "cannot make the PIN's escrow");
-    if (write(m, secret_data(pin), len) != (ssize_t)len ||
-        fcntl(m, F_ADD_SEALS, ESCROW_SEALS))
-        return error_set(e, ERR_IO, "cannot fill the PIN's escrow");
-    *fd = m;
-    m = -1;
+    *pin = s;
+    s = NULL;
     return OK;
 }
 
@@ -105,7 +91,7 @@ enum code access_login(struct channel *c, struct frame *in, struct frame *out,
     rc = hsm_login(c->keeper->hsm, pin, force, &by_hsm, e);
     if (rc)
         return rc;
-    if (given && by_hsm && (rc = make_escrow(pin, &out->fd, e)))
+    if (given && by_hsm && (rc = secret_to_pipe(pin, &out->fd, e)))
         return rc;
     out->head = json_pack("{s:s}", "checked", by_hsm ? "hsm" : "verifier");
     return out->head ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");

@@ -252,7 +252,7 @@ bool unlock_is_locked(struct core *c)
     return locked;
 }
 
-/* The PIN again: the escrow is read from its beginning. */
+/* The PIN again: the keeper looks at the escrow and leaves it as it is. */
 static enum code log_in_again(struct core *c, uint64_t generation,
                               struct error *e)
 {
@@ -268,8 +268,6 @@ static enum code log_in_again(struct core *c, uint64_t generation,
         return error_set(e, ERR_LOCKED,
                          "hsmint is locked: log in with the HSM's PIN "
                          "(`hsmint login`)");
-    if (pin >= 0)
-        lseek(pin, 0, SEEK_SET);
     return log_in(c, generation, pin, false, e);
 }
 

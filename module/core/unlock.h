@@ -22,7 +22,7 @@ struct unlock {
     pthread_cond_t changed;
     bool busy;            /* somebody unlocks */
     bool locked_by_hand;  /* until the next login */
-    int escrow;           /* sealed memfd with the PIN, held unread; -1 */
+    int escrow;           /* pipe with the PIN, held unread; -1 */
     int64_t failed_at_ms; /* monotonic; an attempt is repeated after … */
     struct error failure; /* … UNLOCK_RETRY_MS; until then this is told */
 };

@@ -63,6 +63,10 @@ static void login_and_escrow(void **state)
     expect(OK, login(f, SOFTHSM_PIN, &again));
     assert_string_equal(member(&again, "checked"), "verifier");
     assert_int_equal(again.fd, -1);
+    /* A pipe's pages are never swapped out, a memfd's are. */
+    struct stat st;
+    assert_int_equal(fstat(r.fd, &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
     /* The escrow cannot be changed, and opens the next keeper, twice. */
     assert_true(write(r.fd, "x", 1) < 0);
     for (int i = 0; i < 2; i++) {

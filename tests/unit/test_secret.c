@@ -301,21 +301,6 @@ static void only_pipes_of_strangers(void **state)
     assert_null(s);
 }
 
-static void a_sealed_memfd_is_read_from_its_beginning(void **state)
-{
-    (void)state;
-    FD fd = memfd_create("escrow", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    assert_int_equal(write(fd, "1234", 4), 4);
-    assert_int_equal(
-        fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW), 0);
-    for (int i = 0; i < 2; i++) {
-        SECRET s = NULL;
-        assert_int_equal(secret_from_fd(&s, fd, 10, 1000, false, NULL), OK);
-        assert_int_equal(secret_len(s), 4);
-        assert_memory_equal(secret_data(s), "1234", 4);
-    }
-}
-
 static void files_are_read_from_where_they_stand(void **state)
 {
     (void)state;
@@ -461,7 +446,6 @@ int main(void)
         cmocka_unit_test(pipes_carry_every_size),
         cmocka_unit_test(empty_and_long_are_refused),
         cmocka_unit_test(only_pipes_of_strangers),
-        cmocka_unit_test(a_sealed_memfd_is_read_from_its_beginning),
         cmocka_unit_test(files_are_read_from_where_they_stand),
         cmocka_unit_test(a_terminal_gives_one_line),
         cmocka_unit_test(an_open_pipe_ends_by_the_deadline),
