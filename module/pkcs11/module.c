@@ -179,8 +179,9 @@ static CK_RV read_word(char *word, struct module_settings *out)
         out->socket = strdup(word + 7);
         return out->socket ? CKR_OK : CKR_HOST_MEMORY;
     }
-    if (strncmp(word, "timeout=", 8) == 0)
-        out->call_ms = read_timeout(word + 8) * 1000;
+    if (strncmp(word, "timeout=", 8) != 0 || out->call_ms)
+        return CKR_ARGUMENTS_BAD;
+    out->call_ms = read_timeout(word + 8) * 1000;
     return out->call_ms ? CKR_OK : CKR_ARGUMENTS_BAD;
 }
 

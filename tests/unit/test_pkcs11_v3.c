@@ -662,6 +662,7 @@ static void bad_settings_are_refused(void **state)
         "timeout=",         "timeout=0",           "timeout=-1",
         "timeout=1s",       "timeout=99999999999", "timeout=3601",
         "socket=/a time=1", "socket=/a socket=/b", "/run/hsmint/socket",
+        "timeout=5 bogus",  "timeout=5 timeout=5", "timeout=5 socket=relative",
     };
     ok(p11->C_Finalize(NULL));
     for (size_t i = 0; i < COUNT(bad); i++) {
