@@ -47,6 +47,6 @@ int main(int argc, char **argv)
         code = flushed;
     if (code == OK)
         return status;
-    output_error(&e, wants_json(argc, argv));
+    output_error(&e, error_exit_code(code), wants_json(argc, argv));
     return error_exit_code(code);
 }

@@ -121,7 +121,7 @@ MUST_CHECK enum code output_minted(const json_t *lease, const json_t *warnings,
 MUST_CHECK enum code output_secret(const struct secret *key, struct error *e);
 /* To standard error. */
 void output_warnings(const json_t *warnings);
-void output_error(const struct error *e, bool json);
+void output_error(const struct error *e, int exit_status, bool json);
 /* Whatever was printed has arrived. */
 MUST_CHECK enum code output_flush(struct error *e);
 /* The text of one value for people, without control characters. */

@@ -191,7 +191,8 @@ static enum code choose(struct args *a, const struct command **command,
     if (is_group(a->words[0]))
         return error_set(
             e, ERR_USAGE, "%s: %s; try hsmint %s --help", a->words[0],
-            a->words_n > 1 ? "no such command" : "what about it?", a->words[0]);
+            a->words_n > 1 ? "no such command" : "a command is missing",
+            a->words[0]);
     return error_set(e, ERR_USAGE, "no command \"%s\"; try hsmint --help",
                      a->words[0]);
 }

@@ -46,12 +46,28 @@ static enum code take_fields(struct cli *c, int first, bool secrets,
     return code;
 }
 
+/* A configuration's owner in a line: {type, name, role} or null. */
+static void flatten_owner(json_t *config)
+{
+    json_t *owner = json_object_get(config, "owner");
+    char name[OUTPUT_TEXT_MAX], type[OUTPUT_TEXT_MAX],
+        line[2 * OUTPUT_TEXT_MAX + 4];
+    if (!json_is_object(owner))
+        return;
+    output_text("name", json_object_get(owner, "name"), name);
+    output_text("type", json_object_get(owner, "type"), type);
+    (void)snprintf(line, sizeof(line), "%s (%s)", name, type);
+    (void)json_object_set_new(config, "owner", json_string(line));
+}
+
 static void show(struct cli *c, json_t *object)
 {
-    if (c->args->json)
+    if (c->args->json) {
         output_json(object);
-    else
-        output_fields(object);
+        return;
+    }
+    flatten_owner(object);
+    output_fields(object);
 }
 
 enum code command_config_set(struct cli *c, struct error *e)
@@ -72,7 +88,7 @@ enum code command_config_set(struct cli *c, struct error *e)
         output_json(reply);
         return OK;
     }
-    output_fields(json_object_get(reply, "config"));
+    show(c, json_object_get(reply, "config"));
     output_warnings(json_object_get(reply, "warnings"));
     return OK;
 }

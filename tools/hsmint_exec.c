@@ -116,10 +116,11 @@ static int exit_status(int status)
 /* As env(1) and the shells tell it: a status of the program's own. */
 static int not_run(const char *program, int errnum, bool json)
 {
+    int status = errnum == ENOENT ? 127 : 126;
     struct error e = {.code = OK};
     (void)error_errno(&e, errnum, "cannot run %s", program);
-    output_error(&e, json);
-    return errnum == ENOENT ? 127 : 126;
+    output_error(&e, status, json);
+    return status;
 }
 
 static enum code run(struct cli *c, const struct minted *m, struct error *e)

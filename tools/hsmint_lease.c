@@ -142,7 +142,7 @@ enum code command_lease_revoke(struct cli *c, struct error *e)
                      lease_parameters(c, CLI_CHANGE, c->args->words[i], &one),
                      NULL, NULL, NULL, &one);
         if (code && first) {
-            output_error(&one, c->args->json);
+            output_error(&one, error_exit_code(code), c->args->json);
         } else if (code) {
             *e = one;
             first = code;

@@ -317,14 +317,14 @@ void output_warnings(const json_t *warnings)
     }
 }
 
-void output_error(const struct error *e, bool json)
+void output_error(const struct error *e, int exit_status, bool json)
 {
     const char *text = *e->text ? e->text : error_default_text(e->code);
     if (json) {
         JSON j = json_pack(
             "{s:s, s:s, s:s, s:I, s:i}", "error", error_name(e->code), "text",
             text, "service_request_id", e->service_request_id, "retry_after_ms",
-            (json_int_t)e->retry_after_ms, "exit", error_exit_code(e->code));
+            (json_int_t)e->retry_after_ms, "exit", exit_status);
         if (j) {
             (void)json_dumpf(j, stderr, JSON_COMPACT);
             (void)fputc('\n', stderr);

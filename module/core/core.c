@@ -289,7 +289,9 @@ enum code core_init(struct core *c, const struct caller *by, const char *name,
     if (code)
         return code;
     if (store_org_get(c->store, org, &there, NULL) == OK)
-        return error_set(e, ERR_EXISTS, "organisation %s is there already",
+        return error_set(e, ERR_EXISTS,
+                         "organisation %s is set up already; --org NAME sets "
+                         "up another one",
                          org);
     return init(c, by, org, out, e);
 }
@@ -353,12 +355,29 @@ static json_t *instance_json(struct core *c)
     return json_stringn(text, len);
 }
 
+static void look_at_disk(struct core *c)
+{
+    const struct settings *s = c->settings;
+    uint64_t bytes;
+
+    if (!s->state_dir || file_free_bytes(s->state_dir, &bytes, NULL) != OK)
+        return;
+    if (bytes < (uint64_t)s->disk_reserve)
+        warnings_raise(&c->warnings, "disk", s->state_dir,
+                       "free some space or lower disk_reserve",
+                       "the disk is nearly full: nothing is minted or renewed, "
+                       "revocations go on");
+    else
+        warnings_drop(&c->warnings, "disk", s->state_dir);
+}
+
 enum code core_status(struct core *c, json_t **out, struct error *e)
 {
     JSON orgs = json_array();
     struct store_counts n = {0};
     enum code code = store_lease_counts(c->store, 0, NULL, &n, e);
 
+    look_at_disk(c);
     if (!code)
         code = store_org_each(c->store, append_org, orgs, e);
     if (code)
