@@ -35,14 +35,14 @@ static enum code copy_pipe(int fd, struct secret *to, struct error *e)
     if (rc)
         return error_set(e, rc, "the PIN did not arrive in time");
     size_t room = secret_capacity(to);
-    if (ioctl(fd, FIONREAD, &there) || there < 0 || (size_t)there > room)
+    if (ioctl(fd, FIONREAD, &there) || there <= 0)
+        return error_set(e, ERR_INVALID, "the PIN is empty");
+    if ((size_t)there > room)
         return error_set(e, ERR_INVALID, "the PIN is longer than %zu bytes",
                          room);
-    ssize_t n = there ? tee(fd, writer, room, SPLICE_F_NONBLOCK) : 0;
+    ssize_t n = tee(fd, writer, room, SPLICE_F_NONBLOCK);
     if (n != there || read(reader, secret_bytes(to), room) != n)
-        return error_set(e, there ? ERR_IO : ERR_INVALID,
-                         there ? "cannot read the PIN's pipe"
-                               : "the PIN is empty");
+        return error_set(e, ERR_IO, "cannot read the PIN's pipe");
     secret_set_len(to, (size_t)n);
     return OK;
 }

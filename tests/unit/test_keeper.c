@@ -52,6 +52,8 @@ static void login_and_escrow(void **state)
     struct fixture *f = *state;
     FRAME r = FRAME_INIT;
     FRAME again = FRAME_INIT;
+    expect(ERR_INVALID, login(f, "", &r));
+    expect(ERR_INVALID, login(f, "\n", &r));
     expect(ERR_PIN_WRONG, login(f, "9999", &r));
     assert_int_equal(r.fd, -1);
     expect(OK, ask_secret(
