@@ -82,6 +82,14 @@ enum code core_slots(struct core *c, json_t **out, struct error *e)
     (void)c, (void)e;
     return gives(out, json_array());
 }
+enum code core_random(struct core *c, int64_t count, struct secret **bytes,
+                      struct error *e)
+{
+    (void)c;
+    if (count < 1)
+        return error_set(e, ERR_INVALID, "count");
+    return secret_dup(bytes, "random", 6, e);
+}
 enum code core_config_set(struct core *c, const struct caller *by,
                           const char *org, json_t *fields, int key_fd,
                           json_t **out, struct error *e)
