@@ -337,25 +337,3 @@ enum code text_unhex(uint8_t *dst, size_t cap, size_t *len, const char *hex,
     *len = n;
     return OK;
 }
-
-bool text_glob(const char *pattern, const char *s)
-{
-    const char *star = NULL, *resume = NULL;
-    while (*s) {
-        if (*pattern == '*') {
-            star = ++pattern;
-            resume = s;
-        } else if (*pattern == *s) {
-            pattern++;
-            s++;
-        } else if (star) {
-            pattern = star;
-            s = ++resume;
-        } else {
-            return false;
-        }
-    }
-    while (*pattern == '*')
-        pattern++;
-    return *pattern == '\0';
-}

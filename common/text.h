@@ -38,6 +38,5 @@ MUST_CHECK enum code text_random_suffix(char *buf, size_t len, struct error *e);
 void text_hex(char *dst, const uint8_t *src, size_t len); /* 2*len + 1 bytes */
 MUST_CHECK enum code text_unhex(uint8_t *dst, size_t cap, size_t *len,
                                 const char *hex, struct error *e);
-bool text_glob(const char *pattern, const char *s); /* only '*' */
 
 #endif

@@ -119,11 +119,6 @@ void slot_forget_logins(struct slot_table *t)
         t->list[i].login = LOGIN_NONE;
 }
 
-bool slot_protected(struct slot_table *t)
-{
-    return t->protected_path;
-}
-
 /* ---- the daemon's list ---- */
 
 static CK_VERSION version_of(const char *text)

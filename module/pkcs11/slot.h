@@ -49,6 +49,5 @@ void slot_set_login(struct slot_table *t, CK_SLOT_ID id, enum login login);
 bool slot_any_login(struct slot_table *t);
 /* The daemon has forgotten us: C_Login may be called again. */
 void slot_forget_logins(struct slot_table *t);
-bool slot_protected(struct slot_table *t);
 
 #endif

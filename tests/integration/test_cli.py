@@ -292,6 +292,7 @@ def test_exec_ends_as_its_program_does(cli, service, words, status):
     assert cli.run("exec", "--role", "my-app", "--", *words).returncode == status
     assert service.alive() == 0
 
+
 def test_exec_tells_its_own_failure_as_json(cli):
     r = cli.run("exec", "--json", "--role", "my-app", "--", "/nonexistent")
     assert (r.returncode, json.loads(r.stderr)["exit"]) == (127, 127)

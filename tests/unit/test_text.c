@@ -274,20 +274,6 @@ static void hex(void **state)
     assert_int_equal(text_unhex(b, 4, &n, "0011223344", NULL), ERR_INVALID);
 }
 
-static void globs(void **state)
-{
-    (void)state;
-    assert_true(text_glob("*", ""));
-    assert_true(text_glob("a*c", "abbc"));
-    assert_true(text_glob("*b*c", "abcabc"));
-    assert_true(text_glob("a", "a"));
-    assert_true(text_glob("a**", "a"));
-    assert_false(text_glob("a*c", "abb"));
-    assert_false(text_glob("", "a"));
-    assert_false(text_glob("a", "ab"));
-    assert_false(text_glob("?", "a"));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -303,7 +289,6 @@ int main(void)
         cmocka_unit_test(ids_of_threads_differ),
         cmocka_unit_test(suffixes),
         cmocka_unit_test(hex),
-        cmocka_unit_test(globs),
     };
     return cmocka_run_group_tests_name("text", tests, NULL, NULL);
 }
