@@ -18,6 +18,7 @@
 #define CONNECT_MS 100
 #define CALL_MS 90000
 #define PATIENT_MS 5000
+#define TELL_MS 2000
 #define RECONNECT_EVERY_MS 20
 
 /* One of the connections: no wire yet while it is being opened. */
@@ -511,9 +512,10 @@ static enum code repeat(struct client *c, struct call *k, struct error *e)
     }
 }
 
-enum code client_call(struct client *c, const char *method, json_t *parameters,
-                      const struct secret *in, json_t **reply,
-                      struct secret **out, struct error *e)
+static enum code call_within(struct client *c, int ms, const char *method,
+                             json_t *parameters, const struct secret *in,
+                             json_t **reply, struct secret **out,
+                             struct error *e)
 {
     char name[64];
     snprintf(name, sizeof name, "org.hsmint.%s", method);
@@ -521,7 +523,7 @@ enum code client_call(struct client *c, const char *method, json_t *parameters,
     struct call k = {
         .message = wire_request(name, parameters),
         .in = in,
-        .end = deadline_after(c->call_ms),
+        .end = deadline_after(ms),
         .fd = -1,
     };
     if (reply)
@@ -535,6 +537,20 @@ enum code client_call(struct client *c, const char *method, json_t *parameters,
     if (broken)
         rc = repeat(c, &k, e);
     return rc ? rc : finish(&k, reply, out, e);
+}
+
+enum code client_call(struct client *c, const char *method, json_t *parameters,
+                      const struct secret *in, json_t **reply,
+                      struct secret **out, struct error *e)
+{
+    return call_within(c, c->call_ms, method, parameters, in, reply, out, e);
+}
+
+enum code client_tell(struct client *c, const char *method, json_t *parameters,
+                      struct error *e)
+{
+    int ms = c->call_ms < TELL_MS ? c->call_ms : TELL_MS;
+    return call_within(c, ms, method, parameters, NULL, NULL, NULL, e);
 }
 
 /* ---- where the daemon is ----------------------------------------------- */

@@ -51,6 +51,10 @@ MUST_CHECK enum code client_call(struct client *c, const char *method,
                                  json_t *parameters, const struct secret *in,
                                  json_t **reply, struct secret **out,
                                  struct error *e);
+/* Say that something is over, where the daemon learns it by our leaving too:
+ * a daemon that hangs holds the caller up for two seconds, no longer. */
+MUST_CHECK enum code client_tell(struct client *c, const char *method,
+                                 json_t *parameters, struct error *e);
 
 /* $HSMINT_SOCKET, else /run/hsmint/socket when it is there, else
  * $XDG_RUNTIME_DIR/hsmint/socket, else /run/user/UID/hsmint/socket where that

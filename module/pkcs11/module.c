@@ -432,7 +432,7 @@ enum code module_tell(struct call *c, const char *method, json_t *parameters)
         return rc;
     }
     client_allow_start(client, false);
-    rc = client_call(client, method, parameters, NULL, NULL, NULL, &c->e);
+    rc = client_tell(client, method, parameters, &c->e);
     pthread_mutex_lock(&lock);
     client_allow_start(client, !c->in->closed);
     pthread_mutex_unlock(&lock);

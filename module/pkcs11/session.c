@@ -138,8 +138,8 @@ static void keep_unended(struct call *c, json_int_t number)
 }
 
 /* Tell the daemon which sessions ended, now and before when it was away. The
- * close itself never fails for it. */
-static void tell_ends(struct call *c, const json_int_t *numbers, size_t n)
+ * close itself never fails for it. False: it is away. */
+static bool tell_ends(struct call *c, const json_int_t *numbers, size_t n)
 {
     module_lock(c->in);
     struct session_table *t = module_sessions(c->in);
@@ -159,6 +159,7 @@ static void tell_ends(struct call *c, const json_int_t *numbers, size_t n)
             keep_unended(c, number);
     }
     error_clear(&c->e);
+    return !away;
 }
 
 /* ---- open, close ---- */
@@ -208,7 +209,7 @@ CK_RV session_open(struct call *c, CK_SLOT_ID slot, CK_FLAGS flags,
 }
 
 /* The last session of a slot takes the login along. */
-static void leave_slot(struct call *c, CK_SLOT_ID slot)
+static void leave_slot(struct call *c, CK_SLOT_ID slot, bool told)
 {
     CK_ULONG all, rw;
     module_lock(c->in);
@@ -221,7 +222,7 @@ static void leave_slot(struct call *c, CK_SLOT_ID slot)
         out = !slot_any_login(slots);
     }
     module_unlock(c->in);
-    if (out && module_tell(c, "Logout", NULL))
+    if (out && told && module_tell(c, "Logout", NULL))
         error_clear(&c->e); /* it forgets us when we are gone */
 }
 
@@ -235,14 +236,13 @@ CK_RV session_close(struct call *c)
     module_unlock(c->in);
     if (!there)
         return CKR_SESSION_HANDLE_INVALID;
-    if (number)
-        tell_ends(c, &number, 1);
-    leave_slot(c, c->slot);
+    bool told = !number || tell_ends(c, &number, 1);
+    leave_slot(c, c->slot, told);
     return CKR_OK;
 }
 
-/* Every session of a slot, or of all slots. */
-static void close_many(struct call *c, bool any_slot, CK_SLOT_ID slot)
+/* Every session of a slot, or of all slots. False: the daemon is away. */
+static bool close_many(struct call *c, bool any_slot, CK_SLOT_ID slot)
 {
     module_lock(c->in);
     struct session_table *t = module_sessions(c->in);
@@ -257,7 +257,7 @@ static void close_many(struct call *c, bool any_slot, CK_SLOT_ID slot)
             numbers[n++] = number;
     }
     module_unlock(c->in);
-    tell_ends(c, numbers, n);
+    return tell_ends(c, numbers, n);
 }
 
 CK_RV session_close_all(struct call *c, CK_SLOT_ID slot)
@@ -265,13 +265,16 @@ CK_RV session_close_all(struct call *c, CK_SLOT_ID slot)
     CK_RV rv = slot_check(c, slot);
     if (rv != CKR_OK)
         return rv;
-    close_many(c, false, slot);
-    leave_slot(c, slot);
+    leave_slot(c, slot, close_many(c, false, slot));
     return CKR_OK;
 }
 
 void session_end_all(struct call *c)
 {
+    /* What a daemon that was away missed it learns now, by our leaving. */
+    module_lock(c->in);
+    module_sessions(c->in)->n_unended = 0;
+    module_unlock(c->in);
     close_many(c, true, 0);
 }
 
@@ -457,8 +460,8 @@ CK_RV session_logout(struct call *c)
     object_drop_private(module_objects(c->in), c->slot);
     bool last = !slot_any_login(slots);
     module_unlock(c->in);
-    tell_ends(c, numbers, n);
-    if (last && module_tell(c, "Logout", NULL)) {
+    bool told = tell_ends(c, numbers, n);
+    if (last && told && module_tell(c, "Logout", NULL)) {
         /* Here we are logged out; the daemon forgets it with us. */
         error_clear(&c->e);
     }
