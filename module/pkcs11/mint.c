@@ -64,18 +64,33 @@ static void undo(struct call *c, json_t *lease)
     c->e = why;
 }
 
+/* What another thread ended while we were away. Under the lock. */
+static CK_RV ended(struct call *c)
+{
+    if (module_closed(c->in))
+        return CKR_CRYPTOKI_NOT_INITIALIZED;
+    if (!session_find(module_sessions(c->in), c->session))
+        return CKR_SESSION_CLOSED;
+    if (slot_login(module_slots(c->in), c->slot) == LOGIN_NONE)
+        return CKR_USER_NOT_LOGGED_IN;
+    return CKR_OK;
+}
+
+/* The daemon refused; where the session has ended, that is why. */
+static CK_RV refused(struct call *c)
+{
+    module_lock(c->in);
+    CK_RV rv = ended(c);
+    module_unlock(c->in);
+    return rv != CKR_OK ? rv : call_error_no_object(c);
+}
+
 /* Still a session, logged in? Then the lease is an object. */
 static CK_RV keep_lease(struct call *c, json_t *lease, bool bound,
                         struct secret **key, CK_OBJECT_HANDLE *out)
 {
-    CK_RV rv = CKR_OK;
     module_lock(c->in);
-    if (module_closed(c->in))
-        rv = CKR_CRYPTOKI_NOT_INITIALIZED;
-    else if (!session_find(module_sessions(c->in), c->session))
-        rv = CKR_SESSION_CLOSED;
-    else if (slot_login(module_slots(c->in), c->slot) == LOGIN_NONE)
-        rv = CKR_USER_NOT_LOGGED_IN;
+    CK_RV rv = ended(c);
     struct object *o = rv == CKR_OK ? lease_put(c, lease, &c->e) : NULL;
     if (o) {
         secret_free(o->value);
@@ -101,7 +116,7 @@ static CK_RV mint(struct call *c, const struct template *t,
     JSON reply = NULL;
     SECRET key = NULL;
     if (module_ask(c, "Mint", p, NULL, &reply, &key))
-        return call_error_no_object(c);
+        return refused(c);
     json_t *lease = json_object_get(reply, "lease");
     if (key) {
         rv = keep_lease(c, lease, bound, &key, out);
