@@ -158,11 +158,20 @@ enum code handle_slots(struct call *c, const struct arguments *a, json_t **out,
     enum code rc = core_slots(c->daemon->core, &slots, e);
     if (rc)
         return rc;
-    *out = json_pack("{s:O, s:b, s:b, s:s}", "slots", slots, "locked",
-                     core_locked(c->daemon->core), "protected",
-                     source || s->mode == MODE_SYSTEM, "version",
-                     PACKAGE_VERSION);
+    *out =
+        json_pack("{s:O, s:b, s:b, s:s}", "slots", slots, "locked",
+                  core_locked(c->daemon->core), "protected",
+                  source || s->mode == MODE_SYSTEM, "version", PACKAGE_VERSION);
     return *out ? OK : error_set(e, ERR_NOMEM, "list of slots");
+}
+
+enum code handle_audit_keys(struct call *c, const struct arguments *a,
+                            json_t **out, struct error *e)
+{
+    (void)a;
+    json_t *keys = NULL;
+    enum code rc = core_audit_keys(c->daemon->core, &keys, e);
+    return rc ? rc : reply_with(out, "keys", keys, e);
 }
 
 enum code handle_random(struct call *c, const struct arguments *a, json_t **out,

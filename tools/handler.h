@@ -17,6 +17,7 @@ HANDLER(lock);
 HANDLER(stop);
 HANDLER(status);
 HANDLER(slots);
+HANDLER(audit_keys);
 HANDLER(random);
 HANDLER(end_session);
 HANDLER(init);

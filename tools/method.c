@@ -70,6 +70,7 @@ const struct method method_table[] = {
     {"Stop", handle_stop, 0, P(FORCE), METHOD_ADMIN},
     {"Status", handle_status, 0, 0, 0},
     {"Slots", handle_slots, 0, 0, 0},
+    {"AuditKeys", handle_audit_keys, 0, 0, 0},
     {"Random", handle_random, P(COUNT), 0, 0},
     {"EndSession", handle_end_session, P(SESSION), 0, 0},
     {"Init", handle_init, CHANGE, P(ORG), METHOD_ADMIN | METHOD_JOURNAL},

@@ -59,6 +59,10 @@ MUST_CHECK enum code core_status(struct core *c, json_t **out, struct error *e);
 /* [{id, org, label, serial}] in order of id. */
 MUST_CHECK enum code core_slots(struct core *c, json_t **out, struct error *e);
 
+/* [{label, id, public_key}] of the keys that sign the log; SPKI in base64. The
+ * HSM is not asked. Empty before core_init(). */
+MUST_CHECK enum code core_audit_keys(struct core *c, json_t **out,
+                                     struct error *e);
 /* Random numbers of the HSM: 1 to 1024 bytes. *bytes is the caller's. */
 MUST_CHECK enum code core_random(struct core *c, int64_t count,
                                  struct secret **bytes, struct error *e);
