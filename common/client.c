@@ -187,15 +187,20 @@ static enum code check_peer(const char *path, int fd, struct error *e)
 
 /* ---- opening a connection ---------------------------------------------- */
 
+static bool may_start_daemon(const struct client *c)
+{
+    return c->start_daemon && c->allow_start;
+}
+
 /* No later than `end`; unless a daemon has to be started first, which takes
  * its own time: then the end moves. */
-static enum code connect_socket(struct client *c, const char *path,
+static enum code connect_socket(struct client *c, const char *path, bool starts,
                                 int64_t *end, int *fd, struct error *e)
 {
     int left = deadline_left(*end);
     int ms = left >= 0 && left < c->connect_ms ? left : c->connect_ms;
     enum code rc = wire_connect(path, ms, fd, e);
-    if (rc != ERR_DAEMON_DOWN || !c->start_daemon || !c->allow_start)
+    if (rc != ERR_DAEMON_DOWN || !starts || !may_start_daemon(c))
         return rc;
     rc = client_start_daemon(path, c->allow_root_start, e);
     if (rc)
@@ -206,8 +211,8 @@ static enum code connect_socket(struct client *c, const char *path,
     return wire_connect(path, c->connect_ms, fd, e);
 }
 
-static enum code open_wire(struct client *c, int64_t *end, struct wire **out,
-                           struct error *e)
+static enum code open_wire(struct client *c, bool starts, int64_t *end,
+                           struct wire **out, struct error *e)
 {
     char found[256];
     const char *path = c->socket;
@@ -219,7 +224,7 @@ static enum code open_wire(struct client *c, int64_t *end, struct wire **out,
     }
     FD fd = -1;
     if (!rc)
-        rc = connect_socket(c, path, end, &fd, e);
+        rc = connect_socket(c, path, starts, end, &fd, e);
     if (!rc)
         rc = check_peer(path, fd, e);
     if (rc)
@@ -312,8 +317,8 @@ static enum code attach(struct client *c, struct wire *w, const char *token,
 
 /* Connect and attach. A token that the daemon refuses (it lost its state, or
  * forgot us) is given up for a new one, once. */
-static enum code open_link(struct client *c, int64_t end, struct wire **out,
-                           struct error *e)
+static enum code open_link(struct client *c, bool starts, int64_t end,
+                           struct wire **out, struct error *e)
 {
     enum code rc = OK;
     for (int round = 0; round < 2; round++) {
@@ -321,7 +326,7 @@ static enum code open_link(struct client *c, int64_t end, struct wire **out,
         JSON answer = NULL;
         const char *got = NULL;
         struct wire *w CLEANUP(wire_freep) = NULL;
-        rc = open_wire(c, &end, &w, e);
+        rc = open_wire(c, starts, &end, &w, e);
         if (rc)
             return rc;
         rc = begin_attach(c, token, end, e);
@@ -381,8 +386,8 @@ static void close_link(struct client *c, struct link *l)
     give_back(c, l, NULL);
 }
 
-static enum code take_link(struct client *c, int64_t end, struct link **out,
-                           struct error *e)
+static enum code take_link(struct client *c, bool starts, int64_t end,
+                           struct link **out, struct error *e)
 {
     *out = NULL;
     if (!is_ours(c))
@@ -401,7 +406,7 @@ static enum code take_link(struct client *c, int64_t end, struct link **out,
         return rc;
     struct wire *w = NULL;
     if (!l->wire) {
-        rc = open_link(c, end, &w, e);
+        rc = open_link(c, starts, end, &w, e);
         pthread_mutex_lock(&c->lock);
         l->wire = w;
         pthread_mutex_unlock(&c->lock);
@@ -436,11 +441,11 @@ enum code client_connect(struct client *c, struct error *e)
 {
     struct link *l;
     /* Who may start a daemon may also wait for one that is busy. */
-    bool patient = c->start_daemon && c->allow_start;
+    bool patient = may_start_daemon(c);
     int ms = patient ? PATIENT_MS : c->connect_ms;
     if (c->call_ms < ms)
         ms = c->call_ms;
-    enum code rc = take_link(c, deadline_after(ms), &l, e);
+    enum code rc = take_link(c, true, deadline_after(ms), &l, e);
     if (!rc)
         give_back(c, l, l->wire);
     return rc;
@@ -451,6 +456,7 @@ enum code client_connect(struct client *c, struct error *e)
 struct call {
     json_t *message;
     const struct secret *in;
+    bool starts; /* a daemon, or waits for one, where there is none */
     int64_t end;
     json_t *answer;
     int fd; /* that came with the answer */
@@ -468,7 +474,7 @@ static enum code attempt(struct client *c, struct call *k, bool *broken,
 {
     struct link *l;
     *broken = false;
-    enum code rc = take_link(c, k->end, &l, e);
+    enum code rc = take_link(c, k->starts, k->end, &l, e);
     if (rc)
         return rc;
     rc = exchange(l->wire, k->message, k->in, k->end, &k->answer, &k->fd,
@@ -499,58 +505,66 @@ static enum code finish(struct call *k, json_t **reply, struct secret **out,
  * the same request_id, so that what was done already is not done again. */
 static enum code repeat(struct client *c, struct call *k, struct error *e)
 {
-    bool waits = c->start_daemon && c->allow_start;
-    int64_t end = deadline_after(waits ? c->reconnect_ms : 0);
+    int64_t end = deadline_after(k->starts ? c->reconnect_ms : 0);
     close_idle(c);
     for (;;) {
         bool broken;
         enum code rc = attempt(c, k, &broken, e);
-        if (rc != ERR_DAEMON_DOWN || broken || deadline_left(end) == 0 ||
-            deadline_left(k->end) == 0)
+        if (rc != ERR_DAEMON_DOWN || broken || !may_start_daemon(c) ||
+            deadline_left(end) == 0 || deadline_left(k->end) == 0)
             return rc;
         poll(NULL, 0, RECONNECT_EVERY_MS);
     }
 }
 
-static enum code call_within(struct client *c, int ms, const char *method,
-                             json_t *parameters, const struct secret *in,
-                             json_t **reply, struct secret **out,
-                             struct error *e)
+static enum code run(struct client *c, struct call *k, json_t **reply,
+                     struct secret **out, struct error *e)
+{
+    bool broken;
+    if (!k->message)
+        return error_set(e, ERR_NOMEM, "no memory for a message");
+    enum code rc = attempt(c, k, &broken, e);
+    if (broken)
+        rc = repeat(c, k, e);
+    return rc ? rc : finish(k, reply, out, e);
+}
+
+static json_t *request(const char *method, json_t *parameters)
 {
     char name[64];
     snprintf(name, sizeof name, "org.hsmint.%s", method);
-    CLEANUP(call_clear)
-    struct call k = {
-        .message = wire_request(name, parameters),
-        .in = in,
-        .end = deadline_after(ms),
-        .fd = -1,
-    };
-    if (reply)
-        *reply = NULL;
-    if (out)
-        *out = NULL;
-    if (!k.message)
-        return error_set(e, ERR_NOMEM, "no memory for a message");
-    bool broken;
-    enum code rc = attempt(c, &k, &broken, e);
-    if (broken)
-        rc = repeat(c, &k, e);
-    return rc ? rc : finish(&k, reply, out, e);
+    return wire_request(name, parameters);
 }
 
 enum code client_call(struct client *c, const char *method, json_t *parameters,
                       const struct secret *in, json_t **reply,
                       struct secret **out, struct error *e)
 {
-    return call_within(c, c->call_ms, method, parameters, in, reply, out, e);
+    CLEANUP(call_clear)
+    struct call k = {
+        .message = request(method, parameters),
+        .in = in,
+        .starts = true,
+        .end = deadline_after(c->call_ms),
+        .fd = -1,
+    };
+    if (reply)
+        *reply = NULL;
+    if (out)
+        *out = NULL;
+    return run(c, &k, reply, out, e);
 }
 
 enum code client_tell(struct client *c, const char *method, json_t *parameters,
                       struct error *e)
 {
-    int ms = c->call_ms < TELL_MS ? c->call_ms : TELL_MS;
-    return call_within(c, ms, method, parameters, NULL, NULL, NULL, e);
+    CLEANUP(call_clear)
+    struct call k = {
+        .message = request(method, parameters),
+        .end = deadline_after(c->call_ms < TELL_MS ? c->call_ms : TELL_MS),
+        .fd = -1,
+    };
+    return run(c, &k, NULL, NULL, e);
 }
 
 /* ---- where the daemon is ----------------------------------------------- */

@@ -52,7 +52,8 @@ MUST_CHECK enum code client_call(struct client *c, const char *method,
                                  json_t **reply, struct secret **out,
                                  struct error *e);
 /* Say that something is over, where the daemon learns it by our leaving too:
- * a daemon that hangs holds the caller up for two seconds, no longer. */
+ * no daemon is started for it or waited for, and one that hangs holds the
+ * caller up for two seconds, no longer. */
 MUST_CHECK enum code client_tell(struct client *c, const char *method,
                                  json_t *parameters, struct error *e);
 

@@ -6,8 +6,8 @@
 #include <string.h>
 
 /* The public half of the HSM's key that signs the audit log: what a verifier
- * of the log needs. An EC key on P-256, public, read from the daemon's Status;
- * to check signatures with it is the verifier's matter. */
+ * of the log needs. An EC key on P-256, public; the daemon knows it without the
+ * HSM. To check signatures with it is the verifier's matter. */
 
 #define POINT_LEN 65 /* 04, x, y */
 
@@ -129,12 +129,11 @@ static bool base64_read(uint8_t *out, size_t n, const char *text)
     return true;
 }
 
-/* Facts of a key of the HSM, or NULL: not the one, or no key of this kind. */
+/* Facts of a key, or NULL: none of this kind, or no memory. */
 static json_t *facts_of(json_t *key)
 {
-    const char *use = NULL, *label = NULL, *id = NULL, *text = NULL;
+    const char *label = NULL, *id = NULL, *text = NULL;
     const struct json_field fields[] = {
-        {"use", FIELD_STRING, true, &use, NULL},
         {"label", FIELD_STRING, true, &label, NULL},
         {"id", FIELD_STRING, true, &id, NULL},
         {"public_key", FIELD_STRING, true, &text, NULL},
@@ -143,7 +142,7 @@ static json_t *facts_of(json_t *key)
     char hex[2 * SPKI_LEN + 1];
     struct error e;
     if (json_decode(key, JSON_FIELDS(fields), true, "key", &e) ||
-        strcmp(use, "log") != 0 || !base64_read(spki, sizeof(spki), text) ||
+        !base64_read(spki, sizeof(spki), text) ||
         memcmp(spki, spki_head, sizeof(spki_head)) != 0)
         return NULL;
     text_hex(hex, spki, sizeof(spki));
@@ -166,19 +165,18 @@ static CK_RV gather_key(struct call *c, json_t *key, const struct template *t,
     return good ? CKR_OK : CKR_HOST_MEMORY;
 }
 
-/* Public, so looked for without a login: what keeps the daemon from telling
- * (an HSM that is away or locked) is no error of the search. */
+/* Public, so looked for without a login: what keeps the daemon from telling is
+ * no error of the search. */
 static CK_RV audit_key_gather(struct call *c, const struct template *t,
                               struct handles *out)
 {
     JSON reply = NULL;
     struct error saved = c->e;
-    if (module_ask(c, "Status", NULL, NULL, &reply, NULL)) {
+    if (module_ask(c, "AuditKeys", NULL, NULL, &reply, NULL)) {
         c->e = saved;
         return CKR_OK;
     }
-    json_t *status = json_object_get(reply, "status");
-    json_t *keys = json_object_get(json_object_get(status, "hsm"), "keys");
+    json_t *keys = json_object_get(reply, "keys");
     CK_RV rv = CKR_OK;
     for (size_t i = 0; rv == CKR_OK && i < json_array_size(keys); i++)
         rv = gather_key(c, json_array_get(keys, i), t, out);

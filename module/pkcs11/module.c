@@ -398,6 +398,8 @@ static enum code get_client(struct call *c, struct client **out)
     };
     pthread_mutex_lock(&lock);
     enum code rc = m->client ? OK : client_new(&m->client, &o, &c->e);
+    if (!rc && m->closed)
+        client_allow_start(m->client, false);
     *out = m->client;
     pthread_mutex_unlock(&lock);
     return rc;
@@ -431,12 +433,7 @@ enum code module_tell(struct call *c, const char *method, json_t *parameters)
         json_decref(parameters);
         return rc;
     }
-    client_allow_start(client, false);
-    rc = client_tell(client, method, parameters, &c->e);
-    pthread_mutex_lock(&lock);
-    client_allow_start(client, !c->in->closed);
-    pthread_mutex_unlock(&lock);
-    return rc;
+    return client_tell(client, method, parameters, &c->e);
 }
 
 json_t *module_parameters(struct call *c, bool org, bool request_id)

@@ -196,3 +196,32 @@ def test_listing_is_newest_first_and_hands_out_no_key(tool, ready):  # noqa: F81
     listed = tool.run("-O", "--type", "secrkey").decode()
     assert re.findall(r"(?m)^\s*ID:\s+(0\d)$", listed) == ["03", "02", "01"]
     assert key_in(listed) is None
+
+
+# ---- the HSM goes away ----
+
+
+def test_a_token_without_its_hsm_is_present_and_says_why(tool, user, ready, service):  # noqa: F811
+    (old,) = user.ok("mint my-app token 0")
+    hidden = ready.token.directory.with_name("hidden")
+    ready.token.directory.rename(hidden)
+    ready.kill()  # so that nothing of the token is left in memory
+    ready.start()
+    try:
+        assert "token initialized" in tool.run("-L", login=False).decode()
+        # What needs no HSM: the log's key is known, leases are listed.
+        assert "hsmint-log-1" in tool.run("-O", login=False).decode()
+        assert user.ask("random 8").startswith("0x30")  # CKR_DEVICE_ERROR
+        answer = user.ask("mint my-app token 0")
+        assert answer.startswith("0x") and " ".join(user.ok("why"))
+        (key,) = user.ok(f"read {old}")
+        assert service.accepts(key)
+    finally:
+        hidden.rename(ready.token.directory)
+    ready.kill()
+    ready.start()
+    answer = user.ask("mint my-app token 0")
+    if answer.startswith("0x101"):
+        user.ok(f"login {PIN}")
+        user.ok("mint my-app token 0")
+    user.ok("random 8")

@@ -120,16 +120,14 @@ static json_t *do_slots(struct asked *a, struct error *e)
                      is_protected, "version", "7.3.1");
 }
 
-/* Two keys of the HSM; only the one of the log is anybody's matter. */
-static json_t *do_status(struct asked *a, struct error *e)
+/* The second is no key that we know. */
+static json_t *do_audit_keys(struct asked *a, struct error *e)
 {
     (void)a, (void)e;
-    return json_pack("{s{s{s[{ss ss ss ss} {ss ss ss ss} {ss ss ss sn}]}}}",
-                     "status", "hsm", "keys", "use", "call", "label",
-                     "hsmint-call-1", "id", "c0ffee", "public_key",
-                     FAKE_LOG_KEY, "use", "log", "label", "hsmint-log-1", "id",
-                     "0102cafe", "public_key", FAKE_LOG_KEY, "use", "seal",
-                     "label", "hsmint-seal-1", "id", "00", "public_key");
+    return json_pack("{s[{ss ss ss} {ss ss ss}]}", "keys", "label",
+                     "hsmint-log-1", "id", "0102cafe", "public_key",
+                     FAKE_LOG_KEY, "label", "hsmint-log-2", "id", "00",
+                     "public_key", "MCowBQYDK2VwAyEA");
 }
 
 static json_t *do_random(struct asked *a, struct error *e)
@@ -373,7 +371,7 @@ static const struct {
 } methods[] = {
     {"Attach", do_attach},
     {"Slots", do_slots},
-    {"Status", do_status},
+    {"AuditKeys", do_audit_keys},
     {"Random", do_random},
     {"Login", do_login},
     {"Logout", do_nothing},

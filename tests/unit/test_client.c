@@ -666,6 +666,7 @@ static void a_daemon_is_started_without_a_trace(void **state)
     client_allow_start(c, false); /* C_Initialize */
     assert_int_equal(client_connect(c, &e), ERR_DAEMON_DOWN);
     client_allow_start(c, true); /* C_OpenSession */
+    assert_int_equal(client_tell(c, "Echo", NULL, &e), ERR_DAEMON_DOWN);
     if (client_connect(c, &e) != OK)
         fail_msg("%s", e.text);
 
