@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import PIN, PROJECT, wait_for
+from conftest import PIN, PROJECT, not_sanitized, wait_for
 from test_pkcs11 import Client, Tool, key_in, leases, need, so, tool  # noqa: F401 (fixtures)
 
 
@@ -99,14 +99,21 @@ def test_profiles_and_the_audit_key_are_public(tool, ready):  # noqa: F811
     listed = tool.run("-O", login=False).decode()
     assert "hsmint-log-1" in listed and "EC_POINT" in listed
     assert "CKP_BASELINE_PROVIDER" in listed and "CKP_EXTENDED_PROVIDER" in listed
-    with ready.attached() as c:
+    assert audit_key(ready)[-65:].hex() in listed
+
+
+def audit_key(daemon):
+    """The HSM's, as a verifier would read it."""
+    with daemon.attached() as c:
         keys = c.call("Status")["status"]["hsm"]["keys"]
     (log,) = [k for k in keys if k["use"] == "log"]
-    spki = base64.b64decode(log["public_key"])
-    assert spki[-65:].hex() in listed
-    # Exactly the HSM's key, as a verifier would read it.
+    return base64.b64decode(log["public_key"])
+
+
+def test_pkcs11_tool_exports_the_audit_key(tool, ready):  # noqa: F811
+    not_sanitized("pkcs11-tool 0.23 itself uses freed memory to export an EC key")
     got = tool.run("--read-object", "--type", "pubkey", "--label", "hsmint-log-1", login=False)
-    assert got == spki
+    assert got == audit_key(ready)
 
 
 def test_p11tool_exports_the_audit_key(tool, ready, so):  # noqa: F811
