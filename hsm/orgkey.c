@@ -104,12 +104,12 @@ enum code orgkeys_get(struct orgkeys *t, const char *org, bool candidate,
     *out = k;
     if (k)
         return OK;
-    return error_set(e, ERR_NO_ADMIN_KEY,
-                     candidate
-                         ? "organisation %s has no new admin key to be checked"
-                         : "organisation %s has no admin key yet: set one with "
-                           "`hsmint config set admin_api_key=-`",
-                     org);
+    return error_set(
+        e, ERR_NO_ADMIN_KEY,
+        candidate ? "organisation %s has no new admin key to be checked"
+                  : "organisation %s has no usable admin key: set one with "
+                    "`hsmint config set admin_api_key=-`",
+        org);
 }
 
 enum which { CURRENT, CANDIDATE };
@@ -447,7 +447,7 @@ enum code orgkey_use(struct channel *c, struct frame *in, struct frame *out,
         rc = error_set(e, s.why.code, "%s", s.why.text);
     else if (rc == OK)
         rc = error_set(e, ERR_NO_ADMIN_KEY,
-                       "organisation %s has no admin key yet: set one with "
+                       "organisation %s has no usable admin key: set one with "
                        "`hsmint config set admin_api_key=-`",
                        org);
     orgkey_unref(s.best);

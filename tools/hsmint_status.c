@@ -73,7 +73,7 @@ static void print_hsm_state(json_t *hsm)
     else if (is(hsm, "state", "locked") && has(hsm, "error"))
         printf("hsmint is not logged in to the HSM: %s\n", shown(hsm, "error"));
     else if (is(hsm, "state", "locked"))
-        printf("hsmint is not logged in to the HSM: type `hsmint login`\n");
+        printf("hsmint is ready; it logs in to the HSM at the next call\n");
     else
         printf("hsmint does not find its keys on the HSM: %s\n",
                has(hsm, "error") ? shown(hsm, "error")
