@@ -433,8 +433,8 @@ CK_RV slot_mechanism_info(struct call *c, CK_SLOT_ID id, CK_MECHANISM_TYPE type,
         return rv;
     if (type != CKM_GENERIC_SECRET_KEY_GEN)
         return CKR_MECHANISM_INVALID;
-    /* Any length is accepted and corrected to the key's. */
+    /* In bits. Any length is accepted and corrected to the key's. */
     *info = (CK_MECHANISM_INFO){
-        .ulMinKeySize = 1, .ulMaxKeySize = 4096, .flags = CKF_GENERATE};
+        .ulMinKeySize = 8, .ulMaxKeySize = 8 * 4096, .flags = CKF_GENERATE};
     return CKR_OK;
 }

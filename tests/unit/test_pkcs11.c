@@ -194,6 +194,9 @@ static void mechanisms(void **state)
     CK_MECHANISM_INFO info;
     ok(p11->C_GetMechanismInfo(1, list[0], &info));
     assert_int_equal(info.flags, CKF_GENERATE);
+    assert_int_equal(info.ulMinKeySize, 8); /* bits */
+    assert_int_equal(info.ulMaxKeySize, 32768);
+    gives(CKR_ARGUMENTS_BAD, p11->C_GetMechanismInfo(1, list[0], NULL));
     gives(CKR_MECHANISM_INVALID,
           p11->C_GetMechanismInfo(1, CKM_AES_GCM, &info));
     gives(CKR_SLOT_ID_INVALID, p11->C_GetMechanismList(9, NULL, &n));

@@ -16,6 +16,7 @@
 #include "tests/unit/p11.h"
 
 #include <pthread.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -411,6 +412,31 @@ static void finalise_ends_waiting(void **state)
     }
 }
 
+/* The parent's waiters are not in the child, and do not hold it up. */
+static void a_child_of_a_waiting_process_begins_anew(void **state)
+{
+    (void)state;
+    struct waiting w;
+    pthread_t t;
+    CK_INFO info;
+    assert_int_equal(pthread_create(&t, NULL, wait_for_event, &w), 0);
+    usleep(300000);
+    pid_t pid = fork();
+    if (pid == 0) {
+        bool good = p11->C_GetInfo(&info) == CKR_CRYPTOKI_NOT_INITIALIZED &&
+                    p11->C_Initialize(NULL) == CKR_OK &&
+                    p11->C_GetInfo(&info) == CKR_OK &&
+                    p11->C_Finalize(NULL) == CKR_OK;
+        _exit(good ? 0 : 1);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    ok(p11->C_Finalize(NULL));
+    pthread_join(t, NULL);
+    gives(CKR_CRYPTOKI_NOT_INITIALIZED, w.rv);
+}
+
 static void token_information_is_true(void **state)
 {
     (void)state;
@@ -802,6 +828,7 @@ int main(void)
         T(random_numbers_come_from_the_daemon),
         T(a_new_organisation_is_an_event),
         T(finalise_ends_waiting),
+        T(a_child_of_a_waiting_process_begins_anew),
         T(token_information_is_true),
         T(states_follow_the_login),
         T(read_only_sessions_change_no_token_object),
