@@ -199,10 +199,14 @@ CK_RV session_open(struct call *c, CK_SLOT_ID slot, CK_FLAGS flags,
     *out = CK_INVALID_HANDLE;
     if (!(flags & CKF_SERIAL_SESSION))
         return CKR_SESSION_PARALLEL_NOT_SUPPORTED;
+    /* The slot may be one of a daemon that is just started, or busy. */
+    bool away = module_connect(c) != OK;
+    if (!away)
+        slot_learn(c);
     CK_RV rv = slot_check(c, slot);
     if (rv != CKR_OK)
         return rv;
-    if (module_connect(c))
+    if (away)
         return call_error(c);
     tell_ends(c, NULL, 0);
     return add_session(c, slot, flags & CKF_RW_SESSION, out);

@@ -220,6 +220,25 @@ static enum code ask_slots(const struct module *m, json_t **reply,
     return client_call(client, "Slots", NULL, NULL, reply, NULL, e);
 }
 
+static void take_answer(struct call *c, json_t *reply)
+{
+    struct slot_table *t = module_slots(c->in);
+    struct answer a = {.version = ""};
+    struct error e;
+    if (decode_slots(reply, &a, &e))
+        return;
+    module_lock(c->in);
+    t->protected_path = a.protected_path;
+    t->version = version_of(a.version);
+    /* Before `hsmint init` there is none: the default one stays. */
+    if (a.n > 0)
+        slots_replace(t, a.list, a.n);
+    else
+        slots_free(a.list, 0);
+    t->told = true;
+    module_unlock(c->in);
+}
+
 /* Ask the daemon unless it was asked just now. */
 static void slots_refresh(struct call *c, bool must)
 {
@@ -232,22 +251,21 @@ static void slots_refresh(struct call *c, bool must)
     module_unlock(c->in);
     if (fresh && !must)
         return;
-
     JSON reply = NULL;
-    struct answer a = {.version = ""};
     struct error e;
-    if (ask_slots(c->in, &reply, &e) || decode_slots(reply, &a, &e))
-        return;
+    if (ask_slots(c->in, &reply, &e) == OK)
+        take_answer(c, reply);
+}
+
+void slot_learn(struct call *c)
+{
     module_lock(c->in);
-    t->protected_path = a.protected_path;
-    t->version = version_of(a.version);
-    /* Before `hsmint init` there is none: the default one stays. */
-    if (a.n > 0)
-        slots_replace(t, a.list, a.n);
-    else
-        slots_free(a.list, 0);
-    t->told = true;
+    bool told = module_slots(c->in)->told;
     module_unlock(c->in);
+    JSON reply = NULL;
+    if (!told && module_ask(c, "Slots", NULL, NULL, &reply, NULL) == OK)
+        take_answer(c, reply);
+    error_clear(&c->e);
 }
 
 CK_RV slot_check(struct call *c, CK_SLOT_ID id)

@@ -39,6 +39,9 @@ CK_RV slot_mechanism_info(struct call *c, CK_SLOT_ID id, CK_MECHANISM_TYPE type,
 /* Ours, for all that ask for a version. */
 CK_VERSION slot_version(void);
 
+/* A session opens, and the daemon never answered in SLOT_WAIT_MS: ask by the
+ * application's own connection. */
+void slot_learn(struct call *c);
 /* CKR_OK, or CKR_SLOT_ID_INVALID also after asking the daemon again. */
 CK_RV slot_check(struct call *c, CK_SLOT_ID id);
 

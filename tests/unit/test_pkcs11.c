@@ -142,6 +142,26 @@ static void protected_path_is_shown(void **state)
     ok(p11->C_Login(s, CKU_USER, NULL, 0));
 }
 
+/* A daemon too busy for the 100 ms of the slot functions is heard when a
+ * session opens: programs look at the flag before they log in. */
+static void opening_a_session_learns_what_slots_missed(void **state)
+{
+    (void)state;
+    CK_TOKEN_INFO t;
+    fake_protected(true);
+    fake_hang(true);
+    ok(p11->C_GetTokenInfo(1, &t));
+    assert_false(t.flags & CKF_PROTECTED_AUTHENTICATION_PATH);
+    fake_hang(false);
+    CK_SESSION_HANDLE s;
+    ok(p11->C_OpenSession(1, CKF_SERIAL_SESSION, NULL, NULL, &s));
+    ok(p11->C_GetTokenInfo(1, &t));
+    assert_true(t.flags & CKF_PROTECTED_AUTHENTICATION_PATH);
+    int asked = fake_calls("Slots");
+    ok(p11->C_OpenSession(1, CKF_SERIAL_SESSION, NULL, NULL, &s));
+    assert_int_equal(fake_calls("Slots"), asked);
+}
+
 static void a_hung_daemon_slows_slots_little(void **state)
 {
     (void)state;
@@ -1164,6 +1184,7 @@ int main(void)
         T(initialise_asks_nobody),
         T(slots_are_the_organisations),
         T(protected_path_is_shown),
+        T(opening_a_session_learns_what_slots_missed),
         T(a_hung_daemon_slows_slots_little),
         T(without_a_daemon_there_is_a_slot),
         T(mechanisms),
