@@ -338,8 +338,9 @@ def test_application_joins_by_token(bare):
     bare.start()
     with bare.attached() as first:
         with bare.attached(token=first.token) as second:
-            status = second.call("Status")["status"]["daemon"]
-            assert status["applications"] == 1 and status["connections"] >= 2
+            status = lambda: second.call("Status")["status"]["daemon"]
+            wait_for(lambda: status()["applications"] == 1, what="the one that asked whether it runs to be gone")
+            assert status()["connections"] >= 2
         with bare.connect() as c, pytest.raises(Error) as e:
             c.attach(token="0" * 64)
         assert e.value.name == "NotFound"
