@@ -131,7 +131,7 @@ static const struct {
      "\"warnings\":[]}",
      false},
     {"AuditKeys",
-     "{\"keys\":[{\"id\":\"00\",\"label\":\"hsmint-log-1\",\"der\":"
+     "{\"keys\":[{\"id\":\"00\",\"label\":\"hsmint-log-1\",\"public_key\":"
      "\"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEwUpBwRDdnL4HLBNk/o4Ak91K+O1Y"
      "zS/dvlK+QF1olJddqdhnBas5/v0bJ6NGtvot0YWpx+4OO1TqL/D0Ye7dcg==\"}]}",
      false},
@@ -454,6 +454,8 @@ static void step(void)
     case 12:
         (void)p11->C_GetSessionInfo(s, &info);
         (void)p11->C_GetObjectSize(s, o, &n);
+        (void)p11->C_CopyObject(s, o, NULL, 0, &o);
+        (void)p11->C_FindObjectsFinal(s);
         break;
     case 13:
         (void)p11->C_CloseSession(s);
