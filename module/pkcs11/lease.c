@@ -239,8 +239,9 @@ struct object *lease_put(struct call *c, json_t *lease, struct error *e)
         error_set(e, ERR_PROTOCOL, "the daemon told a lease without its id");
         return NULL;
     }
+    /* A copy: what the reply holds is freed without the lock. */
     struct object *o = object_put(module_objects(c->in), &kind_lease, c->slot,
-                                  id, json_incref(lease));
+                                  id, json_deep_copy(lease));
     if (!o)
         error_set(e, ERR_NOMEM, "lease %s: no memory", id);
     return o;

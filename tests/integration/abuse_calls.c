@@ -13,7 +13,7 @@ static const CK_ULONG guesses[] = {0, 0x7fffffffUL, HUGE_COUNT, ALL_ONES,
 /* ---- every function ---- */
 
 /* What a call without sense may point to: more than any fixed structure. */
-static CK_BYTE scratch[4096];
+static _Thread_local CK_BYTE scratch[4096];
 
 #define NOWHERE(type) (type)(uintptr_t)(ones ? scratch : NULL)
 #define TRY(f, ...) check(#f, p11->f(__VA_ARGS__))
