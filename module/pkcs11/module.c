@@ -373,6 +373,11 @@ static void note_login_lost(struct call *c)
 CK_RV call_error(struct call *c)
 {
     note_login_lost(c);
+    pthread_mutex_lock(&lock);
+    bool closed = c->in->closed;
+    pthread_mutex_unlock(&lock);
+    if (closed) /* whatever the daemon said then */
+        return CKR_CRYPTOKI_NOT_INITIALIZED;
     CK_RV rv = error_ckrv(c->e.code);
     return rv == CKR_OK ? CKR_GENERAL_ERROR : rv;
 }
