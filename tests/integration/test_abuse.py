@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from conftest import PIN, program, wait_for
+from conftest import PIN, SOURCE, program, wait_for
 from test_pkcs11 import leases, loader, need, p11_kit_client
 from varlink import Error
 
@@ -170,6 +170,19 @@ def so():
 
 def test_the_module_itself(ready, so, environment):
     judge(abuse(ready, so, "direct", environment), "direct")
+
+
+def test_threads_and_forks_under_valgrind(ready, so, environment, place):
+    if loader(so):
+        pytest.skip("valgrind and a sanitizer")
+    sources = [(SOURCE / f"tests/integration/abuse_{part}.c").read_text() for part in ("threads", "process")]
+    names = re.findall(r"CASE\(((?:threads|fork|finalize|close_all|childs|grand)\w+),", "".join(sources))
+    assert len(names) >= 25
+    log = place / "valgrind"
+    valgrind = [need("valgrind"), "-q", "--leak-check=no", f"--log-file={log}.%p"]
+    verdicts = abuse(ready, so, "direct", {**environment, "ABUSE_SLOW": "6"}, *names, before=valgrind)
+    assert not {name: why for name, why in verdicts.items() if why} and len(verdicts) == len(names)
+    assert "".join(path.read_text() for path in place.glob("valgrind.*")) == ""
 
 
 def test_through_p11_kit_proxy(ready, so, environment, place):
