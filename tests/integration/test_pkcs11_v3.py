@@ -4,6 +4,7 @@ row of what a caller does, and restarts in the middle of calls."""
 import base64
 import json
 import re
+import signal
 import subprocess
 import time
 
@@ -53,7 +54,7 @@ def test_a_mint_cut_by_a_restart_mints_once(user, ready, service, how, pause):
     (key,) = user.ok(f"read {answer.split()[1]}")
     assert service.accepts(key) and key != old
     wait_for(lambda: service.alive() == 2, 15, "one account a lease")
-    wait_for(lambda: [l["state"] for l in leases(ready)] == ["active"] * 2, 5, "the first answer's account to be forgotten")
+    wait_for(lambda: [l["state"] for l in leases(ready)] == ["active"] * 2, 5, "the first answer's lease to end")
     # Handles, values and the login have survived.
     assert user.ok(f"read {before}") == [old]
     user.ok(f"destroy {before}")
@@ -81,14 +82,14 @@ def test_a_hung_daemon_is_given_up(ready, so, place, service, monkeypatch):  # n
     try:
         client.ok("open")
         client.ok(f"login {PIN}")
-        ready.process.send_signal(19)  # SIGSTOP
+        ready.process.send_signal(signal.SIGSTOP)
         began = time.monotonic()
         assert client.ask("mint my-app token 0").startswith("0x")
         assert 0.9 < time.monotonic() - began < 10
-        ready.process.send_signal(18)
+        ready.process.send_signal(signal.SIGCONT)
         client.ok("mint my-app token 0")
     finally:
-        ready.process.send_signal(18)
+        ready.process.send_signal(signal.SIGCONT)
         client.end()
 
 
