@@ -44,13 +44,30 @@ static const char *role_of(const struct args *a)
     return a->words_n > 0 ? a->words[0] : NULL;
 }
 
+/* A key that could not be shown is nobody's: it must not live on. */
+static enum code give_up(struct cli *c, const struct minted *m, struct error *e)
+{
+    const char *id = json_string_value(json_object_get(m->lease, "lease_id"));
+    struct error why = {.code = OK};
+    json_t *p = cli_parameters(c, CLI_CHANGE, &why);
+    enum code code = p ? cli_put(p, "lease_id", id, &why) : why.code;
+    if (code)
+        json_decref(p);
+    else
+        code = cli_call(c, "Revoke", p, NULL, NULL, NULL, &why);
+    return error_prefix(e, "lease %s %s", id ? id : "?",
+                        code ? "lives on, and its key was not shown"
+                             : "is revoked, as its key was not shown");
+}
+
 enum code command_mint(struct cli *c, struct error *e)
 {
     CLEANUP(minted_clear) struct minted m = {.key = NULL};
     enum code code = mint_call(c, role_of(c->args), NULL, &m, e);
     if (code)
         return code;
-    return output_minted(m.lease, m.warnings, m.key, c->args->json, e);
+    code = output_minted(m.lease, m.warnings, m.key, c->args->json, e);
+    return code ? give_up(c, &m, e) : OK;
 }
 
 enum code command_key(struct cli *c, struct error *e)

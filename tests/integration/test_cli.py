@@ -195,6 +195,14 @@ def test_key_is_the_same_until_it_is_old(cli, service):
     assert service.alive() == 2
 
 
+@pytest.mark.parametrize("format", [[], ["--json"]])
+def test_a_key_that_nobody_got_is_revoked(cli, service, format):
+    with open("/dev/full", "w") as full:
+        r = subprocess.run(cli.command("mint", "my-app", *format), env=cli.env, stdout=full, stderr=-1, text=True)
+    assert r.returncode == FAILED and "revoked" in r.stderr, r.stderr
+    assert service.alive() == 0
+
+
 def test_leases_are_listed_renewed_and_revoked(cli, service):
     leases = [cli.json("mint", "my-app", "--ttl", "10m") for _ in range(3)]
     listed = cli.json("lease", "list")
