@@ -126,8 +126,12 @@ enum code core_lease_label(struct core *c, const struct caller *by,
         code = lease_text(&l.label, label, e);
     if (!code && cka_id)
         code = set_cka_id(&l, cka_id, cka_id_len, e);
-    return code ? code
-                : store_commit(c->store, STORE_NORMAL, update_label, &l, e);
+    if (!code)
+        code = store_commit(c->store, STORE_NORMAL, update_label, &l, e);
+    if (code == ERR_EXISTS) /* the sweeper was first */
+        return error_set(e, ERR_NOT_FOUND,
+                         "lease %s ended while its label was changed", id);
+    return code;
 }
 
 void core_end_session(struct core *c, const char *application, int64_t session)
