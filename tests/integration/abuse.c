@@ -257,6 +257,7 @@ int open_descriptors(void)
 
 static void run_case(const struct abuse_case *c, int out)
 {
+    setpgid(0, 0); /* what it forks goes with it */
     report = out;
     load();
     to_stage(c->stage);
@@ -264,16 +265,20 @@ static void run_case(const struct abuse_case *c, int out)
     _exit(0);
 }
 
-/* Its exit status once it ended; SIGKILL when its time is up. */
+/* Its exit status once it ended; SIGKILL when its time is up. Children that it
+ * left behind end as well: one that hangs would keep our output open. */
 static bool wait_case(pid_t pid, int limit_ms, int *status)
 {
-    for (int64_t end = now_ms() + limit_ms; now_ms() < end; usleep(1000)) {
-        if (waitpid(pid, status, WNOHANG) == pid)
-            return true;
+    pid_t ended = 0;
+    for (int64_t end = now_ms() + limit_ms; !ended && now_ms() < end;
+         usleep(1000))
+        ended = waitpid(pid, status, WNOHANG);
+    kill(-pid, SIGKILL);
+    if (!ended) {
+        kill(pid, SIGKILL);
+        waitpid(pid, status, 0);
     }
-    kill(pid, SIGKILL);
-    waitpid(pid, status, 0);
-    return false;
+    return ended == pid;
 }
 
 static bool verdict(const struct abuse_case *c, unsigned number)
