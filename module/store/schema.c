@@ -3,8 +3,8 @@
 
 #include "module/store/state.h"
 
-#include "common/clock.h"
 #include "common/file.h"
+#include "common/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -107,8 +107,12 @@ static enum code identify(struct conn *c, struct identity *id, struct error *e)
 static enum code save_old(struct conn *c, const char *dir, int64_t version,
                           char **saved, struct error *e)
 {
-    if (asprintf(saved, "%s/" STORE_FILE ".v%d-%lld", dir, (int)version,
-                 (long long)clock_wall_ms()) < 0) {
+    char id[TEXT_ID_LEN + 1]; /* no two are the same, and they sort by time */
+    enum code code = text_id(id, e);
+    if (code)
+        return code;
+    if (asprintf(saved, "%s/" STORE_FILE ".v%d-%s", dir, (int)version, id) <
+        0) {
         *saved = NULL;
         return error_set(e, ERR_NOMEM, "store %s: out of memory", c->path);
     }
@@ -117,7 +121,7 @@ static enum code save_old(struct conn *c, const char *dir, int64_t version,
     if (fd < 0)
         return error_errno(e, errno, "cannot make %s", *saved);
     QUERY q = {.st = NULL};
-    enum code code =
+    code =
         query_open(&q, c, "save it before its migration", "VACUUM INTO ?", e);
     if (code == OK) {
         query_text(&q, *saved);

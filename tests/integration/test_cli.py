@@ -370,6 +370,7 @@ def type_at(cli, words, typed):
     """Run in a terminal, type when asked: (exit status, what the screen showed)."""
     pid, fd = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in a background job
         os.execve(cli.command()[0], cli.command(*words), cli.env)
     screen, sent, end = b"", False, time.monotonic() + 20
     while time.monotonic() < end:
