@@ -67,10 +67,7 @@ RACES = {
         "finalize_races_all_functions", "finalize_races_itself", "threads_initialize_and_finalize",
         "fork_races_all_functions",
     ],
-    "remote": [
-        "finalize_races_all_functions", "finalize_races_mints", "finalize_races_itself",
-        "threads_initialize_and_finalize", "fork_races_all_functions",
-    ],
+    "remote": ["finalize_races_all_functions", "finalize_races_mints", "finalize_races_itself", "threads_initialize_and_finalize"],
 }
 
 
