@@ -49,10 +49,8 @@ class Client:
     def close(self):
         pass
 
-    def run(self, *command, status=0):
-        r = subprocess.run(
-            [*self.before, *command], env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
-        )
+    def run(self, *command, status=0, stdin=b""):
+        r = subprocess.run([*self.before, *command], env=self.environment, input=stdin, capture_output=True, timeout=60)
         text = r.stdout.decode(errors="replace") + r.stderr.decode(errors="replace")
         assert r.returncode == status, (command, r.returncode, text)
         return text
@@ -212,6 +210,54 @@ class PyKCS11(Client):
         return self.call("revoke")
 
 
+JAVA = """
+import java.security.*;
+import java.util.Collections;
+import javax.crypto.spec.SecretKeySpec;
+
+class Store {
+    public static void main(String[] args) throws Exception {
+        String module = args[0], role = args[1], what = args[2];
+        char[] pin = new java.util.Scanner(System.in).nextLine().toCharArray();
+        KeyStore store = KeyStore.getInstance("PKCS11",
+            Security.getProvider("SunPKCS11").configure("--name=hsmint\\nlibrary=" + module));
+        store.load(null, pin);
+        switch (what) {
+        case "mint" -> store.setEntry(role, new KeyStore.SecretKeyEntry(new SecretKeySpec(new byte[1], "Generic")), null);
+        case "list" -> System.out.println(Collections.list(store.aliases()));
+        case "read" -> System.out.print(new String(store.getKey(role, null).getEncoded()));
+        case "revoke" -> store.deleteEntry(role);
+        }
+    }
+}
+"""
+
+
+class Java(Client):
+    name = "Java SunPKCS11"
+
+    def open(self):
+        version = subprocess.run([need("javac"), "--version"], capture_output=True, text=True).stdout
+        if int(re.search(r"\d+", version).group()) < 17:
+            pytest.skip("Java is older than 17")
+        (self.place / "Store.java").write_text(JAVA)
+
+    def call(self, what):
+        return self.run("java", self.place / "Store.java", self.tool.so, ROLE, what, stdin=f"{PIN}\n".encode())
+
+    def mint(self):
+        return self.call("mint")
+
+    def list(self):
+        return self.call("list")
+
+    def read(self):
+        return self.call("read")
+
+    def revoke(self):
+        return self.call("revoke")
+
+
 class Dump(Pkcs11Tool):
     """pkcs11-dump lists; what it cannot do pkcs11-tool does."""
 
@@ -314,7 +360,7 @@ class Ssh(Server):
         super().close()
 
 
-CLIENTS = [Pkcs11Tool, CreateObject, Spy, P11tool, P11toolModule, Nss, PyKCS11, Dump]
+CLIENTS = [Pkcs11Tool, CreateObject, Spy, P11tool, P11toolModule, Nss, PyKCS11, Java, Dump]
 CLIENTS += [Proxy, Server, RemoteSocket, RemoteCommand, Ssh]
 
 
