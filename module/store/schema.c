@@ -66,11 +66,22 @@ static const char schema_1[] =
     "CREATE TABLE record("
     " sequence INTEGER PRIMARY KEY, line TEXT NOT NULL) STRICT;";
 
+/* lease_live_owner now holds all that limits ask for. */
+static const char schema_2[] =
+    "CREATE TABLE document("
+    " kind TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL,"
+    " version INTEGER NOT NULL, changed_ms INTEGER NOT NULL,"
+    " PRIMARY KEY(kind, name)) STRICT, WITHOUT ROWID;"
+    "DROP INDEX lease_live_owner;"
+    "CREATE INDEX lease_live_owner ON lease(owner, id, org, role, issued_ms)"
+    " WHERE state < 3;";
+
 /* Appended to, never changed: each step was shipped. */
-static const struct migration migrations[] = {
+const struct migration schema_steps[] = {
     {0, schema_1},
+    {1, schema_2},
 };
-_Static_assert(sizeof(migrations) / sizeof(migrations[0]) == STORE_SCHEMA,
+_Static_assert(sizeof(schema_steps) / sizeof(schema_steps[0]) == STORE_SCHEMA,
                "one step a schema version");
 
 static enum code read_pragma(struct conn *c, const char *sql, int64_t *value,
@@ -194,5 +205,5 @@ enum code schema_apply(struct conn *c, const char *dir,
 
 enum code schema_migrate(struct conn *c, const char *dir, struct error *e)
 {
-    return schema_apply(c, dir, migrations, STORE_SCHEMA, e);
+    return schema_apply(c, dir, schema_steps, STORE_SCHEMA, e);
 }

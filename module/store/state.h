@@ -82,6 +82,7 @@ struct migration {
     int from; /* to from + 1 */
     const char *sql;
 };
+extern const struct migration schema_steps[]; /* STORE_SCHEMA of them */
 /* Brings `c` to STORE_SCHEMA. A file that is not new is saved beside first. */
 MUST_CHECK enum code schema_migrate(struct conn *c, const char *dir,
                                     struct error *e);

@@ -1,5 +1,5 @@
 /* store - what the daemon remembers: organisations, configuration, roles,
- * leases, journal, audit records. spec/STORE.md.
+ * documents (policies, logins), leases, journal, audit records. spec/STORE.md.
  *
  * One interface; sqlite*.c is its first implementation. All changes go through
  * store_commit(): the function runs in one durable transaction, on the
@@ -23,7 +23,7 @@
 struct store;
 struct store_tx; /* valid only inside the function given to store_commit */
 
-#define STORE_SCHEMA 1
+#define STORE_SCHEMA 2
 
 struct store_options {
     const char *dir;       /* private state directory, made if absent */
@@ -106,6 +106,36 @@ MUST_CHECK enum code store_role_each(struct store *s, int64_t org,
                                      store_role_fn fn, void *ctx,
                                      struct error *e); /* by name */
 
+/* ---- documents: named JSON of one kind, e.g. "policy" ---- */
+struct store_document {
+    const char *kind; /* the caller's own */
+    char *name;
+    char *body;
+    int64_t version; /* 1, 2 …; begins anew after a deletion */
+    int64_t changed_ms;
+};
+void store_document_clear(struct store_document *d);
+MUST_CHECK enum code store_document_put(struct store_tx *tx, const char *kind,
+                                        const char *name, const char *body,
+                                        int64_t now_ms, struct error *e);
+MUST_CHECK enum code store_document_delete(struct store_tx *tx,
+                                           const char *kind, const char *name,
+                                           struct error *e); /* ERR_NOT_FOUND */
+MUST_CHECK enum code store_document_get(struct store *s, const char *kind,
+                                        const char *name,
+                                        struct store_document *out,
+                                        struct error *e); /* ERR_NOT_FOUND */
+/* As the transaction sees it, what it wrote itself included. */
+MUST_CHECK enum code store_tx_document_get(struct store_tx *tx,
+                                           const char *kind, const char *name,
+                                           struct store_document *out,
+                                           struct error *e);
+typedef enum code (*store_document_fn)(const struct store_document *d,
+                                       void *ctx, struct error *e);
+MUST_CHECK enum code store_document_each(struct store *s, const char *kind,
+                                         store_document_fn fn, void *ctx,
+                                         struct error *e); /* by name */
+
 /* ---- leases ---- */
 enum lease_state { LEASE_PENDING, LEASE_ACTIVE, LEASE_REVOKING, LEASE_REVOKED };
 const char *lease_state_name(enum lease_state s);
@@ -186,6 +216,25 @@ MUST_CHECK enum code store_lease_counts(struct store *s, int64_t org,
                                         const char *role, /* NULL: all */
                                         struct store_counts *out,
                                         struct error *e);
+/* What one owner has, for limits: all its leases in the roles that `match`
+ * takes. The transaction's sees what it inserted itself. Cost: the owner's
+ * live leases, and what was revoked since `since_ms`. */
+struct store_usage {
+    int64_t live;   /* pending, active, revoking */
+    int64_t issued; /* after since_ms and up to now_ms, dead ones too */
+};
+struct store_usage_query {
+    const char *owner;
+    int64_t since_ms, now_ms;
+    bool (*match)(int64_t org, const char *role, void *ctx);
+    void *ctx;
+};
+MUST_CHECK enum code store_usage(struct store *s,
+                                 const struct store_usage_query *q,
+                                 struct store_usage *out, struct error *e);
+MUST_CHECK enum code store_tx_usage(struct store_tx *tx,
+                                    const struct store_usage_query *q,
+                                    struct store_usage *out, struct error *e);
 /* Revoked rows older than `before_ms`; at most `limit` a call. */
 MUST_CHECK enum code store_lease_prune(struct store_tx *tx, int64_t before_ms,
                                        int limit, struct error *e);

@@ -552,6 +552,146 @@ static void records_have_no_gaps(void **state)
     free(line);
 }
 
+/* ---- documents ---- */
+
+struct document {
+    const char *kind, *name, *body;
+    bool fail;
+};
+
+static enum code put_document(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct document *d = ctx;
+    struct store_document seen;
+    enum code code = store_document_put(tx, d->kind, d->name, d->body, 9, e);
+    if (code == OK)
+        code = store_tx_document_get(tx, d->kind, d->name, &seen, e);
+    if (code)
+        return code;
+    assert_string_equal(seen.body, d->body);
+    store_document_clear(&seen);
+    return d->fail ? error_set(e, ERR_DENIED, "on second thought") : OK;
+}
+
+static enum code delete_document(struct store_tx *tx, void *ctx,
+                                 struct error *e)
+{
+    const struct document *d = ctx;
+    return store_document_delete(tx, d->kind, d->name, e);
+}
+
+static enum code collect_document(const struct store_document *d, void *ctx,
+                                  struct error *e)
+{
+    (void)e;
+    sprintf((char *)ctx + strlen(ctx), "%s=%s/%" PRId64 ";", d->name, d->body,
+            d->version);
+    return OK;
+}
+
+static void documents(void **state)
+{
+    struct fixture *f = *state;
+    struct document b = {.kind = "policy", .name = "b", .body = "1"},
+                    a = {.kind = "policy", .name = "a", .body = "2"},
+                    other = {.kind = "login", .name = "a", .body = "3"},
+                    undone = {
+                        .kind = "policy", .name = "a", .body = "x", .fail = 1};
+    struct store_document d;
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, put_document, &b, e));
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, put_document, &a, e));
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, put_document, &a, e));
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, put_document, &other, e));
+    FAILS(ERR_DENIED,
+          store_commit(f->s, STORE_NORMAL, put_document, &undone, e));
+    char text[64] = "";
+    SUCCEEDS(store_document_each(f->s, "policy", collect_document, text, e));
+    assert_string_equal(text, "a=2/2;b=1/1;");
+    SUCCEEDS(store_document_get(f->s, "login", "a", &d, e));
+    assert_string_equal(d.body, "3");
+    assert_int_equal(d.changed_ms, 9);
+    store_document_clear(&d);
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, delete_document, &a, e));
+    FAILS(ERR_NOT_FOUND,
+          store_commit(f->s, STORE_NORMAL, delete_document, &a, e));
+    FAILS(ERR_NOT_FOUND, store_document_get(f->s, "policy", "a", &d, e));
+    SUCCEEDS(store_document_get(f->s, "login", "a", &d, e));
+    store_document_clear(&d);
+}
+
+/* ---- usage ---- */
+
+static bool is_pay(int64_t org, const char *role, void *ctx)
+{
+    return org == *(int64_t *)ctx && strncmp(role, "pay", 3) == 0;
+}
+
+struct counted {
+    struct store_lease *l;
+    struct store_usage_query *q;
+    struct store_usage before, after;
+};
+
+static enum code count_and_insert(struct store_tx *tx, void *ctx,
+                                  struct error *e)
+{
+    struct counted *c = ctx;
+    enum code code = store_tx_usage(tx, c->q, &c->before, e);
+    if (code == OK)
+        code = store_lease_insert(tx, c->l, e);
+    return code ? code : store_tx_usage(tx, c->q, &c->after, e);
+}
+
+static void usage_of_one_owner(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        const char *owner, *role;
+        enum lease_state state;
+        int64_t issued_ms, revoked_ms;
+    } rows[] = {
+        {"user:1", "pay-a", LEASE_ACTIVE, 100, 0},
+        {"user:1", "pay-b", LEASE_PENDING, 5000, 0},
+        {"user:1", "pay-b", LEASE_REVOKING, 5001, 0},
+        {"user:1", "pay-b", LEASE_REVOKED, 5002, 6000},
+        {"user:1", "pay-b", LEASE_REVOKED, 100, 200},
+        {"user:1", "pay-b", LEASE_REVOKED, 100, 6000}, /* issued long ago */
+        {"user:1", "pay-b", LEASE_ACTIVE, 99999, 0},   /* the clock went back */
+        {"user:1", "other", LEASE_ACTIVE, 5000, 0},
+        {"user:2", "pay-a", LEASE_ACTIVE, 5000, 0},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct store_lease l = some_lease(f->org);
+        l.owner = (char *)(uintptr_t)rows[i].owner;
+        l.role = (char *)(uintptr_t)rows[i].role;
+        l.state = rows[i].state;
+        l.issued_ms = rows[i].issued_ms;
+        l.revoked_ms = rows[i].revoked_ms;
+        insert(f, &l);
+    }
+    struct store_usage u;
+    struct store_usage_query q = {.owner = "user:1",
+                                  .since_ms = 1000,
+                                  .now_ms = 7000,
+                                  .match = is_pay,
+                                  .ctx = &f->org};
+    SUCCEEDS(store_usage(f->s, &q, &u, e));
+    assert_int_equal(u.live, 4);
+    assert_int_equal(u.issued, 3);
+    struct store_lease l = some_lease(f->org);
+    l.owner = (char *)(uintptr_t) "user:1";
+    l.role = (char *)(uintptr_t) "pay-c";
+    l.issued_ms = 7000;
+    struct counted c = {.l = &l, .q = &q};
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, count_and_insert, &c, e));
+    assert_int_equal(c.before.live, 4);
+    assert_int_equal(c.after.live, 5);
+    assert_int_equal(c.after.issued, 4);
+    q.owner = "user:3";
+    SUCCEEDS(store_usage(f->s, &q, &u, e));
+    assert_int_equal(u.live + u.issued, 0);
+}
+
 static void states_have_names(void **state)
 {
     (void)state;
@@ -577,6 +717,8 @@ int main(void)
         TEST(reads_nest),
         TEST(journal_answers_its_owner_only),
         TEST(records_have_no_gaps),
+        TEST(documents),
+        TEST(usage_of_one_owner),
         TEST(states_have_names),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);

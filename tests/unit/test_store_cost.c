@@ -113,6 +113,30 @@ static void page_of_history(void **state)
     assert_true(c.steps < 100 + 100 * n);
 }
 
+static bool any_role(int64_t org, const char *role, void *ctx)
+{
+    (void)org, (void)role, (void)ctx;
+    return true;
+}
+
+/* What limits ask before each mint: one owner's live rows, and what was
+ * revoked lately. */
+static void usage_of_one_owner(void **state)
+{
+    struct fixture *f = *state;
+    struct store_usage u;
+    struct store_usage_query q = {.owner = "owner:7",
+                                  .since_ms = leases - 100,
+                                  .now_ms = INT64_MAX,
+                                  .match = any_role};
+    cost_since(f->s);
+    SUCCEEDS(store_usage(f->s, &q, &u, e));
+    struct cost c = cost_since(f->s);
+    assert_true(u.live > 0);
+    assert_int_equal(c.full_scans, 0);
+    assert_true(c.steps < 20 * (leases / OWNERS / 100 + 100) + 200);
+}
+
 static void due_and_next_due(void **state)
 {
     struct fixture *f = *state;
@@ -167,6 +191,7 @@ int main(void)
         cmocka_unit_test(list_of_one_owner),
         cmocka_unit_test(list_is_quick),
         cmocka_unit_test(page_of_history),
+        cmocka_unit_test(usage_of_one_owner),
         cmocka_unit_test(due_and_next_due),
         cmocka_unit_test(counts_of_live_ones),
         cmocka_unit_test(opening_reads_no_table),

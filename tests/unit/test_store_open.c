@@ -100,7 +100,7 @@ static void newer_schema_is_refused(void **state)
     run_sql(f, "store.db", "PRAGMA user_version = 99");
     FAILS(ERR_SCHEMA, try_open(f, e));
     assert_int_equal(ask_sql(f, "store.db", "PRAGMA user_version"), 99);
-    run_sql(f, "store.db", "PRAGMA user_version = 1");
+    run_sql(f, "store.db", "PRAGMA user_version = 2");
     open_store(f, 0);
 }
 
@@ -250,6 +250,7 @@ static void steps_are_taken_in_order(void **state)
     };
     static const struct migration gap[] = {{0, ""}, {2, ""}};
     close_store(f);
+    run_sql(f, "store.db", "PRAGMA user_version = 1");
     char path[512];
     db_path(f, "store.db", path, sizeof(path));
     struct conn *c;
@@ -260,6 +261,63 @@ static void steps_are_taken_in_order(void **state)
     assert_int_equal(ask_sql(f, "store.db", "SELECT x FROM second"), 2);
     assert_int_equal(ask_sql(f, "store.db", "PRAGMA user_version"), 3);
     assert_int_equal(ask_sql(f, "store.db", "SELECT count(*) FROM org"), 1);
+}
+
+static enum code count_lease(const struct store_lease *l, void *ctx,
+                             struct error *e)
+{
+    (void)l, (void)e;
+    ++*(int *)ctx;
+    return OK;
+}
+
+static enum code put_document(struct store_tx *tx, void *ctx, struct error *e)
+{
+    return store_document_put(tx, "policy", "pay", ctx, 5, e);
+}
+
+/* A file of the first release, as that release left it. */
+static void schema_1_keeps_its_data(void **state)
+{
+    struct fixture *f = *state;
+    char path[512];
+    db_path(f, "store.db", path, sizeof(path));
+    FD made = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(made >= 0);
+    struct conn *c;
+    SUCCEEDS(conn_open(&c, path, CONN_WRITER, e));
+    SUCCEEDS(schema_apply(c, f->dir, schema_steps, 1, e));
+    conn_close(c);
+    assert_int_equal(ask_sql(f, "store.db", "PRAGMA user_version"), 1);
+    run_sql(f, "store.db",
+            "INSERT INTO org VALUES(1, 'default', 7, '{}', x'00ff');"
+            "INSERT INTO role VALUES(1, 'my-app', '{\"a\":1}', 3, 8);"
+            "INSERT INTO record(line) VALUES('{}');"
+            "INSERT INTO lease VALUES('01m7ystyxz25y5b3t5grqay39s', 1,"
+            " 'my-app', 'user:7', 'p', '', 0, 1, 0, 0, 1, 2, 3, 4, 0, 'proj',"
+            " 'name', 'id', 'key', 'base', '', NULL, NULL, 0, 0, '', '', '');");
+    open_store(f, 0);
+    char copy[256];
+    assert_true(find_copy(f, copy, sizeof(copy)));
+    assert_non_null(strstr(copy, ".v1-"));
+    CLEANUP(store_role_clear) struct store_role role = {.org = 0};
+    SUCCEEDS(store_role_get(f->s, 1, "my-app", &role, e));
+    assert_string_equal(role.body, "{\"a\":1}");
+    assert_int_equal(role.version, 3);
+    CLEANUP(store_lease_clear) struct store_lease l = {.org = 0};
+    SUCCEEDS(store_lease_get(f->s, "01m7ystyxz25y5b3t5grqay39s", &l, e));
+    assert_string_equal(l.owner, "user:7");
+    struct store_lease_query q = {.owner = "user:7", .live_only = true};
+    int n = 0;
+    SUCCEEDS(store_lease_each(f->s, &q, count_lease, &n, e));
+    assert_int_equal(n, 1);
+    char body[] = "{}";
+    SUCCEEDS(store_commit(f->s, STORE_NORMAL, put_document, body, e));
+    close_store(f);
+    assert_int_equal(ask_sql(f, "store.db", "PRAGMA user_version"), 2);
+    assert_int_equal(ask_sql(f, copy, "PRAGMA user_version"), 1);
+    assert_int_equal(ask_sql(f, copy, "SELECT count(*) FROM lease"), 1);
+    open_store(f, 0);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -276,6 +334,7 @@ int main(void)
         TEST(loose_or_odd_files_are_refused),
         EMPTY(read_only_directory_is_named),
         EMPTY(migration_saves_the_old_file),
+        EMPTY(schema_1_keeps_its_data),
         EMPTY(failed_migration_changes_nothing),
         TEST(new_file_saves_no_copy),
         TEST(steps_are_taken_in_order),
