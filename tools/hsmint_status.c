@@ -83,7 +83,7 @@ static void print_hsm_state(json_t *hsm)
 static void print_state(json_t *status)
 {
     json_t *orgs = json_object_get(status, "orgs");
-    size_t warnings = json_array_size(json_object_get(status, "warnings"));
+    size_t alarms = json_array_size(json_object_get(status, "alarms"));
     if (json_is_true(json_object_get(status, "locked")))
         printf("hsmint is locked: type `hsmint login`\n");
     else if (!has(status, "instance") &&
@@ -94,9 +94,9 @@ static void print_state(json_t *status)
     else if (none_is_configured(orgs))
         printf("hsmint has no admin key yet: type `hsmint config set "
                "admin_api_key=@FILE organization_id=org-...`\n");
-    else if (warnings > 0)
-        printf("hsmint is ready, with %zu warning%s\n", warnings,
-               warnings == 1 ? "" : "s");
+    else if (alarms > 0)
+        printf("hsmint is ready, with %zu alarm%s\n", alarms,
+               alarms == 1 ? "" : "s");
     else
         printf("hsmint is ready\n");
 }
@@ -163,15 +163,17 @@ static void print_orgs(json_t *orgs)
     output_table(orgs, columns, sizeof(columns) / sizeof(columns[0]));
 }
 
-static void print_warnings(json_t *warnings)
+/* `hsmint explain ID` tells the rest. */
+static void print_alarms(json_t *alarms)
 {
     size_t i;
-    json_t *w;
-    json_array_foreach(warnings, i, w)
+    json_t *a;
+    json_array_foreach(alarms, i, a)
     {
-        printf("\nwarning  %s: %s\n", shown(w, "object"), shown(w, "text"));
-        if (has(w, "remedy"))
-            printf("         %s\n", shown(w, "remedy"));
+        printf("\n%s (%s) since %s\n", shown(a, "id"), shown(a, "severity"),
+               shown(a, "since_ms"));
+        printf("  %s: %s\n", shown(a, "object"), shown(a, "text"));
+        printf("  what to do: %s\n", shown(a, "remedy"));
     }
 }
 
@@ -189,8 +191,8 @@ void status_print(json_t *status)
     print_daemon(status);
     print_token(json_object_get(status, "hsm"));
     print_leases(json_object_get(status, "leases"));
+    print_alarms(json_object_get(status, "alarms"));
     print_orgs(json_object_get(status, "orgs"));
-    print_warnings(json_object_get(status, "warnings"));
     print_promise(status);
 }
 

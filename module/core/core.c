@@ -363,12 +363,11 @@ static void look_at_disk(struct core *c)
     if (!s->state_dir || file_free_bytes(s->state_dir, &bytes, NULL) != OK)
         return;
     if (bytes < (uint64_t)s->disk_reserve)
-        warnings_raise(&c->warnings, "disk", s->state_dir,
-                       "free some space or lower disk_reserve",
+        warnings_raise(&c->warnings, ALARM_DISK, s->state_dir,
                        "the disk is nearly full: nothing is minted or renewed, "
                        "revocations go on");
     else
-        warnings_drop(&c->warnings, "disk", s->state_dir);
+        warnings_drop(&c->warnings, ALARM_DISK, s->state_dir);
 }
 
 enum code core_status(struct core *c, json_t **out, struct error *e)
@@ -388,7 +387,7 @@ enum code core_status(struct core *c, json_t **out, struct error *e)
                      "leases", "pending", (json_int_t)n.pending, "active",
                      (json_int_t)n.active, "revoking", (json_int_t)n.revoking,
                      "hsm", hsm_json(c), "keeper", keeper_json(c), "orgs", orgs,
-                     "warnings", warnings_json(&c->warnings));
+                     "alarms", warnings_json(&c->warnings));
     return *out ? OK : error_set(e, ERR_NOMEM, "no memory for the state");
 }
 

@@ -240,10 +240,6 @@ static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
 
 /* ---- the account ---- */
 
-#define EXPIRY_REFUSED "expiry-refused"
-#define EXPIRY_REMEDY                                                          \
-    "keys live until hsmint revokes them: keep the daemon running"
-
 static bool refuses_expiry(const struct gate_reply *r)
 {
     static const char field[] = "expires_in_seconds";
@@ -324,18 +320,18 @@ static void note_expiry(struct mint *m)
         warn(m, "the service does not expire this key by itself: it lives "
                 "until hsmint revokes it");
         if (m->expires_s == 0)
-            warnings_raise(&m->core->warnings, EXPIRY_REFUSED, m->org.name,
-                           EXPIRY_REMEDY,
+            warnings_raise(&m->core->warnings, ALARM_EXPIRY_REFUSED,
+                           m->org.name,
                            "the service refuses expires_in_seconds: it does "
                            "not expire keys by itself");
         else
-            warnings_raise(&m->core->warnings, "expiry-ignored", m->org.name,
-                           EXPIRY_REMEDY,
+            warnings_raise(&m->core->warnings, ALARM_EXPIRY_IGNORED,
+                           m->org.name,
                            "the service ignores expires_in_seconds");
         return;
     }
     l->provider_expires_ms = l->issued_ms + life * 1000;
-    warnings_drop(&m->core->warnings, "expiry-ignored", m->org.name);
+    warnings_drop(&m->core->warnings, ALARM_EXPIRY_IGNORED, m->org.name);
     if (l->provider_expires_ms < l->expires_ms) {
         l->expires_ms = l->provider_expires_ms;
         warn(m, "the service ends this key sooner than was asked");
@@ -493,7 +489,8 @@ static enum code mint_new(struct mint *m, struct error *e)
                               NULL, &hold, e);
     if (code)
         return code;
-    if (!warnings_has(&m->core->warnings, EXPIRY_REFUSED, m->org.name))
+    if (!warnings_has(&m->core->warnings, ALARM_EXPIRY_REFUSED,
+                      m->org.name))
         m->expires_s = provider_seconds(m->ttl);
     code = send_once(m, &call, &request, &reply, e);
     if (code && m->expires_s != 0 && refuses_expiry(&reply))

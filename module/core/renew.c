@@ -100,8 +100,7 @@ static enum code judge(struct core *c, struct store_lease *l,
         return code;
     l->provider_expires_ms = told > 0 ? told : 0;
     if (l->provider_expires_ms == 0)
-        warnings_raise(&c->warnings, "expiry-ignored", org,
-                       "keep the daemon running",
+        warnings_raise(&c->warnings, ALARM_EXPIRY_IGNORED, org,
                        "the service does not extend or expire keys by itself; "
                        "they live until hsmint revokes them");
     return OK;

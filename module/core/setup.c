@@ -270,8 +270,8 @@ static enum code use(struct setup *s, struct error *e)
     if (code)
         return error_prefix(e, "the new admin key is stored and taken at the "
                                "next start, but not yet in use");
-    warnings_drop(&s->core->warnings, "admin-key", s->org.name);
-    warnings_drop(&s->core->warnings, "expiry-refused", s->org.name);
+    warnings_drop(&s->core->warnings, ALARM_ADMIN_KEY, s->org.name);
+    warnings_drop(&s->core->warnings, ALARM_EXPIRY_REFUSED, s->org.name);
     return OK;
 }
 

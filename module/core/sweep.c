@@ -67,8 +67,7 @@ static void org_failed(struct core *c, int64_t org, const struct error *why)
     o->fails++;
     o->not_before_ms = clock_monotonic_ms() + wait;
     core_org_name(c, org, name);
-    warnings_raise(&c->warnings, "revocation-waits", name,
-                   "it goes on by itself once the cause is gone",
+    warnings_raise(&c->warnings, ALARM_REVOCATION_WAITS, name,
                    "revocations do not get through: %s", why->text);
 }
 
@@ -83,7 +82,7 @@ static void org_answered(struct core *c, int64_t org)
     o->not_before_ms = 0;
     o->recovered = true;
     core_org_name(c, org, name);
-    warnings_drop(&c->warnings, "revocation-waits", name);
+    warnings_drop(&c->warnings, ALARM_REVOCATION_WAITS, name);
 }
 
 static bool any_failing(const struct sweep *s)
@@ -335,11 +334,10 @@ static bool search_all(struct batch *b)
 static void tell_late(struct core *c, const struct batch *b)
 {
     if (b->late > 0)
-        warnings_raise(&c->warnings, "revocation-late", "leases",
-                       "see last_error of `hsmint lease list`",
+        warnings_raise(&c->warnings, ALARM_REVOCATION_LATE, "leases",
                        "keys are alive past the end of their leases");
     else if (!any_failing(&c->sweep))
-        warnings_drop(&c->warnings, "revocation-late", "leases");
+        warnings_drop(&c->warnings, ALARM_REVOCATION_LATE, "leases");
 }
 
 static bool sweep_due(struct core *c)

@@ -124,14 +124,13 @@ static enum code use_key(const struct store_org *org, void *ctx,
                        deadline(u->core), &reply, NULL, &why);
     /* One organisation's bad blob does not lock the others out. */
     if (code && code != ERR_KEEPER && code != ERR_HSM_ABSENT) {
-        warnings_raise(&u->core->warnings, "admin-key", org->name,
-                       "seal the admin key again with `hsmint config set`",
+        warnings_raise(&u->core->warnings, ALARM_ADMIN_KEY, org->name,
                        "its sealed admin key cannot be used: %s", why.text);
         return OK;
     }
     if (code)
         return error_set(e, code, "%s", why.text);
-    warnings_drop(&u->core->warnings, "admin-key", org->name);
+    warnings_drop(&u->core->warnings, ALARM_ADMIN_KEY, org->name);
     return OK;
 }
 

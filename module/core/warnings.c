@@ -3,7 +3,9 @@
 
 #include "module/core/warnings.h"
 
+#include "common/clock.h"
 #include "common/log.h"
+#include "common/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,27 +13,48 @@
 
 struct warning {
     struct warning *next;
-    char id[32];
-    char object[64];
-    char text[512];
-    char remedy[256];
+    enum alarm alarm;
+    char object[256];
+    char text[ERROR_TEXT_MAX];
+    int64_t since_ms;
 };
 
-static struct warning **find(struct warnings *w, const char *id,
+static struct warning **find(struct warnings *w, enum alarm alarm,
                              const char *object)
 {
     struct warning **i = &w->first;
 
-    while (*i && (strcmp((*i)->id, id) || strcmp((*i)->object, object)))
+    while (*i && ((*i)->alarm != alarm ||
+                  (object && strncmp((*i)->object, object,
+                                     sizeof((*i)->object) - 1) != 0)))
         i = &(*i)->next;
     return i;
 }
 
-void warnings_raise(struct warnings *w, const char *id, const char *object,
-                    const char *remedy, const char *fmt, ...)
+/* At the end, so that the list is in order of time. */
+static struct warning *append(struct warnings *w, enum alarm alarm,
+                              const char *object)
 {
+    struct warning **last = &w->first;
+
+    while (*last)
+        last = &(*last)->next;
+    *last = calloc(1, sizeof(**last));
+    if (!*last)
+        return NULL;
+    (*last)->alarm = alarm;
+    (*last)->since_ms = clock_wall_ms();
+    text_escape((*last)->object, sizeof((*last)->object), object,
+                strlen(object));
+    return *last;
+}
+
+void warnings_raise(struct warnings *w, enum alarm alarm, const char *object,
+                    const char *fmt, ...)
+{
+    const struct alarm_text *a = &alarm_table[alarm];
     char text[sizeof(w->first->text)];
-    struct warning **place;
+    struct warning *one;
     bool is_new;
     va_list ap;
 
@@ -39,63 +62,103 @@ void warnings_raise(struct warnings *w, const char *id, const char *object,
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
     pthread_mutex_lock(&w->lock);
-    place = find(w, id, object);
-    is_new = !*place;
+    one = *find(w, alarm, object);
+    is_new = !one;
     if (is_new)
-        *place = calloc(1, sizeof(**place));
-    if (*place) {
-        snprintf((*place)->id, sizeof((*place)->id), "%s", id);
-        snprintf((*place)->object, sizeof((*place)->object), "%s", object);
-        snprintf((*place)->text, sizeof((*place)->text), "%s", text);
-        snprintf((*place)->remedy, sizeof((*place)->remedy), "%s", remedy);
-    }
+        one = append(w, alarm, object);
+    if (one)
+        text_escape(one->text, sizeof(one->text), text, strlen(text));
     pthread_mutex_unlock(&w->lock);
     if (is_new)
-        log_warning("%s %s: %s; %s", id, object, text, remedy);
+        log_warning("alarm %s, %s: %s; %s", a->id, object, text, a->remedy);
 }
 
-void warnings_drop(struct warnings *w, const char *id, const char *object)
+/* Out of the list, with the lock held. */
+static struct warning *take(struct warnings *w, enum alarm alarm,
+                            const char *object)
 {
-    struct warning **place, *gone;
+    struct warning **place = find(w, alarm, object), *one = *place;
+
+    if (one)
+        *place = one->next;
+    return one;
+}
+
+static bool drop_one(struct warnings *w, enum alarm alarm, const char *object)
+{
+    struct warning *gone;
 
     pthread_mutex_lock(&w->lock);
-    place = find(w, id, object);
-    gone = *place;
-    if (gone)
-        *place = gone->next;
+    gone = take(w, alarm, object);
     pthread_mutex_unlock(&w->lock);
-    if (gone)
-        log_info("%s %s: no longer so", id, object);
+    if (!gone)
+        return false;
+    log_info("alarm %s, %s: over", alarm_table[alarm].id, gone->object);
     free(gone);
+    return true;
 }
 
-bool warnings_has(struct warnings *w, const char *id, const char *object)
+void warnings_drop(struct warnings *w, enum alarm alarm, const char *object)
+{
+    (void)drop_one(w, alarm, object);
+}
+
+void warnings_drop_all(struct warnings *w, enum alarm alarm)
+{
+    while (drop_one(w, alarm, NULL))
+        ;
+}
+
+bool warnings_has(struct warnings *w, enum alarm alarm, const char *object)
 {
     bool has;
 
     pthread_mutex_lock(&w->lock);
-    has = *find(w, id, object) != NULL;
+    has = *find(w, alarm, object) != NULL;
     pthread_mutex_unlock(&w->lock);
     return has;
 }
 
+void warnings_count(struct warnings *w, int counts[ALARM_COUNT])
+{
+    memset(counts, 0, ALARM_COUNT * sizeof(*counts));
+    pthread_mutex_lock(&w->lock);
+    for (const struct warning *i = w->first; i; i = i->next)
+        counts[i->alarm]++;
+    pthread_mutex_unlock(&w->lock);
+}
+
+static json_t *one_json(const struct warning *i)
+{
+    const struct alarm_text *a = &alarm_table[i->alarm];
+
+    return json_pack("{ss ss ss ss ss ss sI}", "id", a->id, "severity",
+                     alarm_severity_name(a->severity), "object", i->object,
+                     "text", i->text, "remedy", a->remedy, "leases", a->leases,
+                     "since_ms", (json_int_t)i->since_ms);
+}
+
+static bool append_all(json_t *list, const struct warnings *w,
+                       enum alarm_severity severity)
+{
+    for (const struct warning *i = w->first; i; i = i->next) {
+        if (alarm_table[i->alarm].severity == severity &&
+            json_array_append_new(list, one_json(i)) != 0)
+            return false;
+    }
+    return true;
+}
+
 json_t *warnings_json(struct warnings *w)
 {
-    json_t *list = json_array();
+    JSON list = json_array();
+    bool good = list != NULL;
 
     pthread_mutex_lock(&w->lock);
-    for (const struct warning *i = w->first; i && list; i = i->next) {
-        json_t *one =
-            json_pack("{ss ss ss ss}", "id", i->id, "object", i->object, "text",
-                      i->text, "remedy", i->remedy);
-
-        if (json_array_append_new(list, one) != 0) {
-            json_decref(list);
-            list = NULL;
-        }
-    }
+    good = good && append_all(list, w, ALARM_CRITICAL) &&
+           append_all(list, w, ALARM_WARNING);
     pthread_mutex_unlock(&w->lock);
-    return list;
+    return good ? json_incref(list) : NULL;
 }
 
 void warnings_clear(struct warnings *w)

@@ -308,7 +308,7 @@ def test_below_the_reserve(ready, service):
     ready.start()
     with ready.attached() as c:
         assert refused(c, "Mint", role="my-app").name == "DiskFull"
-        assert "disk" in [w["id"] for w in c.call("Status")["status"]["warnings"]]
+        assert "disk" in [w["id"] for w in c.call("Status")["status"]["alarms"]]
         assert service.alive() == 1
         c.change("Revoke", lease_id=lease["lease_id"])
     assert service.alive() == 0

@@ -394,7 +394,7 @@ static char *status_with(const char *change)
                " \"keeper\": {\"running\": true, \"pid\": 8, \"restarts\": 0},"
                " \"daemon\": {\"version\": \"1\", \"pid\": 7},"
                " \"orgs\": [{\"org\": \"o\", \"configured\": true,"
-               " \"admin_api_key_id\": \"key_1\"}], \"warnings\": []}");
+               " \"admin_api_key_id\": \"key_1\"}], \"alarms\": []}");
     JSON changes = object(change);
     assert_int_equal(json_object_update(status, changes), 0);
     capture();
@@ -419,8 +419,8 @@ static void status_says_what_to_do(void **state)
         {"{\"hsm\": {\"state\": \"locked\", \"error\": \"wrong PIN\"}}",
          "hsmint is not logged in to the HSM: wrong PIN\n"},
         {"{\"orgs\": []}", "hsmint has no admin key yet"},
-        {"{\"warnings\": [{\"object\": \"a\", \"text\": \"b\"}]}",
-         "hsmint is ready, with 1 warning\n"},
+        {"{\"alarms\": [{\"object\": \"a\", \"text\": \"b\"}]}",
+         "hsmint is ready, with 1 alarm\n"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
         assert_memory_equal(status_with(cases[i][0]), cases[i][1],
@@ -431,17 +431,19 @@ static void status_for_people(void **state)
 {
     (void)state;
     assert_string_equal(
-        status_with("{\"mode\": \"user\", \"warnings\":"
-                    " [{\"object\": \"o\", \"text\": \"bad\","
-                    " \"remedy\": \"mend it\"}]}"),
-        "hsmint is ready, with 1 warning\n"
+        status_with("{\"mode\": \"user\", \"alarms\": [{\"id\": \"disk\","
+                    " \"severity\": \"critical\", \"object\": \"o\","
+                    " \"text\": \"bad\", \"remedy\": \"mend it\","
+                    " \"since_ms\": 1000}]}"),
+        "hsmint is ready, with 1 alarm\n"
         "daemon   1, user mode, process 7; keeper 8\n"
         "HSM      M, token l\\x1b, serial s, ready\n"
         "leases   2 active, 1 being revoked\n\n"
+        "disk (critical) since 1970-01-01T00:00:01.000Z\n"
+        "  o: bad\n"
+        "  what to do: mend it\n\n"
         "ORG  ADMIN_KEY  ORGANIZATION  LAST_ROTATED\n"
         "o    key_1      -             -\n\n"
-        "warning  o: bad\n"
-        "         mend it\n\n"
         "User mode guards against leaks and accidents, not against programs of "
         "this user,\nwho holds PIN and daemon.\n");
 }

@@ -166,7 +166,7 @@ static void test_status(void **state)
     assert_int_equal(1, json_integer_value(json_object_get(
                             json_object_get(s, "leases"), "active")));
     assert_int_equal(1, json_array_size(json_object_get(s, "orgs")));
-    assert_int_equal(0, json_array_size(json_object_get(s, "warnings")));
+    assert_int_equal(0, json_array_size(json_object_get(s, "alarms")));
 }
 
 /* ---- roles ---- */
@@ -298,7 +298,7 @@ static void test_renew_without_expiry(void **state)
     assert_true(l.expires_ms > m.lease.expires_ms);
     assert_int_equal(0, l.provider_expires_ms);
     JSON s = status_of(f);
-    assert_int_equal(1, json_array_size(json_object_get(s, "warnings")));
+    assert_int_equal(1, json_array_size(json_object_get(s, "alarms")));
 }
 
 /* ---- the end ---- */
@@ -323,7 +323,7 @@ static void test_expiry(void **state)
 static bool has_warning(struct core_fixture *f, const char *id)
 {
     JSON s = status_of(f);
-    JSON all = json_incref(json_object_get(s, "warnings"));
+    JSON all = json_incref(json_object_get(s, "alarms"));
     json_t *w;
     size_t i;
 

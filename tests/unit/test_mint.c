@@ -487,7 +487,7 @@ static void test_expiry_is_ignored(void **state)
     assert_int_equal(0, m.lease.provider_expires_ms);
     assert_int_equal(1, json_array_size(m.warnings));
     SUCCEEDS(core_status(f->core, &status, e));
-    assert_int_equal(1, json_array_size(json_object_get(status, "warnings")));
+    assert_int_equal(1, json_array_size(json_object_get(status, "alarms")));
 }
 
 static void test_expiry_is_refused(void **state)
@@ -518,7 +518,7 @@ static void test_expiry_is_capped(void **state)
     assert_int_equal(ERR_SERVICE_REFUSED, mint(f, &m));
     assert_non_null(strstr(m.error.text, "is too long"));
     SUCCEEDS(core_status(f->core, &status, e));
-    assert_int_equal(0, json_array_size(json_object_get(status, "warnings")));
+    assert_int_equal(0, json_array_size(json_object_get(status, "alarms")));
     f->fake.demands_expiry = false;
     assert_int_equal(OK, mint(f, &m));
     assert_true(m.lease.provider_expires_ms > 0);
