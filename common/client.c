@@ -73,7 +73,7 @@ enum code client_new(struct client **out, const struct client_options *o,
     c->reconnect_ms = o->reconnect_ms;
     c->start_daemon = o->start_daemon;
     c->allow_root_start = o->allow_root_start;
-    c->allow_start = o->start_daemon;
+    c->allow_start = true;
     c->pid = getpid();
     if (!c->program || (o->socket && !c->socket)) {
         client_free(c);
@@ -510,7 +510,7 @@ static enum code repeat(struct client *c, struct call *k, struct error *e)
     for (;;) {
         bool broken;
         enum code rc = attempt(c, k, &broken, e);
-        if (rc != ERR_DAEMON_DOWN || broken || !may_start_daemon(c) ||
+        if (rc != ERR_DAEMON_DOWN || broken || !c->allow_start ||
             deadline_left(end) == 0 || deadline_left(k->end) == 0)
             return rc;
         poll(NULL, 0, RECONNECT_EVERY_MS);

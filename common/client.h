@@ -22,8 +22,7 @@ struct client_options {
     int connect_ms;        /* 0: 100 */
     int call_ms;           /* 0: 90 000 */
     int reconnect_ms;      /* so long a daemon that went away during a call
-                              may take to come back; 0: no time. Only while
-                              it may be started */
+                              may take to come back; 0: no time */
     bool start_daemon;     /* user mode: start it when nobody listens */
     bool allow_root_start; /* only the command line says true */
 };
@@ -38,7 +37,7 @@ void client_free(struct client *c); /* closes: the daemon sees us leave */
 void client_freep(struct client **c);
 /* After fork, in the child: forget all, closing without a word. */
 void client_abandon(struct client *c);
-/* From C_OpenSession on the daemon may be started; before, it is not. */
+/* No: the client only leaves; no daemon is started for it or waited for. */
 void client_allow_start(struct client *c, bool allow);
 /* Connect and attach now: within connect_ms where no daemon may be started. */
 MUST_CHECK enum code client_connect(struct client *c, struct error *e);

@@ -15,17 +15,22 @@
 /* ---- arguments ---- */
 
 #define ARGS_WORDS_MAX 64
-#define ARGS_ENV_MAX 16
+#define ARGS_LIST_MAX 16
+
+struct args_list { /* of an option that may be given more than once */
+    const char *items[ARGS_LIST_MAX];
+    int n;
+};
 
 struct args {
     /* everywhere */
-    const char *org, *socket, *pin_file;
+    const char *org, *socket, *pin_file, *login, *secret_id_file;
     bool json, help, version;
     /* where the command says so */
-    const char *role, *ttl, *limit;
+    const char *role, *ttl, *limit, *capability, *uses, *overlap;
     const char *hsm_module, *hsm_uri, *pin_source, *softhsm_conf;
-    const char *hsm_env[ARGS_ENV_MAX]; /* "NAME=value" */
-    int hsm_env_n;
+    struct args_list hsm_env; /* "NAME=value" */
+    struct args_list uids;
     bool all, history, force, so;
     /* what is left: after the command's own words, and after "--" */
     const char *words[ARGS_WORDS_MAX];
@@ -59,9 +64,12 @@ void args_help(FILE *to, const struct args *a, const struct command *command);
 #define ARGS_NAME_MAX 64
 MUST_CHECK enum code args_field(const char *word, char name[ARGS_NAME_MAX],
                                 const char **value, struct error *e);
-/* --ttl in seconds; 0 when not given. */
-MUST_CHECK enum code args_ttl(const struct args *a, int64_t *seconds,
-                              struct error *e);
+/* The value of an option, or NULL: a time in seconds, 0 when not given; a whole
+ * number of at least `min`, -1 when not given. ERR_USAGE. */
+MUST_CHECK enum code args_duration(const char *option, const char *text,
+                                   int64_t *seconds, struct error *e);
+MUST_CHECK enum code args_number(const char *option, const char *text,
+                                 int64_t min, int64_t *n, struct error *e);
 
 /* ---- the daemon ---- */
 
@@ -69,7 +77,7 @@ struct cli {
     const struct args *args;
     const struct command *command;
     struct client *client; /* made at the first call */
-    bool logged_in;        /* a login was tried */
+    bool logged_in;        /* the daemon was unlocked, or that was tried */
     int status;            /* exit status when the command succeeds */
 };
 
@@ -77,10 +85,17 @@ enum cli_parameters { CLI_PLAIN = 0, CLI_ORG = 1, CLI_CHANGE = 2 };
 /* {org} where --org was given, {request_id} for a change. NULL: *e says why. */
 json_t *cli_parameters(struct cli *c, enum cli_parameters kind,
                        struct error *e);
+/* The same with {name}: the command's first word. */
+json_t *cli_named(struct cli *c, enum cli_parameters kind, struct error *e);
 /* ERR_USAGE when `text` is no UTF-8. NULL text: nothing is put. */
 MUST_CHECK enum code cli_put(json_t *parameters, const char *name,
                              const char *text, struct error *e);
-/* Makes c->client, which connects at its first call. */
+/* A call with {name}, {fields} and {request_id}; `fields` is borrowed. */
+MUST_CHECK enum code cli_set(struct cli *c, const char *method, json_t *fields,
+                             json_t **reply, struct secret **out,
+                             struct error *e);
+/* Makes c->client, which connects at its first call; with --login or
+ * --secret-id-file it logs in by that name. */
 MUST_CHECK enum code cli_connect(struct cli *c, struct error *e);
 /* As client_call. When the daemon is locked and there is a PIN to be had, logs
  * in and calls again. `parameters` is stolen; NULL (with *e set by
@@ -119,6 +134,12 @@ MUST_CHECK enum code output_minted(const json_t *lease, const json_t *warnings,
                                    struct error *e);
 /* The key alone on a line. Written straight from its own pages. */
 MUST_CHECK enum code output_secret(const struct secret *key, struct error *e);
+/* {name: the secret, and the members of `rest`} */
+MUST_CHECK enum code output_secret_json(const char *name,
+                                        const struct secret *value,
+                                        json_t *rest, struct error *e);
+/* For people: a list of texts becomes one text, "a, b". */
+void output_join(json_t *object, const char *member);
 /* To standard error. */
 void output_warnings(const json_t *warnings);
 void output_error(const struct error *e, int exit_status, bool json);
@@ -163,6 +184,17 @@ enum code command_status(struct cli *c, struct error *e);
 enum code command_hsm_show(struct cli *c, struct error *e);
 enum code command_hsm_unlock(struct cli *c, struct error *e);
 enum code command_login(struct cli *c, struct error *e);
+enum code command_login_create(struct cli *c, struct error *e);
+enum code command_login_rotate(struct cli *c, struct error *e);
+enum code command_login_list(struct cli *c, struct error *e);
+enum code command_login_show(struct cli *c, struct error *e);
+enum code command_login_delete(struct cli *c, struct error *e);
+enum code command_policy_set(struct cli *c, struct error *e);
+enum code command_policy_show(struct cli *c, struct error *e);
+enum code command_policy_list(struct cli *c, struct error *e);
+enum code command_policy_delete(struct cli *c, struct error *e);
+enum code command_policy_test(struct cli *c, struct error *e);
+enum code command_whoami(struct cli *c, struct error *e);
 enum code command_lock(struct cli *c, struct error *e);
 enum code command_stop(struct cli *c, struct error *e);
 enum code command_version(struct cli *c, struct error *e);

@@ -4,7 +4,9 @@
 
 #include "common/text.h"
 
+#include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum kind { FLAG, VALUE, LIST };
@@ -26,6 +28,10 @@ static const struct option options[] = {
     {"socket", VALUE, true, AT(socket), "PATH", "the daemon's socket"},
     {"pin-file", VALUE, true, AT(pin_file), "FILE",
      "the HSM's PIN, if it is asked for (- is standard input)"},
+    {"login", VALUE, true, AT(login), "NAME",
+     "log in by this name, with a secret id"},
+    {"secret-id-file", VALUE, true, AT(secret_id_file), "FILE",
+     "that secret id (- is standard input)"},
     {"help", FLAG, true, AT(help), NULL, "this text"},
     {"version", FLAG, true, AT(version), NULL, "the version"},
     {"role", VALUE, false, AT(role), "ROLE", "the role"},
@@ -36,6 +42,13 @@ static const struct option options[] = {
     {"limit", VALUE, false, AT(limit), "N", "at most so many, newest first"},
     {"force", FLAG, false, AT(force), NULL, "also when leases are alive"},
     {"so", FLAG, false, AT(so), NULL, "as administrator"},
+    {"capability", VALUE, false, AT(capability), "C",
+     "this one alone: mint, list-any ..."},
+    {"uses", VALUE, false, AT(uses), "N", "so many logins, then no more"},
+    {"uid", LIST, false, AT(uids), "UID",
+     "good for this user alone (may be repeated)"},
+    {"overlap", VALUE, false, AT(overlap), "TIME",
+     "how long the one before stays good"},
     {"hsm-module", VALUE, false, AT(hsm_module), "PATH",
      "the vendor's PKCS#11 library"},
     {"hsm-uri", VALUE, false, AT(hsm_uri), "URI",
@@ -113,10 +126,11 @@ static enum code set_option(struct args *a, const struct option *o,
         return error_set(e, ERR_USAGE, "--%s needs a value: %s", o->name,
                          o->value);
     if (o->kind == LIST) {
-        if (a->hsm_env_n == ARGS_ENV_MAX)
-            return error_set(e, ERR_USAGE, "more than %d of --%s", ARGS_ENV_MAX,
-                             o->name);
-        a->hsm_env[a->hsm_env_n++] = value;
+        struct args_list *list = (struct args_list *)(void *)at;
+        if (list->n == ARGS_LIST_MAX)
+            return error_set(e, ERR_USAGE, "more than %d of --%s",
+                             ARGS_LIST_MAX, o->name);
+        list->items[list->n++] = value;
         return OK;
     }
     if (*(const char **)at)
@@ -173,18 +187,19 @@ static enum code read_all(struct args *a, int argc, char **argv,
 static enum code choose(struct args *a, const struct command **command,
                         struct error *e)
 {
+    int longest = 0; /* "login create" before "login" */
     *command = NULL;
     for (const struct command *c = commands; c->name; c++) {
         int n = match(c->name, a);
-        if (n == 0)
+        if (n <= longest)
             continue;
-        a->words_n -= n;
-        memmove(a->words, a->words + n,
-                sizeof(a->words[0]) * (size_t)a->words_n);
+        longest = n;
         *command = c;
-        return OK;
     }
-    if (a->help || a->version)
+    a->words_n -= longest;
+    memmove(a->words, a->words + longest,
+            sizeof(a->words[0]) * (size_t)a->words_n);
+    if (*command || a->help || a->version)
         return OK;
     if (a->words_n == 0)
         return error_set(e, ERR_USAGE, "no command; try hsmint --help");
@@ -206,6 +221,10 @@ static enum code check(const struct args *a, const struct command *c,
                              options[i].name);
     if (a->program && !c->program)
         return error_set(e, ERR_USAGE, "%s takes nothing after --", c->name);
+    if (a->words_n > c->max && is_group(c->name))
+        return error_set(e, ERR_USAGE,
+                         "%s: no such command; try hsmint %s --help", c->name,
+                         c->name);
     if (a->words_n < c->min || a->words_n > c->max ||
         (c->program && (!a->program || !a->program[0])))
         return error_set(e, ERR_USAGE, "usage: hsmint %s%s%s", c->name,
@@ -240,15 +259,30 @@ enum code args_field(const char *word, char name[ARGS_NAME_MAX],
     return OK;
 }
 
-enum code args_ttl(const struct args *a, int64_t *seconds, struct error *e)
+enum code args_duration(const char *option, const char *text, int64_t *seconds,
+                        struct error *e)
 {
     *seconds = 0;
-    if (!a->ttl || text_duration(a->ttl, seconds, e) == OK)
+    if (!text || text_duration(text, seconds, e) == OK)
         return OK;
     return error_set(e, ERR_USAGE,
-                     "--ttl %.64s: write 90s, 15m, 1h, 7d or "
+                     "--%s %.64s: write 90s, 15m, 1h, 7d or "
                      "whole seconds",
-                     a->ttl);
+                     option, text);
+}
+
+enum code args_number(const char *option, const char *text, int64_t min,
+                      int64_t *n, struct error *e)
+{
+    char *end = NULL;
+    *n = -1;
+    if (!text)
+        return OK;
+    errno = 0;
+    *n = strtoll(text, &end, 10);
+    if (!errno && !*end && *n >= min && *n <= INT32_MAX)
+        return OK;
+    return error_set(e, ERR_USAGE, "--%s %.32s: write a number", option, text);
 }
 
 /* ---- help ---- */
@@ -274,6 +308,15 @@ static void print_command(FILE *to, const struct command *c)
     (void)fprintf(to, "  %-34s %s\n", left, c->help);
 }
 
+/* NULL: all. */
+static void print_group(FILE *to, const char *group)
+{
+    for (const struct command *c = commands; c->name; c++)
+        if (!group || (strncmp(c->name, group, strlen(group)) == 0 &&
+                       c->name[strlen(group)] == ' '))
+            print_command(to, c);
+}
+
 void args_help(FILE *to, const struct args *a, const struct command *command)
 {
     if (command) {
@@ -281,6 +324,10 @@ void args_help(FILE *to, const struct args *a, const struct command *command)
                       command->name, *command->words ? " " : "", command->words,
                       command->help);
         print_options(to, command);
+        if (is_group(command->name)) {
+            (void)fprintf(to, "\nCommands that begin with it:\n");
+            print_group(to, command->name);
+        }
         return;
     }
     const char *group =
@@ -288,10 +335,7 @@ void args_help(FILE *to, const struct args *a, const struct command *command)
     (void)fprintf(to, "Usage: hsmint COMMAND [OPTION]...\n"
                       "Short-lived OpenAI keys, minted with an admin key that "
                       "only the HSM opens.\n\n");
-    for (const struct command *c = commands; c->name; c++)
-        if (!group || (strncmp(c->name, group, strlen(group)) == 0 &&
-                       c->name[strlen(group)] == ' '))
-            print_command(to, c);
+    print_group(to, group);
     (void)fprintf(to, "\nOptions, before or after:\n");
     print_options(to, NULL);
     (void)fprintf(to, "\nhsmint COMMAND --help tells more; so does the manual, "

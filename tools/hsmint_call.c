@@ -6,9 +6,11 @@
 #include "common/text.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define CONNECT_MS 2000
+#define RECONNECT_MS 5000 /* a daemon that is started anew takes less */
 
 /* Without settings a daemon would know of no HSM: none is started. */
 static enum code connect_without_settings(struct cli *c, const char *path,
@@ -24,6 +26,43 @@ static enum code connect_without_settings(struct cli *c, const char *path,
                      path);
 }
 
+/* ---- a named login ---- */
+
+static enum code find_secret_id(struct cli *c, struct secret **id,
+                                struct error *e)
+{
+    const struct args *a = c->args;
+    char prompt[128], name[64];
+    if (a->secret_id_file)
+        return read_secret(id, a->secret_id_file, "secret id", e);
+    (void)text_escape(name, sizeof(name), a->login, strlen(a->login));
+    (void)snprintf(prompt, sizeof(prompt), "Secret id of %s: ", name);
+    enum code code = prompt_secret(id, prompt, e);
+    if (code != ERR_NOT_FOUND)
+        return code;
+    return error_set(e, ERR_NOT_LOGGED_IN,
+                     "login %s: there is no terminal to ask for its secret "
+                     "id: give --secret-id-file",
+                     a->login);
+}
+
+/* Without --login the secret id itself says whose it is. */
+static enum code log_in_by_name(struct cli *c, struct error *e)
+{
+    SECRET id = NULL;
+    if (!c->args->login && !c->args->secret_id_file)
+        return OK;
+    enum code code = find_secret_id(c, &id, e);
+    if (code)
+        return code;
+    JSON p = cli_parameters(c, CLI_PLAIN, e);
+    if (!p || cli_put(p, "name", c->args->login, e))
+        return e->code;
+    code = client_call(c->client, "Login", json_incref(p), id, NULL, NULL, e);
+    secret_clear_registers();
+    return code;
+}
+
 enum code cli_connect(struct cli *c, struct error *e)
 {
     FREE char *path = NULL;
@@ -34,13 +73,14 @@ enum code cli_connect(struct cli *c, struct error *e)
         .socket = c->args->socket,
         .program = "hsmint",
         .connect_ms = CONNECT_MS,
+        .reconnect_ms = c->command->starts ? RECONNECT_MS : 0,
         .start_daemon = c->command->starts && settings,
         .allow_root_start = true,
     };
     enum code code = client_new(&c->client, &o, e);
-    if (code || settings || !c->command->starts)
-        return code;
-    return connect_without_settings(c, path, e);
+    if (code == OK && !settings && c->command->starts)
+        code = connect_without_settings(c, path, e);
+    return code ? code : log_in_by_name(c, e);
 }
 
 json_t *cli_parameters(struct cli *c, enum cli_parameters kind, struct error *e)
@@ -57,6 +97,23 @@ json_t *cli_parameters(struct cli *c, enum cli_parameters kind, struct error *e)
         (text_id(id, e) || cli_put(p, "request_id", id, e)))
         return NULL;
     return json_incref(p);
+}
+
+json_t *cli_named(struct cli *c, enum cli_parameters kind, struct error *e)
+{
+    json_t *p = cli_parameters(c, kind, e);
+    if (p && cli_put(p, "name", c->args->words[0], e) != OK)
+        json_freep(&p);
+    return p;
+}
+
+enum code cli_set(struct cli *c, const char *method, json_t *fields,
+                  json_t **reply, struct secret **out, struct error *e)
+{
+    JSON p = cli_named(c, CLI_CHANGE, e);
+    if (p && json_object_set(p, "fields", fields) != 0)
+        return error_set(e, ERR_NOMEM, "no memory for a call");
+    return cli_call(c, method, json_incref(p), NULL, reply, out, e);
 }
 
 enum code cli_put(json_t *parameters, const char *name, const char *text,

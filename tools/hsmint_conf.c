@@ -100,12 +100,12 @@ static enum code put_all(FILE *f, const struct args *a, struct error *e)
         (code = put(f, "uri", a->hsm_uri, false, e)) ||
         (code = put(f, "pin_source", a->pin_source, true, e)))
         return code;
-    if (a->softhsm_conf || a->hsm_env_n > 0)
+    if (a->softhsm_conf || a->hsm_env.n > 0)
         (void)fprintf(f, "\n[hsm.env]\n");
     if ((code = put(f, "SOFTHSM2_CONF", a->softhsm_conf, true, e)))
         return code;
-    for (int i = 0; i < a->hsm_env_n && code == OK; i++)
-        code = put_env(f, a->hsm_env[i], e);
+    for (int i = 0; i < a->hsm_env.n && code == OK; i++)
+        code = put_env(f, a->hsm_env.items[i], e);
     return code;
 }
 

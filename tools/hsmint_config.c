@@ -112,15 +112,6 @@ enum code command_config_delete(struct cli *c, struct error *e)
 
 /* ---- roles ---- */
 
-static json_t *role_parameters(struct cli *c, enum cli_parameters kind,
-                               struct error *e)
-{
-    json_t *p = cli_parameters(c, kind, e);
-    if (p && cli_put(p, "name", c->args->words[0], e) != OK)
-        json_freep(&p);
-    return p;
-}
-
 enum code command_role_set(struct cli *c, struct error *e)
 {
     JSON fields = json_object();
@@ -128,7 +119,7 @@ enum code command_role_set(struct cli *c, struct error *e)
     enum code code = take_fields(c, 1, false, fields, NULL, e);
     if (code)
         return code;
-    JSON p = role_parameters(c, CLI_ORG | CLI_CHANGE, e);
+    JSON p = cli_named(c, CLI_ORG | CLI_CHANGE, e);
     if (p && json_object_set(p, "fields", fields) != 0)
         return error_set(e, ERR_NOMEM, "no memory for a call");
     code = cli_call(c, "SetRole", json_incref(p), NULL, &reply, NULL, e);
@@ -140,7 +131,7 @@ enum code command_role_set(struct cli *c, struct error *e)
 enum code command_role_show(struct cli *c, struct error *e)
 {
     JSON reply = NULL;
-    enum code code = cli_call(c, "GetRole", role_parameters(c, CLI_ORG, e),
+    enum code code = cli_call(c, "GetRole", cli_named(c, CLI_ORG, e),
                               NULL, &reply, NULL, e);
     if (code == OK)
         show(c, json_object_get(reply, "role"));
@@ -173,6 +164,6 @@ enum code command_role_list(struct cli *c, struct error *e)
 enum code command_role_delete(struct cli *c, struct error *e)
 {
     return cli_call(c, "DeleteRole",
-                    role_parameters(c, CLI_ORG | CLI_CHANGE, e), NULL, NULL,
+                    cli_named(c, CLI_ORG | CLI_CHANGE, e), NULL, NULL,
                     NULL, e);
 }

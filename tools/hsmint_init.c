@@ -11,7 +11,7 @@
 static bool names_hsm(const struct args *a)
 {
     return a->hsm_module || a->hsm_uri || a->pin_source || a->softhsm_conf ||
-           a->hsm_env_n > 0;
+           a->hsm_env.n > 0;
 }
 
 static enum code write_conf(const struct args *a, const char *path,

@@ -2,22 +2,13 @@
 
 #include "tools/hsmint.h"
 
-#include <errno.h>
-#include <stdlib.h>
 
 static enum code limit_of(const struct args *a, size_t *limit, struct error *e)
 {
-    char *end = NULL;
-    *limit = SIZE_MAX;
-    if (!a->limit)
-        return OK;
-    errno = 0;
-    long n = strtol(a->limit, &end, 10);
-    if (errno || *end || n < 1)
-        return error_set(e, ERR_USAGE, "--limit %.32s: write a number",
-                         a->limit);
-    *limit = (size_t)n;
-    return OK;
+    int64_t n;
+    enum code code = args_number("limit", a->limit, 1, &n, e);
+    *limit = n > 0 ? (size_t)n : SIZE_MAX;
+    return code;
 }
 
 static json_t *list_parameters(struct cli *c, const char *before, size_t room,
@@ -122,7 +113,7 @@ enum code command_lease_show(struct cli *c, struct error *e)
 enum code command_lease_renew(struct cli *c, struct error *e)
 {
     int64_t ttl;
-    enum code code = args_ttl(c->args, &ttl, e);
+    enum code code = args_duration("ttl", c->args->ttl, &ttl, e);
     if (code)
         return code;
     JSON p = lease_parameters(c, CLI_CHANGE, c->args->words[0], e);

@@ -8,7 +8,7 @@ enum code mint_call(struct cli *c, const char *role, const char *flag,
                     struct minted *m, struct error *e)
 {
     int64_t ttl;
-    enum code code = args_ttl(c->args, &ttl, e);
+    enum code code = args_duration("ttl", c->args->ttl, &ttl, e);
     if (code)
         return code;
     JSON p = cli_parameters(c, CLI_ORG | CLI_CHANGE, e);

@@ -138,6 +138,26 @@ void output_json(const json_t *value)
     (void)fputc('\n', stdout);
 }
 
+void output_join(json_t *object, const char *member)
+{
+    char text[OUTPUT_TEXT_MAX] = "";
+    json_t *list = json_object_get(object, member), *item;
+    size_t i, len = 0;
+    if (!json_is_array(list))
+        return;
+    json_array_foreach(list, i, item)
+    {
+        char one[OUTPUT_TEXT_MAX];
+        output_text(member, item, one);
+        int n = snprintf(text + len, sizeof(text) - len, "%s%s",
+                         i > 0 ? ", " : "", one);
+        if (n < 0 || (size_t)n >= sizeof(text) - len)
+            break; /* cut, as longer texts are */
+        len += (size_t)n;
+    }
+    (void)json_object_set_new(object, member, json_string(text));
+}
+
 /* ---- tables ---- */
 
 #define COLUMNS_MAX 12
@@ -250,17 +270,36 @@ enum code output_secret(const struct secret *key, struct error *e)
     return code;
 }
 
-/* In this order, under the Vault plugin's names. */
-static const char *const minted[] = {
-    "lease_id",   "lease_duration",  "lease_renewable",    "api_key",
-    "api_key_id", "service_account", "service_account_id", "api_base"};
-#define MINTED (sizeof(minted) / sizeof(minted[0]))
-
 static void print_json_member(const char *name, const json_t *value)
 {
     printf("  \"%s\": ", name);
     (void)json_dumpf(value, stdout, JSON_ENCODE_ANY);
 }
+
+enum code output_secret_json(const char *name, const struct secret *value,
+                             json_t *rest, struct error *e)
+{
+    printf("{\n  \"%s\": \"", name);
+    enum code code = write_key(value, true, e);
+    if (code)
+        return code;
+    printf("\"");
+    const char *key;
+    json_t *member;
+    json_object_foreach(rest, key, member)
+    {
+        printf(",\n");
+        print_json_member(key, member);
+    }
+    printf("\n}\n");
+    return OK;
+}
+
+/* In this order, under the Vault plugin's names. */
+static const char *const minted[] = {
+    "lease_id",   "lease_duration",  "lease_renewable",    "api_key",
+    "api_key_id", "service_account", "service_account_id", "api_base"};
+#define MINTED (sizeof(minted) / sizeof(minted[0]))
 
 static enum code minted_json(const json_t *lease, const json_t *warnings,
                              const struct secret *key, struct error *e)

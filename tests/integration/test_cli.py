@@ -345,6 +345,27 @@ def test_a_killed_exec_leaves_no_account(cli, service):
         os.kill(child, signal.SIGKILL)
 
 
+# ---- a daemon that is started anew ----
+
+
+@pytest.mark.parametrize("settings", [True, False])
+def test_a_command_survives_a_restart(cli, ready, service, settings, place):
+    """Also where no daemon would be started by it: a system daemon's clients."""
+    if not settings:
+        cli.env["HSMINT_CONFIG"] = str(place / "none")
+    service.control("settings", {"latency_ms": 400})
+    asked = service.control("counters")["requests"]
+    p = cli.start("mint", "my-app", "--json")
+    wait_for(lambda: service.control("counters")["requests"] > asked, 10, "the request")
+    ready.kill()
+    service.control("settings", {"latency_ms": 0})
+    ready.start()
+    out, err = p.communicate(timeout=20)
+    assert p.returncode == 0, err
+    assert service.accepts(json.loads(out)["api_key"])
+    wait_for(lambda: service.alive() == 1, 15, "one account")
+
+
 # ---- the PIN ----
 
 

@@ -59,6 +59,17 @@ static void commands_are_found(void **state)
         {"hsm unlock --pin-file -", "hsm unlock"},
         {"daemon stop --force", "daemon stop"},
         {"version", "version"},
+        {"login", "login"},
+        {"login --so", "login"},
+        {"login create batch --uses 3 --ttl 1d --uid 1 --uid 2",
+         "login create"},
+        {"--org acme login rotate batch --overlap 0", "login rotate"},
+        {"policy set p -", "policy set"},
+        {"policy set p subjects=user:a roles=* capabilities=caller",
+         "policy set"},
+        {"policy test user:a group:b --role r --capability mint --ttl 1h",
+         "policy test"},
+        {"whoami --login batch --secret-id-file -", "whoami"},
     };
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         struct args a;
@@ -105,6 +116,16 @@ static void wrong_usage_is_told(void **state)
         "init x",
         "--org",
         "version version",
+        "login batch",
+        "login create",
+        "login create a b",
+        "login --uses 1",
+        "login delete a --uid 1",
+        "policy",
+        "policy set p",
+        "policy test",
+        "policy test user:a --login a --login b",
+        "whoami root",
         "mint --",
         "init --ttl 5m",
     };
@@ -189,6 +210,10 @@ static void help_is_everywhere(void **state)
     assert_non_null(strstr(text, "lease revoke"));
     assert_null(strstr(text, "config set"));
     free(text);
+    text = help_of("login --help");
+    assert_non_null(strstr(text, "--so"));
+    assert_non_null(strstr(text, "login rotate"));
+    free(text);
     text = help_of("mint --help too many words");
     assert_non_null(strstr(text, "--ttl"));
     free(text);
@@ -213,12 +238,12 @@ static void fields_and_times(void **state)
 
     int64_t ttl;
     struct args a = {.ttl = "1h30m"};
-    assert_int_equal(args_ttl(&a, &ttl, &e), OK);
+    assert_int_equal(args_duration("ttl", a.ttl, &ttl, &e), OK);
     assert_int_equal(ttl, 5400);
     a.ttl = "forever";
-    assert_int_equal(args_ttl(&a, &ttl, &e), ERR_USAGE);
+    assert_int_equal(args_duration("ttl", a.ttl, &ttl, &e), ERR_USAGE);
     a.ttl = NULL;
-    assert_int_equal(args_ttl(&a, &ttl, &e), OK);
+    assert_int_equal(args_duration("ttl", a.ttl, &ttl, &e), OK);
     assert_int_equal(ttl, 0);
 }
 
@@ -233,8 +258,7 @@ static void settings_are_written(void **state)
                      .hsm_uri = "pkcs11:token=a;serial=b",
                      .pin_source = "/etc/pin",
                      .softhsm_conf = "/s.conf",
-                     .hsm_env = {"A=x=y"},
-                     .hsm_env_n = 1};
+                     .hsm_env = {{"A=x=y"}, 1}};
     assert_int_equal(conf_text(&a, &text, &e), OK);
     assert_non_null(strstr(text, "[daemon]\nmode = user\n"));
     assert_non_null(strstr(text, "[hsm]\nmodule = /usr/lib/m.so\n"
@@ -264,12 +288,10 @@ static void odd_settings_are_refused(void **state)
         {.hsm_module = "/m\xff", .hsm_uri = "pkcs11:"},
         {.hsm_module = "/m",
          .hsm_uri = "pkcs11:",
-         .hsm_env = {"X"},
-         .hsm_env_n = 1},
+         .hsm_env = {{"X"}, 1}},
         {.hsm_module = "/m",
          .hsm_uri = "pkcs11:",
-         .hsm_env = {"A]=1"},
-         .hsm_env_n = 1},
+         .hsm_env = {{"A]=1"}, 1}},
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         assert_int_equal(conf_text(&bad[i], &text, &e), ERR_USAGE);
