@@ -143,6 +143,22 @@ static bool is_too_deep(const char *text, size_t len)
     return false;
 }
 
+size_t json_values(const char *text, size_t len)
+{
+    size_t n = 1;
+    bool quoted = false;
+    for (size_t i = 0; i < len; i++) {
+        char c = text[i];
+        if (quoted && c == '\\')
+            i++;
+        else if (c == '"')
+            quoted = !quoted;
+        else if (!quoted && (c == ',' || c == '[' || c == '{'))
+            n++;
+    }
+    return n;
+}
+
 enum code json_parse(const char *text, size_t len, const char *what,
                      json_t **out, struct error *e)
 {

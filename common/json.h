@@ -43,5 +43,8 @@ MUST_CHECK enum code json_decode(json_t *object,
  * duplicates refused. */
 MUST_CHECK enum code json_parse(const char *text, size_t len, const char *what,
                                 json_t **out, struct error *e);
+/* At most so many values are in the text (what it says is not looked at): one
+ * of three bytes takes some hundred in memory. */
+size_t json_values(const char *text, size_t len);
 
 #endif

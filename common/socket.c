@@ -44,34 +44,54 @@ static bool advance(struct msghdr *m, size_t sent)
     return true;
 }
 
+enum code socket_send_some(int sock, const struct iovec *parts, size_t n,
+                           int fd, size_t *sent, struct error *e)
+{
+    struct iovec copy[SOCKET_PARTS];
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+    *sent = 0;
+    if (n > SOCKET_PARTS)
+        return error_set(e, ERR_INTERNAL, "a message in %zu parts", n);
+    memcpy(copy, parts, n * sizeof *parts);
+    struct msghdr m = {.msg_iov = copy, .msg_iovlen = n};
+    if (fd >= 0)
+        attach(&m, control, sizeof control, fd);
+    for (;;) {
+        ssize_t got = sendmsg(sock, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (got >= 0) {
+            *sent = (size_t)got;
+            return OK;
+        }
+        if (errno == EAGAIN)
+            return OK;
+        if (errno != EINTR)
+            return broken(e, errno, "send");
+    }
+}
+
 enum code socket_send(int sock, const struct iovec *parts, size_t n, int fd,
                       int64_t end, struct error *e)
 {
     struct iovec left[SOCKET_PARTS];
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
     if (n > SOCKET_PARTS)
         return error_set(e, ERR_INTERNAL, "a message in %zu parts", n);
     memcpy(left, parts, n * sizeof *parts);
     struct msghdr m = {.msg_iov = left, .msg_iovlen = n};
-    if (fd >= 0)
-        attach(&m, control, sizeof control, fd);
-    if (!advance(&m, 0))
-        return OK;
-    for (;;) {
-        ssize_t sent = sendmsg(sock, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (sent >= 0) {
-            m.msg_control = NULL;
-            m.msg_controllen = 0;
-            if (!advance(&m, (size_t)sent))
-                return OK;
-        } else if (errno == EAGAIN) {
-            enum code rc = deadline_wait(sock, POLLOUT, end, e);
-            if (rc)
-                return rc;
-        } else if (errno != EINTR) {
-            return broken(e, errno, "send");
-        }
+    while (advance(&m, 0)) {
+        size_t sent = 0;
+        enum code rc =
+            socket_send_some(sock, m.msg_iov, m.msg_iovlen, fd, &sent, e);
+        if (rc == OK && sent == 0)
+            rc = deadline_wait(sock, POLLOUT, end, e);
+        if (rc)
+            return rc;
+        if (sent == 0)
+            continue;
+        fd = -1;
+        if (!advance(&m, sent))
+            return OK;
     }
+    return OK;
 }
 
 /* Keep the one descriptor that may come; close all others. Whether there were
@@ -97,42 +117,47 @@ static bool take_descriptors(struct msghdr *m, int *fd)
     return good;
 }
 
+/* Room for a few descriptors: what does not fit, the kernel closes. */
+enum code socket_recv_some(int sock, void *to, size_t room, size_t *len,
+                           int *fd, int flags, struct error *e)
+{
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(4 * sizeof(int))];
+    struct iovec part = {to, room};
+    struct msghdr m = {.msg_iov = &part,
+                       .msg_iovlen = 1,
+                       .msg_control = control,
+                       .msg_controllen = sizeof control};
+    ssize_t n;
+    *len = 0;
+    do {
+        n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC | flags);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0 && errno == EAGAIN)
+        return OK;
+    if (n < 0)
+        return broken(e, errno, "receive");
+    *len = (size_t)n;
+    if (!take_descriptors(&m, fd))
+        return error_set(e, ERR_PROTOCOL,
+                         "more than one descriptor with a message");
+    if (n == 0)
+        return error_set(e, ERR_DAEMON_DOWN,
+                         "the other side closed the connection");
+    return OK;
+}
+
 enum code socket_recv(int sock, void *to, size_t room, size_t *len, int *fd,
                       int64_t end, struct error *e)
 {
-    /* Room for a few: what does not fit, the kernel closes. */
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(4 * sizeof(int))];
-    struct iovec part = {to, room};
+    /* Without a deadline the call itself waits: one system call less. */
+    bool wait = end >= 0;
     for (;;) {
-        /* Without a deadline the call itself waits: one system call less. */
-        if (end >= 0) {
-            enum code rc = deadline_wait(sock, POLLIN, end, e);
-            if (rc)
-                return rc;
-        }
-        struct msghdr m = {.msg_iov = &part,
-                           .msg_iovlen = 1,
-                           .msg_control = control,
-                           .msg_controllen = sizeof control};
-        ssize_t n =
-            recvmsg(sock, &m, MSG_CMSG_CLOEXEC | (end >= 0 ? MSG_DONTWAIT : 0));
-        if (n < 0 && errno == EAGAIN && end < 0) {
-            enum code rc = deadline_wait(sock, POLLIN, end, e);
-            if (rc)
-                return rc;
-            continue;
-        }
-        if (n < 0 && (errno == EINTR || errno == EAGAIN))
-            continue;
-        if (n < 0)
-            return broken(e, errno, "receive");
-        *len = (size_t)n;
-        if (!take_descriptors(&m, fd))
-            return error_set(e, ERR_PROTOCOL,
-                             "more than one descriptor with a message");
-        if (n == 0)
-            return error_set(e, ERR_DAEMON_DOWN,
-                             "the other side closed the connection");
-        return OK;
+        enum code rc = wait ? deadline_wait(sock, POLLIN, end, e) : OK;
+        if (rc == OK)
+            rc = socket_recv_some(sock, to, room, len, fd,
+                                  end >= 0 ? MSG_DONTWAIT : 0, e);
+        if (rc || *len > 0)
+            return rc;
+        wait = true; /* not for us, or a socket that does not block */
     }
 }

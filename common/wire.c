@@ -31,6 +31,8 @@ struct wire {
     size_t scanned;   /* of `in`: no NUL before */
     int passed;       /* descriptor that came, -1 */
     size_t passed_at; /* … with this byte of `in` as the last of its read */
+    size_t sent;      /* of `out` */
+    int passing;      /* descriptor that goes with the first byte of it, -1 */
     bool lost_in, lost_out; /* the stream's place, in one direction: a peer
                                that sent nonsense can still be told so */
 };
@@ -44,7 +46,7 @@ enum code wire_new(struct wire **out, int fd, struct error *e)
         return error_set(e, ERR_NOMEM, "no memory for a connection");
     }
     w->fd = fd;
-    w->passed = -1;
+    w->passed = w->passing = -1;
     w->in.max = w->out.max = WIRE_MESSAGE_MAX + 1;
     return OK;
 }
@@ -56,6 +58,7 @@ void wire_free(struct wire *w)
     buffer_free(&w->in);
     buffer_free(&w->out);
     fd_closep(&w->passed);
+    fd_closep(&w->passing);
     fd_closep(&w->fd);
     free(w);
 }
@@ -76,6 +79,16 @@ bool wire_buffered(const struct wire *w)
     return w->in.len > 0;
 }
 
+size_t wire_memory(const struct wire *w)
+{
+    return w->in.cap + w->out.cap;
+}
+
+bool wire_holds_descriptor(const struct wire *w)
+{
+    return w->passed >= 0;
+}
+
 static enum code check_whole(bool lost, struct error *e)
 {
     if (lost)
@@ -84,65 +97,131 @@ static enum code check_whole(bool lost, struct error *e)
     return OK;
 }
 
-enum code wire_send(struct wire *w, const json_t *message, int fd,
-                    int deadline_ms, struct error *e)
+/* Back to nothing; a large buffer is given back. */
+static void out_done(struct wire *w, size_t keep)
+{
+    w->out.len = w->sent = 0;
+    if (w->out.cap > keep)
+        buffer_free(&w->out);
+}
+
+static enum code put_message(struct wire *w, const json_t *message,
+                             struct error *e)
 {
     enum code rc = check_whole(w->lost_out, e);
     if (rc)
         return rc;
-    w->out.len = 0;
+    w->out.len = w->sent = 0;
     rc = buffer_append_json(&w->out, message, e);
-    if (!rc)
-        rc = buffer_append(&w->out, "", 1, e);
+    return rc ? rc : buffer_append(&w->out, "", 1, e);
+}
+
+enum code wire_send(struct wire *w, const json_t *message, int fd,
+                    int deadline_ms, struct error *e)
+{
+    enum code rc = put_message(w, message, e);
     if (rc)
         return rc;
     struct iovec part = {w->out.data, w->out.len};
     rc = socket_send(w->fd, &part, 1, fd, deadline_after(deadline_ms), e);
     w->lost_out = rc != OK;
-    if (w->out.cap > KEEP_BYTES)
-        buffer_free(&w->out);
+    out_done(w, KEEP_BYTES);
     return rc;
 }
 
-/* One read into the buffer. A read ends with the bytes that its descriptor
- * came with, so it belongs to the message of the read's last byte. */
+enum code wire_put(struct wire *w, const json_t *message, int *fd,
+                   struct error *e)
+{
+    enum code rc = put_message(w, message, e);
+    if (rc) {
+        out_done(w, 0);
+        return rc;
+    }
+    w->passing = *fd;
+    *fd = -1;
+    return OK;
+}
+
+enum code wire_flush(struct wire *w, bool *done, struct error *e)
+{
+    enum code rc = OK;
+    *done = false;
+    while (w->sent < w->out.len) {
+        struct iovec part = {w->out.data + w->sent, w->out.len - w->sent};
+        size_t sent = 0;
+        rc = socket_send_some(w->fd, &part, 1, w->passing, &sent, e);
+        if (rc)
+            break;
+        if (sent == 0)
+            return OK;
+        w->sent += sent;
+        fd_closep(&w->passing);
+    }
+    w->lost_out = rc != OK;
+    fd_closep(&w->passing);
+    out_done(w, 0);
+    *done = rc == OK;
+    return rc;
+}
+
+/* What was read, `n` bytes and perhaps a descriptor. A read ends with the bytes
+ * that its descriptor came with, so it belongs to the message of the read's
+ * last byte. */
+static void took(struct wire *w, size_t n, bool had, int fd)
+{
+    w->passed = fd;
+    w->in.len += n;
+    if (!had && fd >= 0)
+        w->passed_at = w->in.len - 1;
+}
+
+/* One read into the buffer. */
 static enum code fill(struct wire *w, int64_t end, struct error *e)
 {
     enum code rc = buffer_reserve(&w->in, 1, e);
     if (rc)
         return rc;
     bool had = w->passed >= 0;
-    int fd = had ? w->passed : -1;
+    int fd = w->passed;
     size_t n = 0;
     rc = socket_recv(w->fd, w->in.data + w->in.len, w->in.cap - w->in.len, &n,
                      &fd, end, e);
-    w->passed = fd;
-    if (rc)
-        return rc;
-    w->in.len += n;
-    if (!had && fd >= 0)
-        w->passed_at = w->in.len - 1;
-    return OK;
+    took(w, n, had, fd);
+    return rc;
 }
 
-/* Read until the first message is whole; its length without the NUL. */
-static enum code whole_message(struct wire *w, size_t *len, int64_t end,
-                               struct error *e)
+/* Is the first message whole? Its length without the NUL. */
+static bool whole(struct wire *w, size_t *len)
 {
-    for (;;) {
-        char *nul =
-            w->in.len > w->scanned
-                ? memchr(w->in.data + w->scanned, '\0', w->in.len - w->scanned)
-                : NULL;
-        if (nul) {
-            *len = (size_t)(nul - w->in.data);
-            return OK;
-        }
-        w->scanned = w->in.len;
-        enum code rc = fill(w, end, e);
-        if (rc)
-            return rc;
+    char *nul =
+        w->in.len > w->scanned
+            ? memchr(w->in.data + w->scanned, '\0', w->in.len - w->scanned)
+            : NULL;
+    w->scanned = nul ? (size_t)(nul - w->in.data) : w->in.len;
+    *len = w->scanned;
+    return nul != NULL;
+}
+
+enum code wire_fill(struct wire *w, bool *is_whole, struct error *e)
+{
+    size_t len = 0, n = 0;
+    enum code rc = check_whole(w->lost_in, e);
+    *is_whole = rc == OK && whole(w, &len);
+    if (rc || *is_whole)
+        return rc;
+    rc = buffer_reserve(&w->in, 1, e);
+    if (rc == OK) {
+        bool had = w->passed >= 0;
+        int fd = w->passed;
+        rc = socket_recv_some(w->fd, w->in.data + w->in.len,
+                              w->in.cap - w->in.len, &n, &fd, MSG_DONTWAIT, e);
+        took(w, n, had, fd);
     }
+    w->lost_in = rc != OK;
+    if (w->in.len == 0)
+        buffer_free(&w->in);
+    *is_whole = rc == OK && whole(w, &len);
+    return rc;
 }
 
 static void take_passed(struct wire *w, size_t message_end, int *fd)
@@ -157,28 +236,16 @@ static void take_passed(struct wire *w, size_t message_end, int *fd)
     w->passed = -1;
 }
 
-enum code wire_recv(struct wire *w, json_t **message, int *fd, int deadline_ms,
-                    struct error *e)
+/* The first message, `len` bytes, out of the buffer. */
+static enum code take_message(struct wire *w, size_t len, json_t **message,
+                              int *fd, struct error *e)
 {
-    *message = NULL;
-    *fd = -1;
-    enum code rc = check_whole(w->lost_in, e);
-    if (rc)
-        return rc;
-    size_t len = 0;
-    rc = whole_message(w, &len, deadline_after(deadline_ms), e);
-    if (rc) {
-        w->lost_in = rc != ERR_DEADLINE; /* what came so far is kept */
-        return rc;
-    }
     FD passed = -1;
     take_passed(w, len, &passed);
-    rc = json_parse(w->in.data, len, "message", message, e);
+    enum code rc = json_parse(w->in.data, len, "message", message, e);
     wipe(w->in.data, len);
     buffer_consume(&w->in, len + 1);
     w->scanned = 0;
-    if (w->in.len == 0 && w->in.cap > KEEP_BYTES)
-        buffer_free(&w->in);
     if (!rc && !json_is_object(*message))
         rc = error_set(e, ERR_PROTOCOL, "message: not a JSON object");
     if (rc) {
@@ -193,12 +260,60 @@ enum code wire_recv(struct wire *w, json_t **message, int *fd, int deadline_ms,
     return OK;
 }
 
-static int open_pidfd(int fd, pid_t pid)
+enum code wire_recv(struct wire *w, json_t **message, int *fd, int deadline_ms,
+                    struct error *e)
+{
+    *message = NULL;
+    *fd = -1;
+    size_t len = 0;
+    int64_t end = deadline_after(deadline_ms);
+    enum code rc = check_whole(w->lost_in, e);
+    if (rc)
+        return rc;
+    while (!whole(w, &len)) {
+        rc = fill(w, end, e);
+        if (rc) {
+            w->lost_in = rc != ERR_DEADLINE; /* what came so far is kept */
+            return rc;
+        }
+    }
+    rc = take_message(w, len, message, fd, e);
+    if (w->in.len == 0 && w->in.cap > KEEP_BYTES)
+        buffer_free(&w->in);
+    return rc;
+}
+
+enum code wire_take(struct wire *w, size_t values_max, json_t **message,
+                    int *fd, struct error *e)
+{
+    size_t len = 0;
+    *message = NULL;
+    *fd = -1;
+    enum code rc = check_whole(w->lost_in, e);
+    if (rc == OK && !whole(w, &len))
+        rc = error_set(e, ERR_INTERNAL, "no whole message to take");
+    if (rc == OK && json_values(w->in.data, len) > values_max) {
+        w->lost_in = true;
+        rc = error_set(e, ERR_PROTOCOL, "message: more than %zu values",
+                       values_max);
+    }
+    if (rc == OK)
+        rc = take_message(w, len, message, fd, e);
+    if (w->in.len == 0 || w->lost_in)
+        buffer_free(&w->in);
+    return rc;
+}
+
+int wire_pidfd(int fd, pid_t pid, bool *lasts)
 {
     int pidfd = -1;
     socklen_t len = sizeof pidfd;
+    *lasts = true;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0)
         return pidfd;
+    if (errno != ENOPROTOOPT) /* it has ended; its number may be another's */
+        return -1;
+    *lasts = false;
     return pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
 }
 
@@ -212,7 +327,7 @@ enum code wire_peer(int fd, struct wire_peer *peer, struct error *e)
     peer->uid = cred.uid;
     peer->gid = cred.gid;
     peer->pid = cred.pid;
-    peer->pidfd = open_pidfd(fd, cred.pid);
+    peer->pidfd = wire_pidfd(fd, cred.pid, &(bool){false});
     return OK;
 }
 

@@ -31,12 +31,33 @@ int wire_fd(const struct wire *w);
 /* Bytes are waiting that belong to the next message. */
 bool wire_buffered(const struct wire *w);
 
+/* What its buffers hold of the heap, in bytes. */
+size_t wire_memory(const struct wire *w);
+/* A descriptor came that belongs to a message which is not taken yet. */
+bool wire_holds_descriptor(const struct wire *w);
+
 /* deadline_ms: from now; -1 none. fd: -1 none; stays the caller's. */
 MUST_CHECK enum code wire_send(struct wire *w, const json_t *message, int fd,
                                int deadline_ms, struct error *e);
 /* *fd is -1 or the caller's. The peer's orderly end is ERR_DAEMON_DOWN. */
 MUST_CHECK enum code wire_recv(struct wire *w, json_t **message, int *fd,
                                int deadline_ms, struct error *e);
+
+/* The same without waiting, for a loop. Buffers are given back whenever they
+ * are empty, so that an idle connection costs next to nothing.
+ *
+ * fill: one read, unless a message is whole already. ERR_DAEMON_DOWN at the
+ * peer's end; ERR_PROTOCOL: nothing more is read.
+ * take: the whole message. More than values_max values: ERR_PROTOCOL (a short
+ * text can stand for much memory). */
+MUST_CHECK enum code wire_fill(struct wire *w, bool *whole, struct error *e);
+MUST_CHECK enum code wire_take(struct wire *w, size_t values_max,
+                               json_t **message, int *fd, struct error *e);
+/* put: a message in place of the last; takes *fd (-1: none) unless it fails.
+ * flush: what goes now of it; *done: all has gone. */
+MUST_CHECK enum code wire_put(struct wire *w, const json_t *message, int *fd,
+                              struct error *e);
+MUST_CHECK enum code wire_flush(struct wire *w, bool *done, struct error *e);
 
 struct wire_peer {
     uid_t uid;
@@ -45,6 +66,9 @@ struct wire_peer {
     int pidfd; /* -1 where it could not be opened */
 };
 MUST_CHECK enum code wire_peer(int fd, struct wire_peer *peer, struct error *e);
+/* The peer's pidfd, -1 without. *lasts: it can be asked for again later, and
+ * will be the same process's (Linux 6.5); else by its number, so at once. */
+int wire_pidfd(int fd, pid_t pid, bool *lasts);
 
 /* Listening socket at `path` (mode 0600 or 0666 as `mode`), stale one
  * replaced; the caller holds the state's lock. */

@@ -132,6 +132,101 @@ static void pieces_are_put_together(void **state)
     assert_int_equal(receive(p.w, "a", NULL, NULL), OK);
 }
 
+/* Two messages and a descriptor with the second, cut in two at each byte. */
+static void any_cut_gives_the_same(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"method\":\"a\"}\0{\"method\":\"b\"}";
+    FD memory = memfd_create("x", MFD_CLOEXEC);
+    for (size_t cut = 0; cut <= sizeof text; cut++) {
+        PAIR p = pair_new();
+        FD first = -1;
+        FD second = -1;
+        JSON a = NULL;
+        JSON b = NULL;
+        bool whole = false;
+        send_raw(p.peer, text, cut);
+        for (int i = 0; i < 3; i++)
+            assert_int_equal(wire_fill(p.w, &whole, NULL), OK);
+        assert_int_equal(whole, cut >= 15);
+        if (cut < sizeof text)
+            send_fds(p.peer, text + cut, sizeof text - cut, &memory, 1);
+        while (!whole)
+            assert_int_equal(wire_fill(p.w, &whole, NULL), OK);
+        assert_int_equal(wire_take(p.w, 100, &a, &first, NULL), OK);
+        for (whole = false; !whole;)
+            assert_int_equal(wire_fill(p.w, &whole, NULL), OK);
+        assert_int_equal(wire_take(p.w, 100, &b, &second, NULL), OK);
+        assert_string_equal(json_string_value(json_object_get(a, "method")),
+                            "a");
+        assert_string_equal(json_string_value(json_object_get(b, "method")),
+                            "b");
+        assert_int_equal(first, -1);
+        assert_int_equal(second >= 0, cut < sizeof text);
+        assert_int_equal(wire_memory(p.w), 0);
+    }
+}
+
+static void nothing_is_waited_for(void **state)
+{
+    (void)state;
+    PAIR p = pair_new();
+    bool whole = true, done = true;
+    assert_int_equal(wire_fill(p.w, &whole, NULL), OK);
+    assert_false(whole);
+    assert_int_equal(wire_memory(p.w), 0);
+    FREE char *text = calloc(1, 600000);
+    memset(text, 'x', 599999);
+    JSON large = json_pack("{s:s}", "a", text);
+    int fd = memfd_create("x", MFD_CLOEXEC);
+    assert_int_equal(wire_put(p.w, large, &fd, NULL), OK);
+    assert_int_equal(fd, -1); /* taken */
+    assert_int_equal(wire_flush(p.w, &done, NULL), OK);
+    assert_false(done);
+    assert_true(wire_memory(p.w) > 0);
+    size_t got = 0;
+    while (!done) {
+        static char block[65536];
+        ssize_t n = recv(p.peer, block, sizeof block, MSG_DONTWAIT);
+        got += n > 0 ? (size_t)n : 0;
+        assert_int_equal(wire_flush(p.w, &done, NULL), OK);
+    }
+    assert_int_equal(wire_memory(p.w), 0);
+    fd_closep(&p.peer);
+    assert_int_equal(wire_fill(p.w, &whole, NULL), ERR_DAEMON_DOWN);
+    assert_int_equal(wire_put(p.w, large, &fd, NULL), OK);
+    assert_int_equal(wire_flush(p.w, &done, NULL), ERR_DAEMON_DOWN);
+}
+
+static void many_values_are_refused(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t values;
+    } cases[] = {
+        {"1", 1},          {"[]", 2},         {"[1,2]", 3},
+        {"{\"a\":1}", 2},  {"\",,[{\"", 1},   {"\"\\\",,\"", 1},
+        {"[\",\",[]]", 4}, {"[[[[", 5},       {"", 1},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_int_equal(json_values(cases[i].text, strlen(cases[i].text)),
+                         cases[i].values);
+    PAIR p = pair_new();
+    JSON m = NULL;
+    int fd;
+    bool whole = false;
+    struct error e;
+    send_raw(p.peer, "{\"a\":[1,2]}\0{}", 15);
+    assert_int_equal(wire_fill(p.w, &whole, NULL), OK);
+    assert_true(whole);
+    assert_int_equal(wire_take(p.w, 3, &m, &fd, &e), ERR_PROTOCOL);
+    assert_non_null(strstr(e.text, "more than 3 values"));
+    assert_int_equal(wire_take(p.w, 3, &m, &fd, &e), ERR_PROTOCOL);
+    assert_int_equal(wire_fill(p.w, &whole, &e), ERR_PROTOCOL);
+    assert_int_equal(wire_memory(p.w), 0);
+}
+
 static void several_in_one_read_are_kept(void **state)
 {
     (void)state;
@@ -546,6 +641,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_go_both_ways),
         cmocka_unit_test(pieces_are_put_together),
+        cmocka_unit_test(any_cut_gives_the_same),
+        cmocka_unit_test(nothing_is_waited_for),
+        cmocka_unit_test(many_values_are_refused),
         cmocka_unit_test(several_in_one_read_are_kept),
         cmocka_unit_test(a_descriptor_goes_along),
         cmocka_unit_test(a_descriptor_stays_with_its_message),
