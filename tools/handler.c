@@ -5,6 +5,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/text.h"
+#include "module/core/permit.h"
 #include "tools/server.h"
 
 #include <string.h>
@@ -20,15 +21,15 @@ struct caller handler_caller(const struct call *c)
     const struct application *a = *c->application;
     return (struct caller){
         .owner = c->owner,
+        .id = c->id,
         .uid = c->peer->uid,
         .pid = c->peer->pid,
         .program = a ? a->program : "",
         .application = a ? a->hash : "",
-        .administrator = c->administrator,
     };
 }
 
-static const char *org_of(const struct arguments *a)
+const char *handler_org(const struct arguments *a)
 {
     return a->org ? a->org : DEFAULT_ORG;
 }
@@ -85,14 +86,17 @@ enum code handle_login(struct call *c, const struct arguments *a, json_t **out,
                        struct error *e)
 {
     (void)out;
-    if (a->so && !c->administrator)
-        return error_set(e, ERR_DENIED, "%s is no administrator", c->owner);
     struct daemon *d = c->daemon;
+    struct caller by = handler_caller(c);
+    enum code rc = a->so ? core_permit(d->core, &by, CAP_ADMINISTER, NULL,
+                                       NULL, e)
+                         : OK;
+    if (rc)
+        return rc;
     /* The socket has told who asks: nothing more to check. */
     if (c->fd_in < 0 && !a->force && d->settings->mode == MODE_SYSTEM &&
         !core_locked(d->core))
         return OK;
-    struct caller by = handler_caller(c);
     return core_login(d->core, &by, c->fd_in, a->force, e);
 }
 
@@ -197,7 +201,7 @@ enum code handle_init(struct call *c, const struct arguments *a, json_t **out,
                       struct error *e)
 {
     struct caller by = handler_caller(c);
-    return core_init(c->daemon->core, &by, org_of(a), out, e);
+    return core_init(c->daemon->core, &by, handler_org(a), out, e);
 }
 
 /* ---- configuration ---- */
@@ -207,7 +211,7 @@ enum code handle_set_config(struct call *c, const struct arguments *a,
 {
     struct caller by = handler_caller(c);
     JSON config = NULL;
-    enum code rc = core_config_set(c->daemon->core, &by, org_of(a), a->fields,
+    enum code rc = core_config_set(c->daemon->core, &by, handler_org(a), a->fields,
                                    c->fd_in, &config, e);
     if (rc)
         return rc;
@@ -224,7 +228,7 @@ enum code handle_get_config(struct call *c, const struct arguments *a,
 {
     struct caller by = handler_caller(c);
     json_t *config = NULL;
-    enum code rc = core_config_get(c->daemon->core, &by, org_of(a), &config, e);
+    enum code rc = core_config_get(c->daemon->core, &by, handler_org(a), &config, e);
     return rc ? rc : reply_with(out, "config", config, e);
 }
 
@@ -233,7 +237,7 @@ enum code handle_delete_config(struct call *c, const struct arguments *a,
 {
     (void)out;
     struct caller by = handler_caller(c);
-    return core_config_delete(c->daemon->core, &by, org_of(a), e);
+    return core_config_delete(c->daemon->core, &by, handler_org(a), e);
 }
 
 /* ---- roles ---- */
@@ -243,7 +247,7 @@ enum code handle_set_role(struct call *c, const struct arguments *a,
 {
     struct caller by = handler_caller(c);
     json_t *role = NULL;
-    enum code rc = core_role_set(c->daemon->core, &by, org_of(a), a->name,
+    enum code rc = core_role_set(c->daemon->core, &by, handler_org(a), a->name,
                                  a->fields, &role, e);
     return rc ? rc : reply_with(out, "role", role, e);
 }
@@ -254,7 +258,7 @@ enum code handle_get_role(struct call *c, const struct arguments *a,
     struct caller by = handler_caller(c);
     json_t *role = NULL;
     enum code rc =
-        core_role_get(c->daemon->core, &by, org_of(a), a->name, &role, e);
+        core_role_get(c->daemon->core, &by, handler_org(a), a->name, &role, e);
     return rc ? rc : reply_with(out, "role", role, e);
 }
 
@@ -263,7 +267,7 @@ enum code handle_list_roles(struct call *c, const struct arguments *a,
 {
     struct caller by = handler_caller(c);
     json_t *roles = NULL;
-    enum code rc = core_role_list(c->daemon->core, &by, org_of(a), &roles, e);
+    enum code rc = core_role_list(c->daemon->core, &by, handler_org(a), &roles, e);
     return rc ? rc : reply_with(out, "roles", roles, e);
 }
 
@@ -272,7 +276,7 @@ enum code handle_delete_role(struct call *c, const struct arguments *a,
 {
     (void)out;
     struct caller by = handler_caller(c);
-    return core_role_delete(c->daemon->core, &by, org_of(a), a->name, e);
+    return core_role_delete(c->daemon->core, &by, handler_org(a), a->name, e);
 }
 
 /* ---- leases ---- */
@@ -335,7 +339,7 @@ enum code handle_mint(struct call *c, const struct arguments *a, json_t **out,
     if (a->session < 0)
         return error_set(e, ERR_INVALID, "session: has to be 0 or positive");
     const struct mint_request m = {
-        .org = org_of(a),
+        .org = handler_org(a),
         .role = a->role,
         .ttl_s = a->ttl,
         .session = a->bound ? a->session : 0,
@@ -443,7 +447,7 @@ enum code handle_list_leases(struct call *c, const struct arguments *a,
         .live_only = a->live,
         .limit = (int)page.limit + 1,
     };
-    enum code rc = org_id(c, org_of(a), &q.org, e);
+    enum code rc = org_id(c, handler_org(a), &q.org, e);
     if (rc)
         return rc;
     JSON leases = page.leases = json_array();

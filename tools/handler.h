@@ -40,5 +40,7 @@ HANDLER(label_lease);
 
 /* core's view of the caller. */
 struct caller handler_caller(const struct call *c);
+/* The organisation that is meant. */
+const char *handler_org(const struct arguments *a);
 
 #endif

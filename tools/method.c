@@ -6,6 +6,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/text.h"
+#include "module/core/permit.h"
 #include "tools/handler.h"
 
 #include <stddef.h>
@@ -62,43 +63,52 @@ static enum code get_description(struct call *c, const struct arguments *a,
 
 #define P(param) (1u << PARAM_##param)
 #define CHANGE P(REQUEST_ID)
+#define CAP(name) CAPABILITY_BIT(CAP_##name)
+#define LEASE(own, any) METHOD_LEASE, CAP(own) | CAP(any)
 const struct method method_table[] = {
-    {"Attach", handle_attach, P(VERSION) | P(PROGRAM), P(TOKEN), METHOD_OPEN},
-    {"Login", handle_login, 0, P(SO) | P(FORCE), METHOD_FD},
-    {"Logout", handle_logout, 0, 0, 0},
-    {"Lock", handle_lock, 0, 0, METHOD_ADMIN},
-    {"Stop", handle_stop, 0, P(FORCE), METHOD_ADMIN},
-    {"Status", handle_status, 0, 0, 0},
-    {"Slots", handle_slots, 0, 0, 0},
-    {"AuditKeys", handle_audit_keys, 0, 0, 0},
-    {"Random", handle_random, P(COUNT), 0, 0},
-    {"EndSession", handle_end_session, P(SESSION), 0, 0},
-    {"Init", handle_init, CHANGE, P(ORG), METHOD_ADMIN | METHOD_JOURNAL},
+    {"Attach", handle_attach, P(VERSION) | P(PROGRAM), P(TOKEN), METHOD_OPEN,
+     0},
+    /* `so` and `force` need administer. */
+    {"Login", handle_login, 0, P(SO) | P(FORCE), METHOD_FD, 0},
+    {"Logout", handle_logout, 0, 0, 0, 0},
+    {"Lock", handle_lock, 0, 0, METHOD_DAEMON, CAP(ADMINISTER)},
+    {"Stop", handle_stop, 0, P(FORCE), METHOD_DAEMON, CAP(ADMINISTER)},
+    {"Status", handle_status, 0, 0, METHOD_DAEMON, CAP(STATUS)},
+    {"Slots", handle_slots, 0, 0, 0, 0},
+    {"AuditKeys", handle_audit_keys, 0, 0, 0, 0},
+    {"Random", handle_random, P(COUNT), 0, METHOD_DAEMON, CAPABILITY_ALL},
+    {"EndSession", handle_end_session, P(SESSION), 0, 0, 0},
+    {"Init", handle_init, CHANGE, P(ORG), METHOD_JOURNAL, CAP(ADMINISTER)},
     {"SetConfig", handle_set_config, P(FIELDS) | CHANGE, P(ORG),
-     METHOD_ADMIN | METHOD_FD | METHOD_JOURNAL},
-    {"GetConfig", handle_get_config, 0, P(ORG), 0},
-    {"DeleteConfig", handle_delete_config, CHANGE, P(ORG),
-     METHOD_ADMIN | METHOD_JOURNAL},
+     METHOD_FD | METHOD_JOURNAL, CAP(ADMINISTER)},
+    {"GetConfig", handle_get_config, 0, P(ORG), 0,
+     CAP(ADMINISTER) | CAP(STATUS)},
+    {"DeleteConfig", handle_delete_config, CHANGE, P(ORG), METHOD_JOURNAL,
+     CAP(ADMINISTER)},
     {"SetRole", handle_set_role, P(NAME) | P(FIELDS) | CHANGE, P(ORG),
-     METHOD_ADMIN | METHOD_JOURNAL},
-    {"GetRole", handle_get_role, P(NAME), P(ORG), 0},
-    {"ListRoles", handle_list_roles, 0, P(ORG), 0},
-    {"DeleteRole", handle_delete_role, P(NAME) | CHANGE, P(ORG),
-     METHOD_ADMIN | METHOD_JOURNAL},
+     METHOD_JOURNAL, CAP(ADMINISTER)},
+    {"GetRole", handle_get_role, P(NAME), P(ORG), METHOD_ROLE,
+     CAPABILITY_ROLE_SHOWN},
+    {"ListRoles", handle_list_roles, 0, P(ORG), 0, 0}, /* what may be seen */
+    {"DeleteRole", handle_delete_role, P(NAME) | CHANGE, P(ORG), METHOD_JOURNAL,
+     CAP(ADMINISTER)},
     {"Mint", handle_mint, CHANGE,
      P(ORG) | P(ROLE) | P(TTL) | P(BOUND) | P(SESSION) | P(REUSE) | P(LABEL) |
          P(ID),
-     0},
-    {"Renew", handle_renew, P(LEASE_ID) | CHANGE, P(TTL), 0},
-    {"Revoke", handle_revoke, P(LEASE_ID) | CHANGE, 0, 0},
-    {"GetLease", handle_get_lease, P(LEASE_ID), 0, 0},
+     LEASE(MINT, MINT)},
+    {"Renew", handle_renew, P(LEASE_ID) | CHANGE, P(TTL), LEASE(RENEW, RENEW)},
+    {"Revoke", handle_revoke, P(LEASE_ID) | CHANGE, 0,
+     LEASE(REVOKE_OWN, REVOKE_ANY)},
+    {"GetLease", handle_get_lease, P(LEASE_ID), 0, LEASE(LIST_OWN, LIST_ANY)},
     {"ListLeases", handle_list_leases, 0,
-     P(ORG) | P(ROLE) | P(ALL) | P(LIVE) | P(BEFORE) | P(LIMIT), 0},
-    {"ReadKey", handle_read_key, P(LEASE_ID), 0, 0},
-    {"LabelLease", handle_label_lease, P(LEASE_ID), P(LABEL) | P(ID), 0},
-    {"org.varlink.service.GetInfo", get_info, 0, 0, METHOD_OPEN},
+     P(ORG) | P(ROLE) | P(ALL) | P(LIVE) | P(BEFORE) | P(LIMIT),
+     LEASE(LIST_OWN, LIST_ANY)},
+    {"ReadKey", handle_read_key, P(LEASE_ID), 0, LEASE(READ, READ)},
+    {"LabelLease", handle_label_lease, P(LEASE_ID), P(LABEL) | P(ID),
+     LEASE(MINT, MINT)},
+    {"org.varlink.service.GetInfo", get_info, 0, 0, METHOD_OPEN, 0},
     {"org.varlink.service.GetInterfaceDescription", get_description,
-     P(INTERFACE), 0, METHOD_OPEN},
+     P(INTERFACE), 0, METHOD_OPEN, 0},
 };
 const size_t method_count = sizeof method_table / sizeof method_table[0];
 
@@ -187,12 +197,21 @@ static enum code permit(const struct method *m, const struct call *c,
     if (a && application_dead(c->daemon->applications, a))
         return error_set(e, ERR_DENIED,
                          "%s: the process that attached has ended", m->name);
-    if (m->flags & METHOD_ADMIN && !c->administrator)
-        return error_set(e, ERR_DENIED, "%s is for administrators: %s is none",
-                         m->name, c->owner);
     if (c->fd_in >= 0 && !(m->flags & METHOD_FD))
         return error_set(e, ERR_INVALID, "%s takes no descriptor", m->name);
     return OK;
+}
+
+/* Before the journal, so that a kept answer is for those who may still ask. */
+static enum code authorise(const struct method *m, const struct call *c,
+                           const struct arguments *a, struct error *e)
+{
+    if (!m->needs || m->flags & METHOD_LEASE)
+        return OK;
+    struct caller by = handler_caller(c);
+    return core_permit_any(c->daemon->core, &by, m->needs,
+                           m->flags & METHOD_DAEMON ? NULL : handler_org(a),
+                           m->flags & METHOD_ROLE ? a->name : NULL, e);
 }
 
 /* ---- answers that are kept for retries ---- */
@@ -271,6 +290,8 @@ static json_t *answer(const struct method *m, struct call *c,
     enum code rc = permit(m, c, &e);
     if (rc == OK)
         rc = decode(m, parameters, &a, &e);
+    if (rc == OK)
+        rc = authorise(m, c, &a, &e);
     if (rc == OK)
         rc = run(m, c, &a, &out, &e);
     /* PINs and keys may have passed through this thread. */

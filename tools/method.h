@@ -2,18 +2,18 @@
  *
  * spec/org.hsmint.varlink is the contract; a test compares the table with it.
  *
- * Who may do what, for now (policies come later): a peer with the daemon's own
- * uid is the identity "user:UID" and administrator; in system mode root is,
- * too. Nobody else is served. Login therefore gives no rights in the daemon:
- * in user mode it unlocks a locked daemon or checks the PIN, in system mode
- * without a PIN it confirms the peer's identity. Which application is logged
- * in, as PKCS#11 counts it, is the module's to remember.
+ * Who may do what is spec/POLICY.md; the table says which capabilities a
+ * method needs, and core is asked before the method is called. Login gives no
+ * rights in the daemon: in user mode it unlocks a locked daemon or checks the
+ * PIN, in system mode without a PIN it confirms the peer's identity. Which
+ * application is logged in, as PKCS#11 counts it, is the module's to remember.
  */
 #ifndef HSMINT_METHOD_H
 #define HSMINT_METHOD_H
 
 #include "common/json.h"
 #include "common/wire.h"
+#include "module/core/policy.h"
 #include "tools/daemon.h"
 
 #include <stdint.h>
@@ -61,7 +61,7 @@ struct call { /* one request on one connection */
     struct daemon *daemon;
     struct wire_peer *peer;
     const char *owner;
-    bool administrator;
+    const struct identity *id;
     struct application **application; /* of the connection; Attach sets it */
     int fd_in;  /* came along, or -1; stays the server's */
     int fd_out; /* goes along with the reply, or -1 */
@@ -72,10 +72,12 @@ typedef enum code (*method_fn)(struct call *c, const struct arguments *a,
 
 enum method_flags {
     METHOD_OPEN = 1,    /* before Attach, too */
-    METHOD_ADMIN = 2,   /* administrators */
-    METHOD_FD = 4,      /* a descriptor may come along */
-    METHOD_JOURNAL = 8, /* the answer is kept for retries by the server; core
+    METHOD_FD = 2,      /* a descriptor may come along */
+    METHOD_JOURNAL = 4, /* the answer is kept for retries by the server; core
                            itself keeps those of leases */
+    METHOD_DAEMON = 8,  /* about the whole daemon: `org` is not asked for */
+    METHOD_ROLE = 16,   /* `name` is the role that it is about */
+    METHOD_LEASE = 32,  /* core asks, by the role of lease or mint */
 };
 
 struct method {
@@ -83,6 +85,7 @@ struct method {
     method_fn call;
     uint32_t required, optional; /* bits of enum method_param */
     unsigned flags;
+    uint32_t needs; /* one of these capabilities; 0: none */
 };
 
 extern const struct method method_table[];

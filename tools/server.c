@@ -39,7 +39,8 @@ struct connection {
     struct wire *wire;
     struct wire_peer peer;
     char owner[32];
-    bool administrator;
+    gid_t gid;
+    struct identity id;
     struct application *application; /* set by its thread, under the lock */
     struct error refusal;            /* code OK: served */
 };
@@ -61,9 +62,10 @@ struct server {
 
 /* ---- connections ---- */
 
+/* In system mode everybody may ask: policies say what is answered. */
 static bool served_here(const struct daemon *d, uid_t uid)
 {
-    return uid == d->uid || (uid == 0 && d->settings->mode == MODE_SYSTEM);
+    return uid == d->uid || d->settings->mode == MODE_SYSTEM;
 }
 
 /* Wait for the first byte of a request; false when the connection is over. */
@@ -118,7 +120,7 @@ static bool serve_request(struct connection *c)
         .daemon = c->server->daemon,
         .peer = &c->peer,
         .owner = c->owner,
-        .administrator = c->administrator,
+        .id = &c->id,
         .application = &a,
         .fd_in = in,
         .fd_out = -1,
@@ -196,12 +198,22 @@ static void tell_stranger(struct server *s, const struct wire_peer *peer)
                 (int)peer->pid);
 }
 
+static char no_name[] = "";
+
 static void judge(struct server *s, struct connection *c)
 {
     const struct daemon *d = s->daemon;
     snprintf(c->owner, sizeof c->owner, "user:%lu", (unsigned long)c->peer.uid);
-    c->administrator = served_here(d, c->peer.uid);
-    if (!c->administrator) {
+    c->gid = c->peer.gid;
+    c->id = (struct identity){.uid = c->peer.uid,
+                              .gids = &c->gid,
+                              .gids_n = 1,
+                              .pid = c->peer.pid,
+                              .unit = no_name,
+                              .exe = no_name,
+                              .login_uid = IDENTITY_UNSET,
+                              .audit_session = IDENTITY_UNSET};
+    if (!served_here(d, c->peer.uid)) {
         tell_stranger(s, &c->peer);
         error_set(&c->refusal, ERR_DENIED,
                   "uid %lu is not served here: this daemon belongs to uid %lu",

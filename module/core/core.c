@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define PROVISION_FACTOR 6 /* making keys on a slow HSM */
 
@@ -65,15 +66,6 @@ enum code core_org(struct core *c, const char *name, struct store_org *org,
     return code;
 }
 
-enum code core_need_administrator(const struct caller *by, const char *what,
-                                  struct error *e)
-{
-    if (by->administrator)
-        return OK;
-    return error_set(e, ERR_DENIED, "only an administrator may %s, %s is none",
-                     what, by->owner);
-}
-
 /* ---- open, close ---- */
 
 static enum code start(struct core *c, struct error *e)
@@ -106,6 +98,7 @@ enum code core_open_with(struct core **out, const struct core_options *o,
         return error_set(e, ERR_NOMEM, "no memory for the core");
     *c = (struct core){.store = o->store,
                        .settings = o->settings,
+                       .uid = geteuid(),
                        .unlock = UNLOCK_INIT,
                        .markers = MARKERS_INIT,
                        .inflight = INFLIGHT_INIT,
@@ -148,16 +141,16 @@ void core_close(struct core *c)
 enum code core_login(struct core *c, const struct caller *by, int pin_fd,
                      bool force, struct error *e)
 {
-    if (force && !by->administrator)
-        return core_need_administrator(by, "unlock the HSM", e);
-    return unlock_login(c, pin_fd, force, e);
+    enum code code =
+        force ? core_permit(c, by, CAP_ADMINISTER, NULL, NULL, e) : OK;
+
+    return code ? code : unlock_login(c, pin_fd, force, e);
 }
 
 enum code core_lock(struct core *c, const struct caller *by, struct error *e)
 {
-    enum code code = core_need_administrator(by, "lock the daemon", e);
-
-    return code ? code : unlock_lock(c, e);
+    (void)by;
+    return unlock_lock(c, e);
 }
 
 bool core_locked(struct core *c)
@@ -280,10 +273,8 @@ enum code core_init(struct core *c, const struct caller *by, const char *name,
     const char *org = name && *name ? name : CORE_DEFAULT_ORG;
     CLEANUP(store_org_clear) struct store_org there = {0};
     INFLIGHT hold = {0};
-    enum code code = core_need_administrator(by, "initialise", e);
+    enum code code = text_check_name("organisation", org, e);
 
-    if (!code)
-        code = text_check_name("organisation", org, e);
     if (!code)
         code = inflight_enter(&c->inflight, "init", NULL, NULL, NULL, &hold, e);
     if (code)

@@ -3,6 +3,10 @@
  * Owns the keeper (core/keeper.h), the gate (core/gate.h), roles, leases and
  * the sweeper's thread. Thread-safe; no lock is held across HSM or network.
  * JSON results are the caller's; their members are spec/org.hsmint.varlink's.
+ *
+ * Who may do what: tools/method.c asks for each method what its table says
+ * (core_permit_any()). What is about leases and the role that they have, core
+ * asks itself: it knows the role.
  */
 #ifndef HSMINT_CORE_H
 #define HSMINT_CORE_H
@@ -11,6 +15,7 @@
 #include "common/json.h"
 #include "common/secret.h"
 #include "common/settings.h"
+#include "module/core/identity.h"
 #include "module/store/store.h"
 
 #include <sys/types.h>
@@ -32,13 +37,12 @@ void core_close(struct core *c);
 
 /* Who asks. Filled by the server from the socket; core trusts it. */
 struct caller {
-    const char *owner; /* "user:1000" */
+    const char *owner; /* identity_owner(): "user:1000" */
+    const struct identity *id; /* NULL only in tests of user mode */
     uid_t uid;
     pid_t pid;
     const char *program;
-    const char
-        *application;   /* hash of the attach token (hex), never the token */
-    bool administrator; /* may seal, set roles and configuration */
+    const char *application; /* hash of the attach token (hex) */
 };
 
 /* ---- login, keys, state ---- */
@@ -126,7 +130,9 @@ MUST_CHECK enum code core_revoke(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_lease_get(struct core *c, const struct caller *by,
                                     const char *lease_id,
                                     struct store_lease *lease, struct error *e);
-/* q->owner is forced to the caller's own unless it may see all. */
+/* q->owner: the caller's own, or NULL for everybody's, which is ERR_DENIED to
+ * whom no policy lets see those of any role. Leases of roles that the caller
+ * may not see are left out. */
 MUST_CHECK enum code core_lease_each(struct core *c, const struct caller *by,
                                      struct store_lease_query *q,
                                      store_lease_fn fn, void *ctx,

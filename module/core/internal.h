@@ -11,6 +11,7 @@
 #include "module/core/inflight.h"
 #include "module/core/keeper.h"
 #include "module/core/marker.h"
+#include "module/core/permit.h"
 #include "module/core/sweep.h"
 #include "module/core/unlock.h"
 #include "module/core/warnings.h"
@@ -27,6 +28,7 @@ struct core_org_name {
 struct core {
     struct store *store;
     const struct settings *settings;
+    uid_t uid; /* the daemon's own */
     struct keeper *keeper;
     struct unlock unlock;
     struct markers markers;
@@ -52,9 +54,6 @@ MUST_CHECK enum code core_org(struct core *c, const char *name,
 void core_org_name(struct core *c, int64_t id, char name[64]);
 MUST_CHECK enum code core_org_note(struct core *c, int64_t id, const char *name,
                                    struct error *e);
-/* ERR_DENIED: only an administrator may `do` this. */
-MUST_CHECK enum code core_need_administrator(const struct caller *by,
-                                             const char *what, struct error *e);
 /* The organisation's part of status, also core_config_get()'s answer. */
 MUST_CHECK enum code core_config_json(const struct store_org *org, json_t **out,
                                       struct error *e);

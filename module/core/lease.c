@@ -289,20 +289,61 @@ enum code lease_delete(struct core *c, struct store_lease *l,
 
 /* ---- whose it is, and its value ---- */
 
-enum code lease_get_for(struct core *c, const struct caller *by, const char *id,
+static enum code unknown(const char *id, struct error *e)
+{
+    return error_set(e, ERR_NOT_FOUND, "there is no lease \"%s\"", id);
+}
+
+static enum code permit_stranger(struct core *c, const struct caller *by,
+                                 enum capability cap, const char *org,
+                                 const struct store_lease *l, struct error *e)
+{
+    if (cap < CAPABILITIES && core_may(c, by, CAPABILITY_BIT(cap), org, l->role))
+        return OK;
+    if (core_may(c, by, CAPABILITY_BIT(CAP_LIST_ANY), org, l->role))
+        return cap < CAPABILITIES
+                   ? core_permit(c, by, cap, org, l->role, e)
+                   : error_set(e, ERR_DENIED, "lease %s is not %s's", l->id,
+                               by->owner);
+    /* Whether there is one is nothing that a stranger is told. */
+    return unknown(l->id, e);
+}
+
+static enum code permit_lease(struct core *c, const struct caller *by,
+                              struct lease_right right,
+                              const struct store_lease *l, struct error *e)
+{
+    char org[64];
+
+    core_org_name(c, l->org, org);
+    if (strcmp(l->owner, by->owner) != 0)
+        return permit_stranger(c, by, right.any, org, l, e);
+    if (right.any < CAPABILITIES &&
+        core_may(c, by, CAPABILITY_BIT(right.any), org, l->role))
+        return OK;
+    return core_permit(c, by, right.own, org, l->role, e);
+}
+
+enum code lease_get_for(struct core *c, const struct caller *by,
+                        struct lease_right right, const char *id,
                         struct store_lease *l, struct error *e)
 {
+    struct error why = {0};
     enum code code;
 
     if (!text_is_id(id))
         return error_set(e, ERR_NOT_FOUND, "\"%.64s\" is no lease id", id);
-    code = store_lease_get(c->store, id, l, e);
-    if (code)
-        return code;
-    if (by->administrator || strcmp(l->owner, by->owner) == 0)
+    code = store_lease_get(c->store, id, l, &why);
+    if (code == ERR_NOT_FOUND)
+        return unknown(id, e);
+    if (!code)
+        code = permit_lease(c, by, right, l, &why);
+    if (!code)
         return OK;
     store_lease_clear(l);
-    return error_set(e, ERR_DENIED, "lease %s is not %s's", id, by->owner);
+    if (e)
+        *e = why;
+    return code;
 }
 
 static enum code value_request(struct core *c, enum verb verb,

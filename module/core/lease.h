@@ -5,6 +5,7 @@
 
 #include "common/error.h"
 #include "module/core/gate.h"
+#include "module/core/policy.h"
 #include "module/store/store.h"
 
 #define LEASE_SLACK_S                                                          \
@@ -62,10 +63,16 @@ MUST_CHECK enum code lease_delete(struct core *c, struct store_lease *l,
 /* When to try again after `tries` failures that told `retry_after_ms`. */
 int64_t lease_backoff_ms(int64_t tries, uint32_t retry_after_ms);
 
-/* ERR_DENIED unless `by` owns it or is an administrator. */
+/* What is wanted of a lease: of one's own, and of anybody's. CAPABILITIES:
+ * never. */
+struct lease_right {
+    enum capability own, any;
+};
+/* A lease that is not the caller's is ERR_NOT_FOUND, as if there were none,
+ * unless a policy lets it see all leases of that role: then ERR_DENIED. */
 MUST_CHECK enum code lease_get_for(struct core *c, const struct caller *by,
-                                   const char *id, struct store_lease *l,
-                                   struct error *e);
+                                   struct lease_right right, const char *id,
+                                   struct store_lease *l, struct error *e);
 /* The sealed value, opened by the HSM. */
 MUST_CHECK enum code lease_open_value(struct core *c,
                                       const struct store_lease *l,

@@ -14,7 +14,8 @@ static enum code revoke(struct core *c, const struct caller *by, const char *id,
 {
     LEASE l = {0};
     INFLIGHT hold = {0};
-    enum code code = lease_get_for(c, by, id, &l, e);
+    static const struct lease_right right = {CAP_REVOKE_OWN, CAP_REVOKE_ANY};
+    enum code code = lease_get_for(c, by, right, id, &l, e);
 
     if (code)
         return code;
@@ -55,30 +56,31 @@ enum code core_lease_get(struct core *c, const struct caller *by,
                          const char *id, struct store_lease *lease,
                          struct error *e)
 {
-    return lease_get_for(c, by, id, lease, e);
+    static const struct lease_right right = {CAP_LIST_OWN, CAP_LIST_ANY};
+
+    return lease_get_for(c, by, right, id, lease, e);
 }
 
 enum code core_lease_each(struct core *c, const struct caller *by,
                           struct store_lease_query *q, store_lease_fn fn,
                           void *ctx, struct error *e)
 {
-    if (!by->administrator)
-        q->owner = by->owner;
-    return store_lease_each(c->store, q, fn, ctx, e);
+    enum capability cap = q->owner ? CAP_LIST_OWN : CAP_LIST_ANY;
+    enum code code = core_permit(c, by, cap, NULL, q->role, e);
+
+    return code ? code : store_lease_each(c->store, q, fn, ctx, e);
 }
 
 enum code core_lease_value(struct core *c, const struct caller *by,
                            const char *id, struct secret **value,
                            struct error *e)
 {
+    static const struct lease_right right = {CAP_READ, CAPABILITIES};
     LEASE l = {0};
-    enum code code = lease_get_for(c, by, id, &l, e);
+    enum code code = lease_get_for(c, by, right, id, &l, e);
 
     if (code)
         return code;
-    if (strcmp(l.owner, by->owner) != 0)
-        return error_set(e, ERR_SENSITIVE,
-                         "lease %s: only its owner may read its key", id);
     if (l.state != LEASE_ACTIVE)
         return error_set(e, ERR_SENSITIVE, "lease %s is %s: its key is gone",
                          id, lease_state_name(l.state));
@@ -113,6 +115,7 @@ enum code core_lease_label(struct core *c, const struct caller *by,
                            struct error *e)
 {
     LEASE l = {0};
+    static const struct lease_right right = {CAP_MINT, CAPABILITIES};
     INFLIGHT hold = {0}, renewal = {0};
     enum code code =
         inflight_enter(&c->inflight, "lease", id, NULL, NULL, &hold, e);
@@ -121,7 +124,7 @@ enum code core_lease_label(struct core *c, const struct caller *by,
         code =
             inflight_enter(&c->inflight, "renew", id, NULL, NULL, &renewal, e);
     if (!code)
-        code = lease_get_for(c, by, id, &l, e);
+        code = lease_get_for(c, by, right, id, &l, e);
     if (!code && label)
         code = lease_text(&l.label, label, e);
     if (!code && cka_id)

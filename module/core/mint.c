@@ -122,6 +122,9 @@ static enum code load(struct mint *m, struct error *e)
     if (!code)
         code = load_role(m, e);
     if (!code)
+        code = core_permit(m->core, m->by, CAP_MINT, m->org.name, m->role_name,
+                           e);
+    if (!code)
         code = choose_ttl(m, e);
     if (!code && m->asked->bound &&
         (!m->by->application || !*m->by->application))

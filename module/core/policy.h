@@ -24,6 +24,12 @@ enum capability {
     CAP_STATUS,
     CAPABILITIES
 };
+#define CAPABILITY_BIT(c) (1u << (c))
+#define CAPABILITY_ABOUT_ROLES (CAPABILITY_BIT(CAP_ADMINISTER) - 1)
+/* Any of these lets see a role. */
+#define CAPABILITY_ROLE_SHOWN                                                  \
+    (CAPABILITY_ABOUT_ROLES | CAPABILITY_BIT(CAP_ADMINISTER))
+#define CAPABILITY_ALL (CAPABILITY_BIT(CAPABILITIES) - 1)
 const char *capability_name(enum capability c); /* "revoke-own" */
 /* ERR_INVALID */
 MUST_CHECK enum code capability_parse(const char *name, enum capability *c,

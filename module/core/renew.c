@@ -182,13 +182,14 @@ static enum code renew(struct core *c, const struct caller *by, const char *id,
 {
     struct renewal n = {
         .lease = l, .owner = by->owner, .request_id = request_id};
+    static const struct lease_right right = {CAP_RENEW, CAPABILITIES};
     INFLIGHT hold = {0};
     bool answered = false;
     enum code code =
         inflight_enter(&c->inflight, "renew", id, NULL, NULL, &hold, e);
 
     if (!code)
-        code = lease_get_for(c, by, id, l, e);
+        code = lease_get_for(c, by, right, id, l, e);
     if (!code)
         code = was_answered(c, by, id, request_id, &answered, e);
     if (code || answered)

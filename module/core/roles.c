@@ -160,10 +160,8 @@ enum code core_role_set(struct core *c, const struct caller *by,
     CLEANUP(store_org_clear) struct store_org org = {0};
     ROLE role = {0};
     INFLIGHT hold = {0};
-    enum code code = core_need_administrator(by, "set roles", e);
+    enum code code = text_check_name("role", name, e);
 
-    if (!code)
-        code = text_check_name("role", name, e);
     if (!code)
         code = core_org(c, org_name, &org, e);
     if (!code)
@@ -196,9 +194,18 @@ enum code core_role_get(struct core *c, const struct caller *by,
 }
 
 struct list {
+    struct core *core;
+    const struct caller *by;
     const char *org;
     json_t *roles;
 };
+
+/* Administrators see all, others those that a policy of theirs is about. */
+static bool is_shown(const struct list *list, const char *role)
+{
+    return core_may(list->core, list->by, CAPABILITY_ROLE_SHOWN, list->org,
+                    role);
+}
 
 static enum code append_role(const struct store_role *r, void *ctx,
                              struct error *e)
@@ -206,8 +213,11 @@ static enum code append_role(const struct store_role *r, void *ctx,
     struct list *list = ctx;
     ROLE role = {0};
     json_t *one = NULL;
-    enum code code = role_parse(&role, r->body, e);
+    enum code code = OK;
 
+    if (!is_shown(list, r->name))
+        return OK;
+    code = role_parse(&role, r->body, e);
     if (!code)
         code = role_json(&role, list->org, r->name, &one, e);
     if (!code && json_array_append_new(list->roles, one) != 0)
@@ -220,10 +230,9 @@ enum code core_role_list(struct core *c, const struct caller *by,
 {
     CLEANUP(store_org_clear) struct store_org org = {0};
     JSON roles = json_array();
-    struct list list = {.roles = roles};
+    struct list list = {.core = c, .by = by, .roles = roles};
     enum code code = core_org(c, org_name, &org, e);
 
-    (void)by;
     list.org = org.name;
     if (!code)
         code = store_role_each(c->store, org.id, append_role, &list, e);
@@ -253,10 +262,8 @@ enum code core_role_delete(struct core *c, const struct caller *by,
     CLEANUP(store_org_clear) struct store_org org = {0};
     struct store_counts counts = {0};
     struct write w = {.name = name, .by = by};
-    enum code code = core_need_administrator(by, "delete roles", e);
+    enum code code = core_org(c, org_name, &org, e);
 
-    if (!code)
-        code = core_org(c, org_name, &org, e);
     if (!code)
         code = store_lease_counts(c->store, org.id, name, &counts, e);
     if (code)

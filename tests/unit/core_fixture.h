@@ -24,10 +24,12 @@ struct core_fixture {
 static const struct caller administrator = {.owner = "user:1000",
                                             .uid = 1000,
                                             .program = "test",
-                                            .application = "app-1",
-                                            .administrator = true};
+                                            .application = "app-1"};
+/* Of the daemon's uid, too, but another owner. */
+static const struct caller neighbour = {
+    .owner = "login:other", .uid = 1000, .application = "app-2"};
 static const struct caller somebody = {
-    .owner = "user:2000", .uid = 2000, .application = "app-2"};
+    .owner = "user:2000", .uid = 2000, .application = "app-3"};
 
 /* ---- time ---- */
 
@@ -71,6 +73,7 @@ static inline void open_core(struct core_fixture *f)
     SUCCEEDS(store_open(&f->store, &o, e));
     c.store = f->store;
     SUCCEEDS(core_open_with(&f->core, &c, fake_start, &f->fake, e));
+    f->core->uid = administrator.uid;
 }
 
 static inline void close_core(struct core_fixture *f)

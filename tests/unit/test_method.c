@@ -98,12 +98,74 @@ static void journaled_methods_have_request_ids(void **state)
             assert_true(method_table[i].required & 1u << PARAM_REQUEST_ID);
 }
 
+#define CAP(name) CAPABILITY_BIT(CAP_##name)
+#define SHOWN CAPABILITY_ROLE_SHOWN
+
+/* What is not here needs nothing, and that is written down, too. */
+static const struct {
+    const char *name;
+    uint32_t needs;
+} rights[] = {
+    {"Attach", 0},
+    {"Login", 0},
+    {"Logout", 0},
+    {"Lock", CAP(ADMINISTER)},
+    {"Stop", CAP(ADMINISTER)},
+    {"Status", CAP(STATUS)},
+    {"Slots", 0},
+    {"AuditKeys", 0},
+    {"Random", CAPABILITY_ALL},
+    {"EndSession", 0},
+    {"Init", CAP(ADMINISTER)},
+    {"SetConfig", CAP(ADMINISTER)},
+    {"GetConfig", CAP(ADMINISTER) | CAP(STATUS)},
+    {"DeleteConfig", CAP(ADMINISTER)},
+    {"SetRole", CAP(ADMINISTER)},
+    {"GetRole", SHOWN},
+    {"ListRoles", 0},
+    {"DeleteRole", CAP(ADMINISTER)},
+    {"Mint", CAP(MINT)},
+    {"Renew", CAP(RENEW)},
+    {"Revoke", CAP(REVOKE_OWN) | CAP(REVOKE_ANY)},
+    {"GetLease", CAP(LIST_OWN) | CAP(LIST_ANY)},
+    {"ListLeases", CAP(LIST_OWN) | CAP(LIST_ANY)},
+    {"ReadKey", CAP(READ)},
+    {"LabelLease", CAP(MINT)},
+    {"org.varlink.service.GetInfo", 0},
+    {"org.varlink.service.GetInterfaceDescription", 0},
+};
+
+static void rights_are_as_decided(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < method_count; i++) {
+        const struct method *m = &method_table[i];
+        bool found = false;
+        for (size_t r = 0; r < sizeof rights / sizeof rights[0]; r++) {
+            if (strcmp(rights[r].name, m->name))
+                continue;
+            found = true;
+            if (rights[r].needs != m->needs)
+                fail_msg("%s needs %#x, not %#x", m->name, rights[r].needs,
+                         m->needs);
+        }
+        if (!found)
+            fail_msg("%s: who may call it is not decided", m->name);
+        /* What is about a role or the daemon is not left to core. */
+        if (m->flags & METHOD_LEASE)
+            assert_false(m->flags & (METHOD_ROLE | METHOD_DAEMON));
+        if (m->flags & METHOD_OPEN)
+            assert_int_equal(m->needs, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(table_is_in_interface),
         cmocka_unit_test(interface_is_in_table),
         cmocka_unit_test(journaled_methods_have_request_ids),
+        cmocka_unit_test(rights_are_as_decided),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -365,7 +365,7 @@ static void test_retry_of_a_kept_key(void **state)
     assert_int_equal(1, f->fake.made);
     /* Another owner's request of that name is another one. */
     MINTED three = {.key = NULL};
-    assert_int_equal(OK, mint_as(f, &somebody, &again, &three));
+    assert_int_equal(OK, mint_as(f, &neighbour, &again, &three));
     assert_string_not_equal(one.lease.id, three.lease.id);
 }
 
@@ -394,7 +394,7 @@ static void test_reuse(void **state)
     assert_int_equal(OK, mint_as(f, &administrator, &reuse, &two));
     assert_string_equal(one.lease.id, two.lease.id);
     assert_true(secret_equal(one.key, two.key));
-    assert_int_equal(OK, mint_as(f, &somebody, &reuse, &three));
+    assert_int_equal(OK, mint_as(f, &neighbour, &reuse, &three));
     assert_string_not_equal(one.lease.id, three.lease.id);
     move_on(f, 2000); /* more than half of its life */
     assert_int_equal(OK, mint_as(f, &administrator, &reuse, &four));
