@@ -25,11 +25,28 @@ $(dir includedir)/hsmint/hsmint.h
 $(dir libexecdir)/hsmint/hsmint-keeper
 $(dir man1dir)/hsmint.1
 $(dir man5dir)/hsmint.conf.5
+$(dir man7dir)/hsmint-policy.7
 $(dir man8dir)/hsmint-keeper.8
 $(dir man8dir)/hsmintd.8
 $(dir p11configdir)/hsmint.module
 $modules/hsmint-pkcs11.so
 $(dir sbindir)/hsmintd"
+units=$(dir systemdsystemunitdir)
+if [ -n "$units" ]; then
+	docs=$(dir docdir)/systemd
+	want="$want
+$units/hsmintd.service
+$units/hsmintd.socket
+$units/hsmint-keeper.socket
+$units/hsmint-keeper@.service
+$(dir systemduserunitdir)/hsmintd.service
+$(dir systemduserunitdir)/hsmintd.socket
+$(dir sysusersdir)/hsmint.conf
+$(dir tmpfilesdir)/hsmint.conf
+$(for f in README cloudhsm.conf exe-subjects.conf hsmint.conf luna.conf nshield.conf pcscd.conf softhsm.conf tpm2.conf yubihsm.conf; do
+		echo "$docs/$f"
+	done)"
+fi
 difference=$(diff <(sort <<<"$want") <(cd "$root" && find . ! -type d | sed 's/^\.//' | sort))
 result $? "each thing in its place" "$difference"
 
