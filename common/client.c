@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include "common/client.h"
+#include "common/client_socket.h"
 #include "common/deadline.h"
 #include "common/file.h"
 
@@ -11,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,6 +20,7 @@
 #define PATIENT_MS 5000
 #define TELL_MS 2000
 #define RECONNECT_EVERY_MS 20
+#define LOGIN_NAME_MAX 63
 
 /* One of the connections: no wire yet while it is being opened. */
 struct link {
@@ -41,6 +42,9 @@ struct client {
     struct link links[CLIENT_CONNECTIONS];
     bool attaching; /* somebody is asking for the token */
     char token[WIRE_TOKEN_HEX + 1];
+    /* The named login that we logged in by, and the one that the daemon told
+     * it has for us; "" for none. */
+    char login[LOGIN_NAME_MAX + 1], told[LOGIN_NAME_MAX + 1];
 };
 
 static char *copy(const char *s)
@@ -146,45 +150,6 @@ static enum code wait_change(struct client *c, int64_t end, struct error *e)
                      "no connection to the daemon became free in time");
 }
 
-/* ---- the peer ---------------------------------------------------------- */
-
-/* A system daemon under a user of its own has its socket in a directory of
- * /run, where only root makes one. Not in any that root once gave away: homes
- * are such. */
-static bool is_system_socket(const char *path, uid_t uid)
-{
-    static const char run[] = "/run/";
-    struct stat dir, above;
-    const char *slash = strrchr(path, '/');
-    char parent[256];
-    if (strncmp(path, run, strlen(run)) != 0 ||
-        strchr(path + strlen(run), '/') != slash ||
-        (size_t)(slash - path) >= sizeof parent)
-        return false;
-    snprintf(parent, sizeof parent, "%.*s", (int)(slash - path), path);
-    if (lstat(parent, &dir) != 0 || stat(run, &above) != 0)
-        return false;
-    return S_ISDIR(dir.st_mode) && (dir.st_uid == 0 || dir.st_uid == uid) &&
-           above.st_uid == 0 &&
-           !((dir.st_mode | above.st_mode) & (S_IWGRP | S_IWOTH));
-}
-
-static enum code check_peer(const char *path, int fd, struct error *e)
-{
-    struct wire_peer peer;
-    enum code rc = wire_peer(fd, &peer, e);
-    if (rc)
-        return rc;
-    fd_closep(&peer.pidfd);
-    if (peer.uid == geteuid() || peer.uid == 0 ||
-        is_system_socket(path, peer.uid))
-        return OK;
-    return error_set(e, ERR_DENIED,
-                     "socket %s: uid %u listens, which is neither you nor the "
-                     "system's daemon: nothing was sent",
-                     path, (unsigned)peer.uid);
-}
-
 /* ---- opening a connection ---------------------------------------------- */
 
 static bool may_start_daemon(const struct client *c)
@@ -226,7 +191,7 @@ static enum code open_wire(struct client *c, bool starts, int64_t *end,
     if (!rc)
         rc = connect_socket(c, path, starts, end, &fd, e);
     if (!rc)
-        rc = check_peer(path, fd, e);
+        rc = client_check_peer(path, fd, e);
     if (rc)
         return rc;
     int taken = fd;
@@ -269,14 +234,30 @@ static enum code begin_attach(struct client *c, char *token, int64_t end,
     return rc;
 }
 
-/* `got` is NULL when the daemon did not give one. */
-static void end_attach(struct client *c, const char *used, const char *got)
+/* Member "login" of what the daemon answered, "" without. */
+static void login_of(json_t *parameters, char login[LOGIN_NAME_MAX + 1])
+{
+    const char *name = json_string_value(json_object_get(parameters, "login"));
+    snprintf(login, LOGIN_NAME_MAX + 1, "%s", name ? name : "");
+}
+
+/* What attaching gave. */
+struct attached {
+    char token[WIRE_TOKEN_HEX + 1];
+    char login[LOGIN_NAME_MAX + 1];
+};
+
+/* `got` is NULL when the daemon did not let us. */
+static void end_attach(struct client *c, const char *used,
+                       const struct attached *got)
 {
     pthread_mutex_lock(&c->lock);
+    if (got)
+        memcpy(c->told, got->login, sizeof c->told);
     if (!used[0])
         c->attaching = false;
     if (got && !used[0])
-        memcpy(c->token, got, sizeof c->token);
+        memcpy(c->token, got->token, sizeof c->token);
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
 }
@@ -292,9 +273,9 @@ static void forget_token(struct client *c, const char *token)
 }
 
 static enum code attach(struct client *c, struct wire *w, const char *token,
-                        int64_t end, json_t **answer, const char **got,
-                        struct error *e)
+                        int64_t end, struct attached *got, struct error *e)
 {
+    JSON answer = NULL;
     JSON message = wire_request(
         "org.hsmint.Attach",
         json_pack("{s:i, s:s, s:s*}", "version", CLIENT_PROTOCOL, "program",
@@ -304,14 +285,16 @@ static enum code attach(struct client *c, struct wire *w, const char *token,
     json_t *parameters = NULL;
     if (!message)
         return error_set(e, ERR_NOMEM, "no memory for a message");
-    enum code rc = exchange(w, message, NULL, end, answer, &fd, &broken, e);
+    enum code rc = exchange(w, message, NULL, end, &answer, &fd, &broken, e);
     if (!rc)
-        rc = wire_parse_reply(*answer, &parameters, e);
+        rc = wire_parse_reply(answer, &parameters, e);
     if (rc)
         return rc;
-    *got = json_string_value(json_object_get(parameters, "token"));
-    if (!*got || strlen(*got) != WIRE_TOKEN_HEX)
+    const char *given = json_string_value(json_object_get(parameters, "token"));
+    if (!given || strlen(given) != WIRE_TOKEN_HEX)
         return error_set(e, ERR_PROTOCOL, "the daemon gave no attach token");
+    memcpy(got->token, given, sizeof got->token);
+    login_of(parameters, got->login);
     return OK;
 }
 
@@ -323,8 +306,7 @@ static enum code open_link(struct client *c, bool starts, int64_t end,
     enum code rc = OK;
     for (int round = 0; round < 2; round++) {
         char token[WIRE_TOKEN_HEX + 1];
-        JSON answer = NULL;
-        const char *got = NULL;
+        struct attached got;
         struct wire *w CLEANUP(wire_freep) = NULL;
         rc = open_wire(c, starts, &end, &w, e);
         if (rc)
@@ -332,8 +314,9 @@ static enum code open_link(struct client *c, bool starts, int64_t end,
         rc = begin_attach(c, token, end, e);
         if (rc)
             return rc;
-        rc = attach(c, w, token, end, &answer, &got, e);
-        end_attach(c, token, rc ? NULL : got);
+        rc = attach(c, w, token, end, &got, e);
+        end_attach(c, token, rc ? NULL : &got);
+        wipe(&got, sizeof got);
         bool refused = rc == ERR_NOT_FOUND && token[0];
         if (refused)
             forget_token(c, token);
@@ -455,6 +438,8 @@ enum code client_connect(struct client *c, struct error *e)
 
 struct call {
     json_t *message;
+    const char *method;
+    char login[LOGIN_NAME_MAX + 1]; /* the client's, as the call began */
     const struct secret *in;
     bool starts; /* a daemon, or waits for one, where there is none */
     int64_t end;
@@ -469,6 +454,48 @@ static void call_clear(struct call *k)
     fd_closep(&k->fd);
 }
 
+static bool is_about_login(const struct call *k)
+{
+    return strcmp(k->method, "Login") == 0 || strcmp(k->method, "Logout") == 0;
+}
+
+static void set_login(struct client *c, const char *login)
+{
+    pthread_mutex_lock(&c->lock);
+    snprintf(c->login, sizeof c->login, "%s", login);
+    snprintf(c->told, sizeof c->told, "%s", login);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* A daemon that was started anew knows nothing of our login: what a caller
+ * meant to do by that name must not be done as the uid that it has beside. */
+static enum code check_login(struct client *c, const struct call *k,
+                             struct error *e)
+{
+    pthread_mutex_lock(&c->lock);
+    bool same = strcmp(k->login, c->told) == 0;
+    if (!same && strcmp(k->login, c->login) == 0)
+        c->login[0] = '\0'; /* told now: calls that begin later know */
+    pthread_mutex_unlock(&c->lock);
+    if (same || is_about_login(k))
+        return OK;
+    return error_set(e, ERR_NOT_LOGGED_IN,
+                     "login \"%s\": the daemon does not know it any more (it "
+                     "was started anew, or the login ended): log in again",
+                     k->login);
+}
+
+/* What the answer says of it. */
+static void note_login(struct client *c, const struct call *k, enum code rc,
+                       json_t *parameters)
+{
+    char login[LOGIN_NAME_MAX + 1] = "";
+    if (!rc && strcmp(k->method, "Login") == 0)
+        login_of(parameters, login);
+    if (rc == ERR_NOT_LOGGED_IN || (!rc && is_about_login(k)))
+        set_login(c, login);
+}
+
 static enum code attempt(struct client *c, struct call *k, bool *broken,
                          struct error *e)
 {
@@ -477,6 +504,11 @@ static enum code attempt(struct client *c, struct call *k, bool *broken,
     enum code rc = take_link(c, k->starts, k->end, &l, e);
     if (rc)
         return rc;
+    rc = check_login(c, k, e);
+    if (rc) {
+        give_back(c, l, l->wire);
+        return rc;
+    }
     rc = exchange(l->wire, k->message, k->in, k->end, &k->answer, &k->fd,
                   broken, e);
     if (rc)
@@ -486,11 +518,12 @@ static enum code attempt(struct client *c, struct call *k, bool *broken,
     return rc;
 }
 
-static enum code finish(struct call *k, json_t **reply, struct secret **out,
-                        struct error *e)
+static enum code finish(struct client *c, struct call *k, json_t **reply,
+                        struct secret **out, struct error *e)
 {
-    json_t *parameters;
+    json_t *parameters = NULL;
     enum code rc = wire_parse_reply(k->answer, &parameters, e);
+    note_login(c, k, rc, parameters);
     if (rc)
         return rc;
     if (out && k->fd >= 0)
@@ -523,10 +556,13 @@ static enum code run(struct client *c, struct call *k, json_t **reply,
     bool broken;
     if (!k->message)
         return error_set(e, ERR_NOMEM, "no memory for a message");
+    pthread_mutex_lock(&c->lock);
+    memcpy(k->login, c->login, sizeof k->login);
+    pthread_mutex_unlock(&c->lock);
     enum code rc = attempt(c, k, &broken, e);
     if (broken)
         rc = repeat(c, k, e);
-    return rc ? rc : finish(k, reply, out, e);
+    return rc ? rc : finish(c, k, reply, out, e);
 }
 
 static json_t *request(const char *method, json_t *parameters)
@@ -543,6 +579,7 @@ enum code client_call(struct client *c, const char *method, json_t *parameters,
     CLEANUP(call_clear)
     struct call k = {
         .message = request(method, parameters),
+        .method = method,
         .in = in,
         .starts = true,
         .end = deadline_after(c->call_ms),
@@ -561,42 +598,9 @@ enum code client_tell(struct client *c, const char *method, json_t *parameters,
     CLEANUP(call_clear)
     struct call k = {
         .message = request(method, parameters),
+        .method = method,
         .end = deadline_after(c->call_ms < TELL_MS ? c->call_ms : TELL_MS),
         .fd = -1,
     };
     return run(c, &k, NULL, NULL, e);
-}
-
-/* ---- where the daemon is ----------------------------------------------- */
-
-static bool is_own_dir(const char *path)
-{
-    struct stat st;
-    return lstat(path, &st) == 0 && S_ISDIR(st.st_mode) &&
-           st.st_uid == geteuid() && !(st.st_mode & (S_IWGRP | S_IWOTH));
-}
-
-enum code client_default_socket(char *path, size_t cap, struct error *e)
-{
-    static const char system_socket[] = "/run/hsmint/socket";
-    const char *set = secure_getenv("HSMINT_SOCKET");
-    const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
-    char dir[64];
-    snprintf(dir, sizeof dir, "/run/user/%u", (unsigned)geteuid());
-    int n;
-    if (set && set[0])
-        n = snprintf(path, cap, "%s", set);
-    else if (access(system_socket, F_OK) == 0)
-        n = snprintf(path, cap, "%s", system_socket);
-    else if (runtime && runtime[0] == '/')
-        n = snprintf(path, cap, "%s/hsmint/socket", runtime);
-    else if (is_own_dir(dir))
-        n = snprintf(path, cap, "%s/hsmint/socket", dir);
-    else
-        return error_set(e, ERR_CONFIG,
-                         "no place for the daemon's socket: set "
-                         "XDG_RUNTIME_DIR or HSMINT_SOCKET");
-    if (n < 0 || (size_t)n >= cap)
-        return error_set(e, ERR_CONFIG, "the socket's path is too long");
-    return OK;
 }

@@ -6,6 +6,10 @@
  * connection broke is sent once more over a new one with the same request_id,
  * so it happens once; reconnect_ms lets it wait for a daemon that restarts. The
  * peer's uid is checked before anything is sent.
+ *
+ * After a login by name (method Login), calls are made by that name or not at
+ * all: when the daemon has lost it, they are ERR_NOT_LOGGED_IN, once, and from
+ * then on the application is what its socket shows. The secret id is not kept.
  */
 #ifndef HSMINT_CLIENT_H
 #define HSMINT_CLIENT_H

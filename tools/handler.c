@@ -76,8 +76,9 @@ enum code handle_attach(struct call *c, const struct arguments *a, json_t **out,
         return rc;
     const char *mode =
         c->daemon->settings->mode == MODE_SYSTEM ? "system" : "user";
-    *out = json_pack("{s:s, s:s, s:s}", "token", a->token ? a->token : made,
-                     "mode", mode, "instance", name);
+    *out = json_pack("{s:s, s:s, s:s, s:s}", "token",
+                     a->token ? a->token : made, "mode", mode, "instance", name,
+                     "login", "");
     wipe(made, sizeof made);
     return *out ? OK : error_set(e, ERR_NOMEM, "reply to Attach");
 }
@@ -85,7 +86,7 @@ enum code handle_attach(struct call *c, const struct arguments *a, json_t **out,
 enum code handle_login(struct call *c, const struct arguments *a, json_t **out,
                        struct error *e)
 {
-    (void)out;
+    *out = json_pack("{s:s}", "login", "");
     struct daemon *d = c->daemon;
     struct caller by = handler_caller(c);
     enum code rc = a->so ? core_permit(d->core, &by, CAP_ADMINISTER, NULL,
@@ -163,9 +164,10 @@ enum code handle_slots(struct call *c, const struct arguments *a, json_t **out,
     if (rc)
         return rc;
     *out =
-        json_pack("{s:O, s:b, s:b, s:s}", "slots", slots, "locked",
+        json_pack("{s:O, s:b, s:b, s:s, s:o}", "slots", slots, "locked",
                   core_locked(c->daemon->core), "protected",
-                  source || s->mode == MODE_SYSTEM, "version", PACKAGE_VERSION);
+                  source || s->mode == MODE_SYSTEM, "version", PACKAGE_VERSION,
+                  "pin", core_pin(c->daemon->core));
     return *out ? OK : error_set(e, ERR_NOMEM, "list of slots");
 }
 

@@ -322,6 +322,7 @@ static json_t *hsm_json(struct core *c)
     if (keeper_call(c->keeper, 0, &request, (int)c->settings->hsm_deadline_ms,
                     &reply, NULL, &e) != OK)
         return json_pack("{ss ss}", "state", "absent", "error", e.text);
+    unlock_note_pin(c, reply.head);
     return explain(c, reply.head);
 }
 
@@ -411,6 +412,11 @@ static enum code append_slot(const struct store_org *o, void *ctx,
 }
 
 /* Serials come from instance and organisation alone, so they do not move. */
+json_t *core_pin(struct core *c)
+{
+    return unlock_pin(c);
+}
+
 enum code core_slots(struct core *c, json_t **out, struct error *e)
 {
     JSON list = json_array();

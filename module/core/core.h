@@ -62,6 +62,9 @@ MUST_CHECK enum code core_init(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_status(struct core *c, json_t **out, struct error *e);
 /* [{id, org, label, serial}] in order of id. */
 MUST_CHECK enum code core_slots(struct core *c, json_t **out, struct error *e);
+/* What the HSM last told of its user PIN: {count_low, final_try, locked}. NULL:
+ * no memory. */
+json_t *core_pin(struct core *c);
 
 /* [{label, id, public_key}] of the keys that sign the log; SPKI in base64. The
  * HSM is not asked. Empty before core_init(). */

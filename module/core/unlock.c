@@ -45,6 +45,53 @@ static void keep_escrow(struct core *c, int *fd)
         close(old);
 }
 
+/* ---- how many tries of the PIN are left ---- */
+
+static const struct {
+    const char *name;
+    unsigned bit;
+} pin_states[] = {{"count_low", PIN_COUNT_LOW},
+                  {"final_try", PIN_FINAL_TRY},
+                  {"locked", PIN_IS_LOCKED}};
+#define PIN_STATES (sizeof(pin_states) / sizeof(pin_states[0]))
+
+void unlock_note_pin(struct core *c, json_t *hsm)
+{
+    json_t *pin = json_object_get(hsm, "pin");
+    unsigned bits = 0;
+
+    if (!pin)
+        return;
+    for (size_t i = 0; i < PIN_STATES; i++)
+        if (json_is_true(json_object_get(pin, pin_states[i].name)))
+            bits |= pin_states[i].bit;
+    atomic_store(&c->unlock.pin, bits);
+}
+
+json_t *unlock_pin(struct core *c)
+{
+    unsigned bits = atomic_load(&c->unlock.pin);
+    JSON pin = json_object();
+
+    for (size_t i = 0; i < PIN_STATES; i++)
+        if (json_object_set_new(pin, pin_states[i].name,
+                                json_boolean(bits & pin_states[i].bit)) != 0)
+            return NULL;
+    return json_incref(pin);
+}
+
+/* The HSM refused one: what has it left? */
+static void look_at_pin(struct core *c, uint64_t generation)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+
+    request.verb = VERB_DESCRIBE;
+    if (keeper_call(c->keeper, generation, &request, deadline(c), &reply, NULL,
+                    NULL) == OK)
+        unlock_note_pin(c, reply.head);
+}
+
 static enum code log_in(struct core *c, uint64_t generation, int pin_fd,
                         bool force, struct error *e)
 {
@@ -62,6 +109,10 @@ static enum code log_in(struct core *c, uint64_t generation, int pin_fd,
         request.fd = fcntl(pin_fd, F_DUPFD_CLOEXEC, 0);
     code = keeper_call(c->keeper, generation, &request,
                        deadline(c) + LOGIN_EXTRA_MS, &reply, NULL, e);
+    if (code == OK)
+        atomic_store(&c->unlock.pin, 0);
+    if (code == ERR_PIN_WRONG || code == ERR_PIN_HELD || code == ERR_PIN_LOCKED)
+        look_at_pin(c, generation);
     if (code == ERR_PIN_WRONG && pin_fd < 0)
         return error_prefix(e, "the configured pin_source");
     if (!code && reply.fd >= 0)

@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "common/frame.h"
+#include "common/json.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -18,6 +19,7 @@ struct core;
 struct unlock {
     atomic_uint_fast64_t
         ready;            /* the keeper's generation that is ready, or 0 */
+    atomic_uint pin;      /* PIN_* below, as the HSM last told */
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t changed;
     bool busy;            /* somebody unlocks */
@@ -32,6 +34,12 @@ struct unlock {
         .changed = PTHREAD_COND_INITIALIZER, .escrow = -1                      \
     }
 #define UNLOCK_RETRY_MS 1000
+
+enum { PIN_COUNT_LOW = 1, PIN_FINAL_TRY = 2, PIN_IS_LOCKED = 4 };
+/* What the keeper described: its "pin" is remembered. */
+void unlock_note_pin(struct core *c, json_t *hsm);
+/* {count_low, final_try, locked}. Asks nobody. */
+json_t *unlock_pin(struct core *c);
 
 /* The PIN from pin_fd, or -1: as configured; then all the rest. Without
  * provisioned keys it ends after the login, with OK. */

@@ -24,6 +24,7 @@ struct slot_table {
     struct slot *list; /* at least the default one */
     size_t n;
     bool protected_path; /* the PIN is not ours to ask for */
+    CK_FLAGS pin;        /* CKF_USER_PIN_*, of the HSM's PIN */
     bool told;           /* the daemon has answered once */
     int64_t asked_ms;    /* monotonic; 0: never */
     CK_VERSION version;  /* the daemon's */
@@ -171,13 +172,31 @@ struct answer {
     struct slot *list;
     size_t n;
     bool protected_path;
+    CK_FLAGS pin;
     const char *version; /* borrowed from the reply */
 };
 
+static CK_FLAGS pin_flags(const json_t *pin)
+{
+    static const struct {
+        const char *member;
+        CK_FLAGS flag;
+    } told[] = {{"count_low", CKF_USER_PIN_COUNT_LOW},
+                {"final_try", CKF_USER_PIN_FINAL_TRY},
+                {"locked", CKF_USER_PIN_LOCKED}};
+    CK_FLAGS flags = 0;
+    for (size_t i = 0; i < sizeof(told) / sizeof(told[0]); i++) {
+        if (json_is_true(json_object_get(pin, told[i].member)))
+            flags |= told[i].flag;
+    }
+    return flags;
+}
+
 static enum code decode_slots(json_t *reply, struct answer *a, struct error *e)
 {
-    json_t *slots = NULL;
+    json_t *slots = NULL, *pin = NULL;
     const struct json_field fields[] = {
+        {"pin", FIELD_OBJECT, false, &pin, NULL},
         {"slots", FIELD_ARRAY, true, &slots, NULL},
         {"protected", FIELD_BOOL, false, &a->protected_path, NULL},
         {"version", FIELD_STRING, false, &a->version, NULL},
@@ -200,6 +219,7 @@ static enum code decode_slots(json_t *reply, struct answer *a, struct error *e)
     }
     a->list = l;
     a->n = count;
+    a->pin = pin_flags(pin);
     return OK;
 }
 
@@ -229,6 +249,7 @@ static void take_answer(struct call *c, json_t *reply)
         return;
     module_lock(c->in);
     t->protected_path = a.protected_path;
+    t->pin = a.pin;
     t->version = version_of(a.version);
     /* Before `hsmint init` there is none: the default one stays. */
     if (a.n > 0)
@@ -412,6 +433,7 @@ CK_RV slot_token_info(struct call *c, CK_SLOT_ID id, CK_TOKEN_INFO *info)
     if (t->version.major || t->version.minor) /* the daemon has told */
         info->firmwareVersion = t->version;
     const struct slot *s = slot_find(t, id);
+    info->flags |= t->pin;
     if (t->protected_path)
         info->flags |= CKF_PROTECTED_AUTHENTICATION_PATH;
     pad(info->label, sizeof(info->label), s ? s->label : "");
