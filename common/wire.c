@@ -321,13 +321,14 @@ enum code wire_peer(int fd, struct wire_peer *peer, struct error *e)
 {
     struct ucred cred;
     socklen_t len = sizeof cred;
-    *peer = (struct wire_peer){(uid_t)-1, (gid_t)-1, 0, -1};
+    *peer = (struct wire_peer){
+        .uid = (uid_t)-1, .gid = (gid_t)-1, .pidfd = -1};
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0)
         return error_errno(e, errno, "SO_PEERCRED");
     peer->uid = cred.uid;
     peer->gid = cred.gid;
     peer->pid = cred.pid;
-    peer->pidfd = wire_pidfd(fd, cred.pid, &(bool){false});
+    peer->pidfd = wire_pidfd(fd, cred.pid, &peer->vouched);
     return OK;
 }
 

@@ -63,7 +63,9 @@ struct wire_peer {
     uid_t uid;
     gid_t gid;
     pid_t pid;
-    int pidfd; /* -1 where it could not be opened */
+    int pidfd;    /* -1 where it could not be opened */
+    bool vouched; /* it is of the very process that connected (Linux 6.5); else
+                     of whoever has its number now */
 };
 MUST_CHECK enum code wire_peer(int fd, struct wire_peer *peer, struct error *e);
 /* The peer's pidfd, -1 without. *lasts: it can be asked for again later, and

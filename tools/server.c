@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/wire.h"
 #include "tools/method.h"
+#include "tools/peer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,8 +39,7 @@ struct connection {
     struct server *server;
     struct wire *wire;
     struct wire_peer peer;
-    char owner[32];
-    gid_t gid;
+    char owner[IDENTITY_OWNER_MAX];
     struct identity id;
     struct application *application; /* set by its thread, under the lock */
     struct error refusal;            /* code OK: served */
@@ -149,6 +149,7 @@ static void connection_free(struct connection *c)
 {
     wire_free(c->wire);
     fd_closep(&c->peer.pidfd);
+    identity_clear(&c->id);
     free(c);
 }
 
@@ -198,21 +199,10 @@ static void tell_stranger(struct server *s, const struct wire_peer *peer)
                 (int)peer->pid);
 }
 
-static char no_name[] = "";
-
 static void judge(struct server *s, struct connection *c)
 {
     const struct daemon *d = s->daemon;
-    snprintf(c->owner, sizeof c->owner, "user:%lu", (unsigned long)c->peer.uid);
-    c->gid = c->peer.gid;
-    c->id = (struct identity){.uid = c->peer.uid,
-                              .gids = &c->gid,
-                              .gids_n = 1,
-                              .pid = c->peer.pid,
-                              .unit = no_name,
-                              .exe = no_name,
-                              .login_uid = IDENTITY_UNSET,
-                              .audit_session = IDENTITY_UNSET};
+    identity_owner(&c->id, c->owner);
     if (!served_here(d, c->peer.uid)) {
         tell_stranger(s, &c->peer);
         error_set(&c->refusal, ERR_DENIED,
@@ -267,6 +257,8 @@ static void accept_one(struct server *s, int listener)
     c->server = s;
     c->peer.pidfd = -1;
     enum code rc = wire_peer(fd, &c->peer, &e);
+    if (rc == OK)
+        rc = peer_identify(fd, &c->peer, &c->id, &e);
     if (rc)
         close(fd);
     else
