@@ -50,6 +50,13 @@ int64_t clock_boot_ms(void)
     return current.boot_ms(current.ctx);
 }
 
+int64_t clock_monotonic_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
 void clock_replace(const struct clock_source *source)
 {
     current = source ? *source : real;

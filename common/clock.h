@@ -17,6 +17,8 @@ struct clock_source {
 int64_t clock_wall_ms(void);
 int64_t clock_monotonic_ms(void);
 int64_t clock_boot_ms(void);
+/* Microseconds, to time a piece of work; never replaced. */
+int64_t clock_monotonic_us(void);
 /* For tests; NULL gives the real clocks back. Not thread-safe: call it before
  * the threads start. */
 void clock_replace(const struct clock_source *source);

@@ -153,6 +153,20 @@ enum code handle_status(struct call *c, const struct arguments *a, json_t **out,
     return reply_with(out, "status", json_incref(status), e);
 }
 
+enum code handle_metrics(struct call *c, const struct arguments *a,
+                         json_t **out, struct error *e)
+{
+    (void)a;
+    struct metrics_server figures;
+    json_t *families = NULL;
+    server_figures(c->daemon->server, &figures);
+    enum code rc = core_metrics(c->daemon->core, &figures, &families, e);
+    if (rc)
+        return rc;
+    *out = json_pack("{s:o}", "families", families);
+    return *out ? OK : error_set(e, ERR_NOMEM, "metrics");
+}
+
 enum code handle_slots(struct call *c, const struct arguments *a, json_t **out,
                        struct error *e)
 {

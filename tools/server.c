@@ -382,6 +382,13 @@ size_t server_connections(struct server *s)
     return n;
 }
 
+void server_figures(struct server *s, struct metrics_server *out)
+{
+    *out = (struct metrics_server){
+        .connections = (int64_t)server_connections(s),
+        .applications = (int64_t)applications_count(s->daemon->applications)};
+}
+
 static void take_signals(struct server *s)
 {
     struct signalfd_siginfo info;

@@ -26,6 +26,8 @@ MUST_CHECK enum code server_run(struct server *s, bool *drained,
                                 struct error *e);
 void server_stop(struct server *s); /* from any thread */
 size_t server_connections(struct server *s);
+/* For Metrics(); waits for nobody. */
+void server_figures(struct server *s, struct metrics_server *out);
 void server_free(struct server *s); /* after a drained run */
 
 #endif

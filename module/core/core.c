@@ -106,7 +106,11 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .ended = ENDED_INIT,
                        .sweep = SWEEP_INIT,
                        .orgs_lock = PTHREAD_MUTEX_INITIALIZER};
-    code = keeper_new(&c->keeper, &k, e);
+    k.metrics = &c->metrics;
+    look_init(&c->look);
+    code = metrics_init(&c->metrics, e);
+    if (!code)
+        code = keeper_new(&c->keeper, &k, e);
     if (!code)
         code = start(c, e);
     if (code) {
@@ -128,10 +132,13 @@ void core_close(struct core *c)
     if (!c)
         return;
     sweep_stop(c);
+    look_stop(&c->look);
     keeper_free(c->keeper);
     unlock_clear(c);
     ended_clear(&c->ended);
     warnings_clear(&c->warnings);
+    look_clear(&c->look);
+    metrics_clear(&c->metrics);
     free(c->orgs);
     free(c);
 }

@@ -16,6 +16,7 @@
 #include "common/secret.h"
 #include "common/settings.h"
 #include "module/core/identity.h"
+#include "module/core/metrics.h"
 #include "module/store/store.h"
 
 #include <sys/types.h>
@@ -60,6 +61,15 @@ bool core_busy(struct core *c);
 MUST_CHECK enum code core_init(struct core *c, const struct caller *by,
                                const char *org, json_t **out, struct error *e);
 MUST_CHECK enum code core_status(struct core *c, json_t **out, struct error *e);
+/* [{name, type, help, samples: [{suffix, labels, value}]}]; waits for no HSM
+ * longer than a quarter of a second. `server`: what only the server knows, or
+ * NULL. */
+MUST_CHECK enum code core_metrics(struct core *c,
+                                  const struct metrics_server *server,
+                                  json_t **out, struct error *e);
+/* For what core does not see: a refused login. */
+void core_count_refusal(struct core *c, const char *capability,
+                        const char *reason);
 /* [{id, org, label, serial}] in order of id. */
 MUST_CHECK enum code core_slots(struct core *c, json_t **out, struct error *e);
 /* What the HSM last told of its user PIN: {count_low, final_try, locked}. NULL:

@@ -216,6 +216,22 @@ static enum code execute(struct core *c, json_t *signed_call,
     return code;
 }
 
+static void count(struct core *c, const struct gate_call *call,
+                  const struct gate_reply *r)
+{
+    const char *method = call->request->method;
+
+    if (r->fate == GATE_NOTHING)
+        return;
+    if (r->fate != GATE_ANSWERED) {
+        metrics_request(&c->metrics, method, 0,
+                        r->fate == GATE_UNKNOWN ? "unknown" : "not-sent");
+        return;
+    }
+    metrics_request(&c->metrics, method, r->http.status, NULL);
+    metrics_time(&c->metrics, METRICS_REQUEST_SECONDS, r->duration_us);
+}
+
 enum code gate_send(struct core *c, const struct gate_call *call,
                     struct gate_reply *r, struct error *e)
 {
@@ -237,6 +253,7 @@ enum code gate_send(struct core *c, const struct gate_call *call,
             store_commit(c->store, call->urgency, commit_intent, &intent, why);
     if (!code)
         code = execute(c, signed_call.head, generation, r, why);
+    count(c, call, r);
     if (!code)
         code = openai_check(call->request, &r->http, why);
     if (code && e)

@@ -10,7 +10,9 @@
 #include "module/core/ended.h"
 #include "module/core/inflight.h"
 #include "module/core/keeper.h"
+#include "module/core/look.h"
 #include "module/core/marker.h"
+#include "module/core/metrics.h"
 #include "module/core/permit.h"
 #include "module/core/sweep.h"
 #include "module/core/unlock.h"
@@ -36,6 +38,8 @@ struct core {
     struct warnings warnings;
     struct ended ended;
     struct sweep sweep;
+    struct look look;
+    struct metrics metrics;
 
     pthread_mutex_t orgs_lock;
     struct core_org_name *orgs; /* they come, and never go */

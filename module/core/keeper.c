@@ -410,7 +410,7 @@ enum code keeper_call(struct keeper *k, uint64_t generation,
 {
     struct channel c;
     struct error why = {0};
-    int64_t began = clock_monotonic_ms();
+    int64_t began = clock_monotonic_us();
     enum code code = take(k, generation, deadline_ms, &c, e);
 
     if (handed)
@@ -424,12 +424,15 @@ enum code keeper_call(struct keeper *k, uint64_t generation,
         broken(k, &c);
         log_failure(&why, "keeper: %s failed after %lld ms; it is ended",
                     verb_name(request->verb),
-                    (long long)(clock_monotonic_ms() - began));
+                    (long long)(clock_monotonic_us() - began) / 1000);
         return error_set(e, ERR_KEEPER,
                          "the keeper broke off %s (%s); it is started again",
                          verb_name(request->verb), why.text);
     }
     give_back(k, &c);
+    if (k->options.metrics)
+        metrics_time_verb(k->options.metrics, request->verb,
+                          clock_monotonic_us() - began);
     return frame_result(reply, e);
 }
 

@@ -11,6 +11,7 @@
 
 #include "common/frame.h"
 #include "common/settings.h"
+#include "module/core/metrics.h"
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -28,6 +29,7 @@ struct keeper_options {
     const char *keeper_path;
     keeper_start_fn start; /* NULL: spawn keeper_path */
     void *start_ctx;
+    struct metrics *metrics; /* calls are timed there; NULL: nowhere */
 };
 
 /* Starts nothing yet. The strings and settings outlive it. */

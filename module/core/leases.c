@@ -10,26 +10,26 @@
 #include <string.h>
 
 static enum code revoke(struct core *c, const struct caller *by, const char *id,
-                        const char *reason, struct error *e)
+                        const char *reason, struct store_lease *l,
+                        struct error *e)
 {
-    LEASE l = {0};
     INFLIGHT hold = {0};
     static const struct lease_right right = {CAP_REVOKE_OWN, CAP_REVOKE_ANY};
-    enum code code = lease_get_for(c, by, right, id, &l, e);
+    enum code code = lease_get_for(c, by, right, id, l, e);
 
     if (code)
         return code;
-    store_lease_clear(&l);
-    l = (struct store_lease){0};
+    store_lease_clear(l);
+    *l = (struct store_lease){0};
     /* A mint or revocation under way for it ends first. */
     code = inflight_enter(&c->inflight, "lease", id, NULL, NULL, &hold, e);
     if (!code)
-        code = store_lease_get(c->store, id, &l, e);
-    if (code || l.state == LEASE_REVOKED)
+        code = store_lease_get(c->store, id, l, e);
+    if (code || l->state == LEASE_REVOKED)
         return code;
-    if (*l.account_id)
-        return lease_delete(c, &l, reason, by, e);
-    code = lease_end(c, &l, reason, e);
+    if (*l->account_id)
+        return lease_delete(c, l, reason, by, e);
+    code = lease_end(c, l, reason, e);
     return code ? code
                 : error_set(e, ERR_SERVICE_UNKNOWN,
                             "lease %s: whether its account was made is not "
@@ -42,11 +42,18 @@ enum code core_revoke(struct core *c, const struct caller *by, const char *id,
                       const char *reason, const char *request_id,
                       struct error *e)
 {
+    LEASE l = {0};
     struct error why = {0};
+    int64_t began = clock_monotonic_us();
     enum code code =
-        revoke(c, by, id, reason && *reason ? reason : "revoked", &why);
+        revoke(c, by, id, reason && *reason ? reason : "revoked", &l, &why);
 
     (void)request_id;
+    metrics_count(&c->metrics, METRICS_REVOCATIONS, l.org, l.role, "caller",
+                  error_name(code));
+    if (!code)
+        metrics_time(&c->metrics, METRICS_REVOKE_SECONDS,
+                     clock_monotonic_us() - began);
     if (code && e)
         *e = why;
     return code;

@@ -322,6 +322,8 @@ static void note_expiry(struct mint *m)
         l->provider_expires_ms = 0;
         warn(m, "the service does not expire this key by itself: it lives "
                 "until hsmint revokes it");
+        metrics_expiry(&m->core->metrics, m->org.id,
+                       m->expires_s == 0 ? "refused" : "ignored");
         if (m->expires_s == 0)
             warnings_raise(&m->core->warnings, ALARM_EXPIRY_REFUSED,
                            m->org.name,
@@ -334,6 +336,7 @@ static void note_expiry(struct mint *m)
         return;
     }
     l->provider_expires_ms = l->issued_ms + life * 1000;
+    metrics_expiry(&m->core->metrics, m->org.id, "honoured");
     warnings_drop(&m->core->warnings, ALARM_EXPIRY_IGNORED, m->org.name);
     if (l->provider_expires_ms < l->expires_ms) {
         l->expires_ms = l->provider_expires_ms;
@@ -546,8 +549,14 @@ enum code core_mint(struct core *c, const struct caller *by,
     struct mint m = {
         .core = c, .by = by, .asked = asked, .began_ms = clock_monotonic_ms()};
     struct error why = {0};
+    int64_t began = clock_monotonic_us();
     enum code code = run(&m, &why);
 
+    metrics_count(&c->metrics, METRICS_MINTS, m.org.id, m.role_name,
+                  error_name(code), NULL);
+    if (!code)
+        metrics_time(&c->metrics, METRICS_MINT_SECONDS,
+                     clock_monotonic_us() - began);
     if (code) {
         if (e)
             *e = why;

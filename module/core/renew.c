@@ -99,10 +99,12 @@ static enum code judge(struct core *c, struct store_lease *l,
     if (code && has_expiry)
         return code;
     l->provider_expires_ms = told > 0 ? told : 0;
-    if (l->provider_expires_ms == 0)
-        warnings_raise(&c->warnings, ALARM_EXPIRY_IGNORED, org,
-                       "the service does not extend or expire keys by itself; "
-                       "they live until hsmint revokes them");
+    if (l->provider_expires_ms != 0)
+        return OK;
+    metrics_expiry(&c->metrics, l->org, "ignored");
+    warnings_raise(&c->warnings, ALARM_EXPIRY_IGNORED, org,
+                   "the service does not extend or expire keys by itself; "
+                   "they live until hsmint revokes them");
     return OK;
 }
 
@@ -204,8 +206,14 @@ enum code core_renew(struct core *c, const struct caller *by, const char *id,
 {
     LEASE l = {0};
     struct error why = {0};
+    int64_t began = clock_monotonic_us();
     enum code code = renew(c, by, id, ttl_s, request_id, &l, &why);
 
+    metrics_count(&c->metrics, METRICS_RENEWALS, l.org, l.role,
+                  error_name(code), NULL);
+    if (!code)
+        metrics_time(&c->metrics, METRICS_RENEW_SECONDS,
+                     clock_monotonic_us() - began);
     if (code) {
         if (e)
             *e = why;

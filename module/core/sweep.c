@@ -66,6 +66,7 @@ static void org_failed(struct core *c, int64_t org, const struct error *why)
         wait = why->retry_after_ms;
     o->fails++;
     o->not_before_ms = clock_monotonic_ms() + wait;
+    metrics_failing(&c->metrics, org, true);
     core_org_name(c, org, name);
     warnings_raise(&c->warnings, ALARM_REVOCATION_WAITS, name,
                    "revocations do not get through: %s", why->text);
@@ -81,6 +82,7 @@ static void org_answered(struct core *c, int64_t org)
     o->fails = 0;
     o->not_before_ms = 0;
     o->recovered = true;
+    metrics_failing(&c->metrics, org, false);
     core_org_name(c, org, name);
     warnings_drop(&c->warnings, ALARM_REVOCATION_WAITS, name);
 }
@@ -262,6 +264,21 @@ static bool is_stale(struct core *c, struct task *t)
            now.state != t->lease.state;
 }
 
+static enum code delete_counted(struct core *c, struct store_lease *l,
+                                struct error *e)
+{
+    int64_t began = clock_monotonic_us();
+    enum code code = lease_delete(
+        c, l, l->state == LEASE_ACTIVE ? "expired" : "revoked", NULL, e);
+
+    metrics_count(&c->metrics, METRICS_REVOCATIONS, l->org, l->role, "daemon",
+                  error_name(code));
+    if (!code)
+        metrics_time(&c->metrics, METRICS_REVOKE_SECONDS,
+                     clock_monotonic_us() - began);
+    return code;
+}
+
 /* Only once no work of others can have come in between. */
 static bool delete_one(struct core *c, struct task *t)
 {
@@ -271,9 +288,7 @@ static bool delete_one(struct core *c, struct task *t)
 
     if (is_blocked(&c->sweep, org) || is_stale(c, t))
         return false;
-    code = lease_delete(c, &t->lease,
-                        t->lease.state == LEASE_ACTIVE ? "expired" : "revoked",
-                        NULL, &e);
+    code = delete_counted(c, &t->lease, &e);
     if (code == ERR_EXISTS)
         return true;
     if (code) {

@@ -5,6 +5,8 @@
 
 #include "module/store/state.h"
 
+#include "common/clock.h"
+
 #include <signal.h>
 #include <string.h>
 
@@ -137,7 +139,7 @@ static struct request *admit(struct store *s, struct request *list,
     return admitted;
 }
 
-static void run_batch(struct store *s, struct request *list)
+static void run_together(struct store *s, struct request *list)
 {
     if (!list->next) {
         run_single(s, list);
@@ -146,6 +148,18 @@ static void run_batch(struct store *s, struct request *list)
     struct error why = {.code = OK};
     bool broke = run_members(s->writer, list, &why) != OK;
     settle(s, list, broke, &why);
+}
+
+static void run_batch(struct store *s, struct request *list)
+{
+    int64_t began = clock_monotonic_us();
+    uint64_t n = 0;
+    for (const struct request *r = list; r; r = r->next)
+        n++;
+    run_together(s, list);
+    histogram_add(&s->commit_times, &histogram_seconds,
+                  (uint64_t)(clock_monotonic_us() - began));
+    histogram_add(&s->commit_sizes, &histogram_numbers, n);
 }
 
 /* The caller owns `busy`. Returns the whole list again, in any order. */

@@ -8,6 +8,7 @@
 #ifndef HSMINT_STORE_STATE_H
 #define HSMINT_STORE_STATE_H
 
+#include "common/histogram.h"
 #include "module/store/sqlite.h"
 #include "module/store/store.h"
 
@@ -44,6 +45,8 @@ struct store {
     bool stopping;
     bool thread_runs;
     pthread_t thread;
+
+    struct histogram commit_times, commit_sizes;
 
     pthread_mutex_t pool_lock;
     struct conn *idle;

@@ -15,6 +15,7 @@
 #define HSMINT_STORE_H
 
 #include "common/error.h"
+#include "common/histogram.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -238,6 +239,42 @@ MUST_CHECK enum code store_tx_usage(struct store_tx *tx,
 /* Revoked rows older than `before_ms`; at most `limit` a call. */
 MUST_CHECK enum code store_lease_prune(struct store_tx *tx, int64_t before_ms,
                                        int limit, struct error *e);
+
+/* ---- figures, for metrics ---- */
+struct store_figures {
+    uint64_t bytes;                     /* the database and its log */
+    uint64_t free_bytes, reserve_bytes; /* of the file system */
+    bool looked;                        /* free_bytes is known */
+    bool low;                           /* below the reserve */
+};
+void store_figures(struct store *s, struct store_figures *out);
+/* The store's own: histogram_seconds, and histogram_numbers of changes that
+ * shared a commit. */
+const struct histogram *store_commit_times(const struct store *s);
+const struct histogram *store_commit_sizes(const struct store *s);
+/* Leases that are not revoked, in order of organisation and role. Cost: the
+ * number of them, but no row is read. */
+struct store_lease_group {
+    int64_t org;
+    const char *role;
+    struct store_counts n;
+};
+typedef enum code (*store_group_fn)(const struct store_lease_group *g,
+                                    void *ctx, struct error *e);
+MUST_CHECK enum code store_lease_groups(struct store *s, store_group_fn fn,
+                                        void *ctx, struct error *e);
+/* What should be dead by now, by organisation: active past its end, revoking,
+ * or pending with a failure. Cost: the number of those. */
+struct store_waiting {
+    int64_t org, n;
+    int64_t past_end;     /* alive more than late_ms past expires_ms */
+    int64_t first_end_ms; /* the first expires_ms of these leases */
+};
+typedef enum code (*store_waiting_fn)(const struct store_waiting *w, void *ctx,
+                                      struct error *e);
+MUST_CHECK enum code store_lease_waiting(struct store *s, int64_t now_ms,
+                                         int64_t late_ms, store_waiting_fn fn,
+                                         void *ctx, struct error *e);
 
 /* ---- journal: answers to request ids, for retries ---- */
 /* The same owner's same request id: its answer is replaced. */
