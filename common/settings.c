@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include "common/file.h"
+#include "common/hosts.h"
 #include "common/settings.h"
 #include "common/text.h"
 
@@ -17,7 +18,7 @@
 #define LINE_BYTES 199 /* inih's own bound: what is longer it would cut */
 #define ENV_MAX 32
 
-enum kind { WORD, PATH, URI, PIN_SOURCE, BOOLEAN, NUMBER, SIZE, SECONDS, MS };
+enum kind { WORD, PATH, URI, SYSCALLS, HOSTS, PIN_SOURCE, BOOLEAN, NUMBER, SIZE, SECONDS, MS };
 
 struct key {
     const char *section;
@@ -45,12 +46,17 @@ static const struct key keys[] = {
     {"daemon", "disk_reserve", SIZE, AT(disk_reserve), 16 << 20, 0,
      (int64_t)1 << 40, NULL},
     {"daemon", "keeper_threads", NUMBER, AT(keeper_threads), 8, 1, 64, NULL},
+    {"daemon", "keeper_socket", PATH, AT(keeper_socket), 0, 0, 0, NULL},
+    {"daemon", "user", WORD, AT(user), 0, 0, 0, NULL},
+    {"daemon", "seccomp", WORD, AT(seccomp), 0, 0, 0, "|yes|log|no|"},
     {"hsm", "module", PATH, AT(hsm_module), 0, 0, 0, NULL},
     {"hsm", "uri", URI, AT(hsm_uri), 0, 0, 0, NULL},
     {"hsm", "sessions", NUMBER, AT(hsm_sessions), 8, 1, 64, NULL},
     {"hsm", "deadline", MS, AT(hsm_deadline_ms), 10000, 1000, 600000, NULL},
     {"hsm", "allow_sha1", BOOLEAN, AT(hsm_allow_sha1), 0, 0, 0, NULL},
     {"hsm", "pin_source", PIN_SOURCE, AT(pin_source), 0, 0, 0, NULL},
+    {"hsm", "syscalls", SYSCALLS, AT(hsm_syscalls), 0, 0, 0, NULL},
+    {"service", "hosts", HOSTS, AT(hosts), 0, 0, 0, NULL},
     {"service", "proxy", WORD, AT(proxy), 0, 0, 0, NULL},
     {"service", "no_proxy", WORD, AT(no_proxy), 0, 0, 0, NULL},
     {"service", "ca_file", PATH, AT(ca_file), 0, 0, 0, NULL},
@@ -144,6 +150,18 @@ static enum code check_text(struct parser *p, const struct key *k,
         if (strstr(value, "pin-value"))
             return fail(p, "%s: holds a PIN (pin-value): use pin_source",
                         k->name);
+        return OK;
+    case SYSCALLS:
+        if (value[strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789_ ")])
+            return fail(p, "%s = %.64s: write names of system calls with "
+                           "blanks between them",
+                        k->name, value);
+        return OK;
+    case HOSTS:
+        if (!hosts_valid(value))
+            return fail(p, "%s = %.64s: write host names with blanks between "
+                           "them; *.NAME stands for all below NAME",
+                        k->name, value);
         return OK;
     default:
         if (value[0] != '/' && (strncmp(value, "credential:", 11) != 0 ||
@@ -372,7 +390,13 @@ static enum code fill_defaults(struct settings *s, struct error *e)
         s->log = strdup("journal");
     if (!s->log_level)
         s->log_level = strdup("info");
-    if (!s->log || !s->log_level)
+    if (!s->user)
+        s->user = strdup("hsmint");
+    if (!s->seccomp)
+        s->seccomp = strdup("yes");
+    if (!s->hosts)
+        s->hosts = strdup(HOSTS_DEFAULT);
+    if (!s->log || !s->log_level || !s->user || !s->seccomp || !s->hosts)
         return error_set(e, ERR_NOMEM, "settings: out of memory");
     if (!s->state_dir)
         return error_set(e, ERR_CONFIG,

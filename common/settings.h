@@ -25,6 +25,9 @@ struct settings {
     int max_connections;   /* default 512 */
     uint64_t disk_reserve; /* bytes; default 16 MiB: below, no mints */
     int keeper_threads;    /* socketpairs; default 8, 1-64 */
+    char *keeper_socket;   /* NULL: the daemon starts the keeper itself */
+    char *user;    /* whom a keeper there serves: name or uid; "hsmint" */
+    char *seccomp; /* yes | log | no */
     /* [hsm] */
     char *hsm_module; /* absolute path of the vendor's library */
     char *hsm_uri;    /* RFC 7512: token=, serial=, slot-id=, pin-source= */
@@ -32,8 +35,10 @@ struct settings {
     int64_t hsm_deadline_ms; /* default 10 s: beyond, the keeper is killed */
     bool hsm_allow_sha1;     /* RSA-OAEP with SHA-1: default no */
     char *pin_source;        /* file path or "credential:NAME"; else URI's */
+    char *hsm_syscalls;      /* names beyond common/syscalls.c; or NULL */
     char **hsm_env; /* [hsm.env] NAME = value → "NAME=value", NULL-ended */
     /* [service] */
+    char *hosts; /* that an endpoint may name: common/hosts.h */
     char *proxy; /* NULL: none, whatever the environment says */
     char *no_proxy;
     char *ca_file;            /* NULL: the system's */

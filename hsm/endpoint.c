@@ -3,6 +3,8 @@
 
 #include "hsm/endpoint.h"
 
+#include "common/hosts.h"
+
 #include <curl/curl.h>
 #include <stdio.h>
 #include <string.h>
@@ -85,6 +87,22 @@ enum code endpoint_check(const struct settings *s, const char *what,
     memcpy(base, url, len);
     base[len] = '\0';
     return OK;
+}
+
+enum code endpoint_listed(const struct settings *s, const char *what,
+                          const char *url, struct error *e)
+{
+    CLEANUP(urlp) CURLU *u = curl_url();
+    CLEANUP(curl_strp) char *host = NULL;
+    if (!u || curl_url_set(u, CURLUPART_URL, url, 0) ||
+        curl_url_get(u, CURLUPART_HOST, &host, 0))
+        return error_set(e, ERR_INVALID, "%s names no host", what);
+    if (hosts_match(s->hosts, host))
+        return OK;
+    return error_set(e, ERR_CONFIG,
+                     "%s is on host %s, which is not among [service] hosts of "
+                     "hsmint.conf (%s): no key is sent there",
+                     what, host, s->hosts);
 }
 
 static void take_part(CURLU *u, CURLUPart part, char **text)

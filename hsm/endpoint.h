@@ -7,6 +7,11 @@
 
 #include <stdbool.h>
 
+/* Is the host of a checked endpoint among [service] hosts? ERR_CONFIG names it
+ * and what to do. Asked whenever a key is sealed, bound, chosen and used: a
+ * host may have gone from the list since. */
+MUST_CHECK enum code endpoint_listed(const struct settings *s, const char *what,
+                                     const char *url, struct error *e);
 /* https with a host and without user, query or fragment; http only to this
  * machine, where the settings allow it. A trailing slash goes. */
 #define ENDPOINT_MAX 256

@@ -7,6 +7,7 @@
 #include "common/file.h"
 #include "common/text.h"
 #include "hsm/call.h"
+#include "hsm/endpoint.h"
 #include "hsm/http.h"
 #include "hsm/reply.h"
 #include "hsm/sigbase.h"
@@ -179,8 +180,9 @@ static enum code open_key(struct keeper *k, const struct orgkey *key,
         return error_set(e, ERR_NO_ADMIN_KEY,
                          "the admin key of organisation %s was deleted",
                          key->subject.org);
-    enum code rc = hsm_unseal(k->hsm, key->blob, key->len, &s, plain, e);
-    if (rc)
+    enum code rc = endpoint_listed(k->settings, "the admin key's endpoint",
+                                   key->subject.endpoint, e);
+    if (rc || (rc = hsm_unseal(k->hsm, key->blob, key->len, &s, plain, e)))
         return rc;
     if (s.kind != SEAL_ADMIN_KEY || s.version != key->subject.version ||
         strcmp(s.org, key->subject.org) != 0 ||

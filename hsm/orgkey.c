@@ -244,7 +244,8 @@ enum code orgkey_seal(struct channel *c, struct frame *in, struct frame *out,
         json_decode(in->head, JSON_FIELDS(fields), false, "seal-key", e);
     if (rc || (rc = text_check_name("organisation", org, e)) ||
         (rc = endpoint_check(k->settings, "api_endpoint", endpoint, s.endpoint,
-                             e)))
+                             e)) ||
+        (rc = endpoint_listed(k->settings, "api_endpoint", s.endpoint, e)))
         return rc;
     if (*organization &&
         (rc = text_check_service_id("organization_id", organization, e)))
@@ -378,7 +379,8 @@ enum code orgkey_bind(struct channel *c, struct frame *in, struct frame *out,
     if (s.kind != SEAL_ADMIN_KEY || strcmp(s.org, org) != 0 || s.key_id[0])
         return error_set(e, ERR_SEAL,
                          "this blob is no candidate of organisation %s", org);
-    if ((rc = hsm_unseal(k->hsm, in->body, in->body_len, &s, &key, e)) ||
+    if ((rc = endpoint_listed(k->settings, "api_endpoint", s.endpoint, e)) ||
+        (rc = hsm_unseal(k->hsm, in->body, in->body_len, &s, &key, e)) ||
         (rc = choose(&ch, candidates, key, e)) ||
         (rc = check_choice(&ch, org, json_array_size(candidates), e)))
         return rc;
@@ -407,8 +409,10 @@ static enum code use(struct keeper *k, struct search *s, bool to_hsm,
                      struct frame *out, struct error *e)
 {
     struct orgkey *best = s->best;
-    enum code rc = to_hsm ? publish(s, e) : OK;
-    if (rc)
+    enum code rc =
+        endpoint_listed(k->settings, "the sealed admin key's endpoint",
+                        best->subject.endpoint, e);
+    if (rc || (to_hsm && (rc = publish(s, e))))
         return rc;
     out->head = json_pack(
         "{s:s, s:I, s:s, s:s}", "key_id", best->subject.key_id, "version",

@@ -93,7 +93,7 @@ static enum code check_base(struct keeper *k, const struct owner *o,
                          "%s's api_endpoint nor below it: no key is tried "
                          "there",
                          base, o->org);
-    return OK;
+    return endpoint_listed(k->settings, "api_base", base, e);
 }
 
 enum code value_probe(struct channel *c, struct frame *in, struct frame *out,

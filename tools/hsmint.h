@@ -28,7 +28,7 @@ struct args {
     bool json, help, version;
     /* where the command says so */
     const char *role, *ttl, *limit, *capability, *uses, *overlap;
-    const char *hsm_module, *hsm_uri, *pin_source, *softhsm_conf;
+    const char *hsm_module, *hsm_uri, *pin_source, *softhsm_conf, *hosts;
     struct args_list hsm_env; /* "NAME=value" */
     struct args_list uids;
     bool all, history, force, so;

@@ -57,6 +57,9 @@ static const struct option options[] = {
      "the file that the daemon reads the PIN from"},
     {"softhsm-conf", VALUE, false, AT(softhsm_conf), "FILE",
      "--hsm-env SOFTHSM2_CONF=FILE"},
+    {"hosts", VALUE, false, AT(hosts), "\"HOST …\"",
+     "that an api_endpoint may name: api.openai.com and all below, if left "
+     "out"},
     {"hsm-env", LIST, false, AT(hsm_env), "NAME=VALUE",
      "a variable for the vendor's library"},
 };

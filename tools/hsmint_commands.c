@@ -4,8 +4,8 @@
 
 const struct command commands[] = {
     {"init", "", "Set up an organisation: the HSM's keys, the daemon",
-     command_init, "hsm-module hsm-uri pin-source softhsm-conf hsm-env", 0, 0,
-     true, false},
+     command_init, "hsm-module hsm-uri pin-source softhsm-conf hsm-env hosts",
+     0, 0, true, false},
     {"config set", "FIELD=VALUE...", "Set the admin key and its organisation",
      command_config_set, "", 1, ARGS_WORDS_MAX, true, false},
     {"config show", "", "Show the configuration, without the key",

@@ -4,6 +4,7 @@
 #include "tools/hsmint.h"
 
 #include "common/file.h"
+#include "common/hosts.h"
 #include "common/text.h"
 
 #include <ctype.h>
@@ -88,6 +89,16 @@ static enum code put_env(FILE *f, const char *pair, struct error *e)
     return put(f, name, equals + 1, false, e);
 }
 
+static enum code put_hosts(FILE *f, const char *hosts, struct error *e)
+{
+    if (hosts && !hosts_valid(hosts))
+        return error_set(e, ERR_USAGE,
+                         "--hosts \"%s\": write host names with blanks "
+                         "between them; *.NAME stands for all below NAME",
+                         hosts);
+    return put(f, "hosts", hosts ? hosts : HOSTS_DEFAULT, false, e);
+}
+
 static enum code put_all(FILE *f, const struct args *a, struct error *e)
 {
     enum code code;
@@ -106,7 +117,8 @@ static enum code put_all(FILE *f, const struct args *a, struct error *e)
         return code;
     for (int i = 0; i < a->hsm_env.n && code == OK; i++)
         code = put_env(f, a->hsm_env.items[i], e);
-    return code;
+    (void)fprintf(f, "\n[service]\n");
+    return code ? code : put_hosts(f, a->hosts, e);
 }
 
 enum code conf_text(const struct args *a, char **text, struct error *e)

@@ -10,7 +10,7 @@
 
 static bool names_hsm(const struct args *a)
 {
-    return a->hsm_module || a->hsm_uri || a->pin_source || a->softhsm_conf ||
+    return a->hsm_module || a->hsm_uri || a->pin_source || a->softhsm_conf || a->hosts ||
            a->hsm_env.n > 0;
 }
 

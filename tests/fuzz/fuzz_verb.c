@@ -18,7 +18,9 @@ static const verb_fn verbs[] = {access_describe,  access_login, access_logout,
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    static const struct settings none = {.hsm_sessions = 1,
+    static char hosts[] = "api.openai.com";
+    static const struct settings none = {.hosts = hosts,
+                                         .hsm_sessions = 1,
                                          .hsm_deadline_ms = 1000,
                                          .connect_ms = 1,
                                          .call_ms = 1,

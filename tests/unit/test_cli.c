@@ -266,7 +266,15 @@ static void settings_are_written(void **state)
                                  "pin_source = /etc/pin\n"));
     assert_non_null(
         strstr(text, "[hsm.env]\nSOFTHSM2_CONF = /s.conf\nA = x=y\n"));
+    assert_non_null(strstr(
+        text, "[service]\nhosts = api.openai.com *.api.openai.com\n"));
     free(text);
+    a.hosts = "eu.api.openai.com";
+    assert_int_equal(conf_text(&a, &text, &e), OK);
+    assert_non_null(strstr(text, "\nhosts = eu.api.openai.com\n"));
+    free(text);
+    a.hosts = "https://api.openai.com";
+    assert_int_equal(conf_text(&a, &text, &e), ERR_USAGE);
 }
 
 static void odd_settings_are_refused(void **state)

@@ -219,6 +219,43 @@ static void endpoints(void **state)
         ERR_INVALID);
 }
 
+/* A label is matched whole, and never the name's beginning. */
+static void endpoints_are_on_listed_hosts(void **state)
+{
+    static const struct {
+        const char *hosts, *url;
+        bool good;
+    } cases[] = {
+        {"api.openai.com", "https://api.openai.com/v1", true},
+        {"api.openai.com", "https://API.OpenAI.com:443/v1", true},
+        {"api.openai.com", "https://us.api.openai.com/v1", false},
+        {"api.openai.com", "https://api.openai.com.evil.com/v1", false},
+        {"api.openai.com", "https://api.openai.co/v1", false},
+        {"api.openai.com", "https://api.openai.com./v1", false},
+        {"*.api.openai.com", "https://api.openai.com/v1", false},
+        {"*.api.openai.com", "https://us.api.openai.com/v1", true},
+        {"*.api.openai.com", "https://a.b.api.openai.com/v1", true},
+        {"*.api.openai.com", "https://evilapi.openai.com/v1", false},
+        {"*.api.openai.com", "https://.api.openai.com/v1", false},
+        {"a.example  [::1] *.b", "https://[::1]:8443/v1", true},
+        {"a.example  [::1] *.b", "https://a.example", true},
+        {"a.example  [::1] *.b", "https://b", false},
+        {"a.example  [::1] *.b", "https://x.b", true},
+        {"127.0.0.1", "http://127.0.0.1:8080/v1", true},
+        {"127.0.0.1", "http://127.0.0.10/v1", false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct error e = {.code = OK};
+        struct settings s = {.hosts = (char *)(uintptr_t)cases[i].hosts};
+        enum code rc = endpoint_listed(&s, "endpoint", cases[i].url, &e);
+        if ((rc == OK) != cases[i].good)
+            fail_msg("%s and %s: %d", cases[i].hosts, cases[i].url, (int)rc);
+        if (rc == ERR_CONFIG && !strstr(e.text, "[service] hosts"))
+            fail_msg("\"%s\" does not say where to look", e.text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -231,6 +268,7 @@ int main(void)
         cmocka_unit_test(redacted_forms),
         cmocka_unit_test(markers),
         cmocka_unit_test(endpoints),
+        cmocka_unit_test(endpoints_are_on_listed_hosts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

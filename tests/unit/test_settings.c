@@ -38,6 +38,11 @@ static void defaults(void **state)
     assert_false(s.hsm_allow_sha1);
     assert_null(s.pin_source);
     assert_null(s.hsm_env[0]);
+    assert_null(s.keeper_socket);
+    assert_string_equal(s.user, "hsmint");
+    assert_string_equal(s.seccomp, "yes");
+    assert_null(s.hsm_syscalls);
+    assert_string_equal(s.hosts, "api.openai.com *.api.openai.com");
     assert_null(s.proxy);
     assert_null(s.ca_file);
     assert_false(s.allow_http_loopback || s.http2 || s.send_signature);
@@ -66,12 +71,14 @@ static void every_key_is_taken(void **state)
         "state_dir = /s\nsocket = /r/socket\nlog = stderr\n"
         "log_level = debug\nidle_exit = 0\nmax_connections=7\n"
         "disk_reserve = 2G\nkeeper_threads = 3\n"
+        "keeper_socket = /run/k/socket\nuser = 993\nseccomp = log\n"
         "\n"
         "[hsm]\n"
         "module = /m.so\nuri = pkcs11:token=t ; which\nsessions = 4\n"
         "deadline = 2m\nallow_sha1 = yes\npin_source = credential:pin\n"
+        "syscalls = shmget shmat\n"
         "[hsm.env]\nA = 1\nB_2 = x=y\n"
-        "[service]\n"
+        "[service]\nhosts = a.example *.b.example [::1]\n"
         "proxy = http://p:1\nno_proxy = a,b\nca_file = /ca.pem\n"
         "allow_http_loopback = true\nhttp2 = on\nsend_signature = 1\n"
         "connect_timeout = 5s\ncall_timeout = 1m\nreply_max = 64K";
@@ -97,6 +104,11 @@ static void every_key_is_taken(void **state)
     assert_string_equal(s.hsm_env[0], "A=1");
     assert_string_equal(s.hsm_env[1], "B_2=x=y");
     assert_null(s.hsm_env[2]);
+    assert_string_equal(s.keeper_socket, "/run/k/socket");
+    assert_string_equal(s.user, "993");
+    assert_string_equal(s.seccomp, "log");
+    assert_string_equal(s.hsm_syscalls, "shmget shmat");
+    assert_string_equal(s.hosts, "a.example *.b.example [::1]");
     assert_string_equal(s.proxy, "http://p:1");
     assert_string_equal(s.no_proxy, "a,b");
     assert_string_equal(s.ca_file, "/ca.pem");
@@ -141,6 +153,15 @@ static void refusals_name_the_line(void **state)
         {"[daemon]\ndisk_reserve = 1T\n", "x.conf:2:", "K, M or G"},
         {"[daemon]\ndisk_reserve = 16MB\n", "x.conf:2:", "K, M or G"},
         {"[daemon]\ndisk_reserve = 99999999999G\n", "x.conf:2:", "K, M or G"},
+        {"[daemon]\nkeeper_socket = k\n", "x.conf:2:", "absolute path"},
+        {"[daemon]\nseccomp = maybe\n", "x.conf:2:", "choose one"},
+        {"[hsm]\nsyscalls = a,b\n", "x.conf:2:", "blanks"},
+        {"[service]\nhosts = *\n", "x.conf:2:", "host names"},
+        {"[service]\nhosts = a.*.b\n", "x.conf:2:", "host names"},
+        {"[service]\nhosts = a*.b\n", "x.conf:2:", "host names"},
+        {"[service]\nhosts = *..b\n", "x.conf:2:", "host names"},
+        {"[service]\nhosts = https://a\n", "x.conf:2:", "host names"},
+        {"[service]\nhosts = a,b\n", "x.conf:2:", "host names"},
         {"[service]\nreply_max = 1G\n", "x.conf:2:", "bytes"},
         {"[hsm.env]\nLD_PRELOAD = /x\n", "x.conf:2:", "not for the vendor"},
         {"[hsm.env]\nhttps_proxy = x\n", "x.conf:2:", "not for the vendor"},
