@@ -5,6 +5,7 @@
 
 #include "common/deadline.h"
 #include "common/file.h"
+#include "hsm/pin.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PIN_MAX 4096
+#define PIPE_MAX 4096
 #define PIN_MS 5000
 
 enum code access_describe(struct channel *c, struct frame *in,
@@ -55,7 +56,7 @@ static enum code read_pin(int fd, struct secret **pin, struct error *e)
         return error_set(e, ERR_INVALID, "login brought no descriptor");
     if (fstat(fd, &st) || !S_ISFIFO(st.st_mode))
         return error_set(e, ERR_INVALID, "the PIN's descriptor is no pipe");
-    enum code rc = secret_new(&s, PIN_MAX, e);
+    enum code rc = secret_new(&s, PIPE_MAX, e);
     if (rc || (rc = copy_pipe(fd, s, e)))
         return rc;
     secret_chomp(s);
@@ -70,7 +71,7 @@ enum code access_login(struct channel *c, struct frame *in, struct frame *out,
                        struct error *e)
 {
     const char *source = NULL;
-    bool force = false, by_hsm = false;
+    bool force = false, by_hsm = false, configured = false;
     const struct json_field fields[] = {
         {"source", FIELD_STRING, true, &source, NULL},
         {"force", FIELD_BOOL, false, &force, NULL},
@@ -86,12 +87,16 @@ enum code access_login(struct channel *c, struct frame *in, struct frame *out,
         return error_set(e, ERR_INVALID,
                          "login: a descriptor beside the configured PIN");
     SECRET pin = NULL;
-    if (given && (rc = read_pin(in->fd, &pin, e)))
+    if ((rc = pin_is_configured(c->keeper->settings, &configured, e)) ||
+        (given && (rc = read_pin(in->fd, &pin, e))))
         return rc;
     rc = hsm_login(c->keeper->hsm, pin, force, &by_hsm, e);
     if (rc)
         return rc;
-    if (given && by_hsm && (rc = secret_to_pipe(pin, &out->fd, e)))
+    /* None where a keeper has the PIN from its settings: the daemon need not
+     * have it in its reach. */
+    if (given && by_hsm && !configured &&
+        (rc = secret_to_pipe(pin, &out->fd, e)))
         return rc;
     out->head = json_pack("{s:s}", "checked", by_hsm ? "hsm" : "verifier");
     return out->head ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");

@@ -7,9 +7,13 @@
  */
 #include "config.h"
 
+#include "common/file.h"
+#include "common/handover.h"
 #include "common/log.h"
+#include "hsm/accept.h"
 #include "hsm/http.h"
 #include "hsm/keeper.h"
+#include "hsm/listen.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -29,23 +33,29 @@
 extern void __gcov_dump(void); /* _exit() would lose what was counted */
 #endif
 
-#define CHANNELS_MAX 64
 #define FIRST_FD 3
 #define STACK_SIZE (512 * 1024)
 
 static const char help[] =
-    "usage: hsmint-keeper --config FILE --channels N\n"
+    "usage: hsmint-keeper --config FILE --channels N | --accepted |\n"
+    "                                   --listen PATH\n"
     "\n"
-    "Started by hsmintd with N connected sockets as descriptors 3 and up; not\n"
-    "meant to be run by hand. It alone opens the HSM and the network.\n"
+    "It alone opens the HSM and the network. Started by hsmintd, or under a\n"
+    "user of its own by a socket ([daemon] keeper_socket).\n"
     "\n"
     "  --config FILE   the settings (hsmint.conf) that the daemon runs with\n"
-    "  --channels N    1 to 64\n"
+    "  --channels N    serve N connected sockets, descriptors 3 and up: what\n"
+    "                  hsmintd starts it with\n"
+    "  --accepted      serve the connection that is descriptor 3: for systemd,\n"
+    "                  Accept=yes\n"
+    "  --listen PATH   start a keeper for each connection of hsmintd, where\n"
+    "                  there is no systemd\n"
     "  --help, --version\n";
 
 struct options {
-    const char *config;
+    const char *config, *listen;
     int channels;
+    bool accepted;
 };
 
 /* 0: go on; else exit with the status - 1. */
@@ -54,11 +64,14 @@ static int parse_options(int argc, char **argv, struct options *o)
     static const struct option longs[] = {
         {"config", required_argument, NULL, 'c'},
         {"channels", required_argument, NULL, 'n'},
+        {"accepted", no_argument, NULL, 'a'},
+        {"listen", required_argument, NULL, 'l'},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},
         {NULL, 0, NULL, 0}};
     int option;
     char *end = NULL;
+    bool good = true;
     while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         switch (option) {
         case 'c':
@@ -66,6 +79,14 @@ static int parse_options(int argc, char **argv, struct options *o)
             break;
         case 'n':
             o->channels = (int)strtol(optarg, &end, 10);
+            good = end && !*end && o->channels >= 1 &&
+                   o->channels <= HANDOVER_MAX;
+            break;
+        case 'a':
+            o->accepted = true;
+            break;
+        case 'l':
+            o->listen = optarg;
             break;
         case 'h':
             return fputs(help, stdout) < 0 ? 2 : 1;
@@ -75,8 +96,8 @@ static int parse_options(int argc, char **argv, struct options *o)
             return 3;
         }
     }
-    if (optind == argc && o->config && end && !*end && o->channels >= 1 &&
-        o->channels <= CHANNELS_MAX)
+    if (optind == argc && o->config && good &&
+        (o->channels > 0) + o->accepted + (o->listen != NULL) == 1)
         return 0;
     fputs(help, stderr);
     return 3;
@@ -89,29 +110,47 @@ static enum code confine(struct error *e)
 {
     const struct rlimit none = {0, 0};
     static const int ignored[] = {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    prctl(PR_SET_NAME, "hsmint-keeper"); /* --listen executes "exe" */
     if (prctl(PR_SET_DUMPABLE, 0L) || setrlimit(RLIMIT_CORE, &none) ||
         prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L))
         return error_errno(e, errno, "cannot confine the process");
     for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
         signal(ignored[i], SIG_IGN);
     umask(077);
-    if (clearenv())
-        return error_errno(e, errno, "cannot clear the environment");
     return OK;
 }
 
-static enum code check_channels(int n, struct error *e)
+/* systemd's directory of credentials stays: the PIN may be one of them. */
+static enum code empty_environment(char **credentials, struct error *e)
+{
+    const char *directory = getenv("CREDENTIALS_DIRECTORY");
+    *credentials = directory ? strdup(directory) : NULL;
+    if ((directory && !*credentials) || clearenv() ||
+        (*credentials && setenv("CREDENTIALS_DIRECTORY", *credentials, 1)))
+        return error_set(e, ERR_NOMEM, "cannot clear the environment");
+    return OK;
+}
+
+static enum code close_others(unsigned first, struct error *e)
+{
+    if (close_range(first, ~0u, 0) ||
+        close_range(FIRST_FD, ~0u, CLOSE_RANGE_CLOEXEC))
+        return error_errno(e, errno, "cannot close foreign descriptors");
+    return OK;
+}
+
+/* The channels that we were started with. */
+static enum code inherit(int n, struct handover *h, struct error *e)
 {
     struct stat st;
-    for (int fd = FIRST_FD; fd < FIRST_FD + n; fd++)
+    for (int fd = FIRST_FD; fd < FIRST_FD + n; fd++) {
         if (fstat(fd, &st) || !S_ISSOCK(st.st_mode))
             return error_set(e, ERR_USAGE,
                              "descriptor %d is no socket: hsmintd starts this "
                              "program",
                              fd);
-    if (close_range(FIRST_FD + (unsigned)n, ~0u, 0) ||
-        close_range(FIRST_FD, ~0u, CLOSE_RANGE_CLOEXEC))
-        return error_errno(e, errno, "cannot close foreign descriptors");
+        h->fd[h->n++] = fd;
+    }
     return OK;
 }
 
@@ -159,15 +198,15 @@ static void *serve(void *channel)
 /* Until the daemon has closed all of them, or died. Not PR_SET_PDEATHSIG: that
  * is bound to the thread of the daemon that started us. A thread that still
  * works, or hangs in the HSM, has nobody left to answer. */
-static void wait_for_end(int n)
+static void wait_for_end(const struct handover *h)
 {
-    struct pollfd p[CHANNELS_MAX];
-    for (int i = 0; i < n; i++)
-        p[i] = (struct pollfd){.fd = FIRST_FD + i}; /* POLLHUP comes anyway */
-    for (int left = n; left > 0;) {
-        if (poll(p, (nfds_t)n, -1) < 0)
+    struct pollfd p[HANDOVER_MAX];
+    for (int i = 0; i < h->n; i++)
+        p[i] = (struct pollfd){.fd = h->fd[i]}; /* POLLHUP comes anyway */
+    for (int left = h->n; left > 0;) {
+        if (poll(p, (nfds_t)h->n, -1) < 0)
             continue;
-        for (int i = 0; i < n; i++) {
+        for (int i = 0; i < h->n; i++) {
             if (p[i].fd >= 0 && p[i].revents) {
                 p[i].fd = -1;
                 left--;
@@ -176,38 +215,53 @@ static void wait_for_end(int n)
     }
 }
 
-static enum code serve_all(struct keeper *k, int n, struct error *e)
+static enum code serve_all(struct keeper *k, const struct handover *h,
+                           struct error *e)
 {
-    static struct channel channels[CHANNELS_MAX];
+    static struct channel channels[HANDOVER_MAX];
     pthread_t thread;
     pthread_attr_t attr;
     if (pthread_attr_init(&attr) ||
         pthread_attr_setstacksize(&attr, STACK_SIZE) ||
         pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED))
         return error_set(e, ERR_INTERNAL, "no thread attributes");
-    for (int i = 0; i < n; i++) {
-        channels[i] = (struct channel){.keeper = k, .sock = FIRST_FD + i};
+    for (int i = 0; i < h->n; i++) {
+        channels[i] = (struct channel){.keeper = k, .sock = h->fd[i]};
         int failed = pthread_create(&thread, &attr, serve, &channels[i]);
         if (failed)
             return error_errno(e, failed, "cannot start thread %d", i);
     }
     pthread_attr_destroy(&attr);
-    wait_for_end(n);
+    wait_for_end(h);
     return OK;
+}
+
+static enum code start_and_serve(const struct options *o,
+                                 const struct settings *s, struct error *e)
+{
+    static struct keeper keeper;
+    static struct handover h; /* its sockets live as long as the process */
+    enum code rc = o->accepted ? accept_channels(s, &h, e)
+                               : inherit(o->channels, &h, e);
+    if (rc || (rc = start_libraries(e)) || (rc = keeper_init(&keeper, s, e)) ||
+        (o->accepted && (rc = accept_ready(e))))
+        return rc;
+    return serve_all(&keeper, &h, e);
 }
 
 static enum code run(const struct options *o, struct settings *s,
                      struct error *e)
 {
-    static struct keeper keeper;
-    enum code rc;
-    if ((rc = check_channels(o->channels, e)) ||
+    FREE char *credentials = NULL;
+    int taken = o->accepted ? 1 : o->channels;
+    enum code rc = o->accepted ? accept_check_environment(e) : OK;
+    if (rc || (rc = close_others(FIRST_FD + (unsigned)taken, e)) ||
+        (rc = empty_environment(&credentials, e)) ||
         (rc = configure(s, o->config, e)))
         return rc;
     open_log(s);
-    if ((rc = start_libraries(e)) || (rc = keeper_init(&keeper, s, e)))
-        return rc;
-    return serve_all(&keeper, o->channels, e);
+    return o->listen ? listen_run(o->listen, o->config, credentials, s, e)
+                     : start_and_serve(o, s, e);
 }
 
 int main(int argc, char **argv)
@@ -221,8 +275,11 @@ int main(int argc, char **argv)
     enum code rc = confine(&e);
     if (rc == OK)
         rc = run(&o, &settings, &e);
-    if (rc)
+    if (rc) {
         fprintf(stderr, "hsmint-keeper: %s\n", e.text);
+        if (o.accepted && rc != ERR_USAGE)
+            accept_refuse(ACCEPT_FD, &e);
+    }
     fflush(NULL);
 #ifdef HSMINT_COVERAGE
     __gcov_dump();

@@ -195,6 +195,14 @@ static enum code credential_path(const char *name, char **out, struct error *e)
     return OK;
 }
 
+enum code pin_is_configured(const struct settings *s, bool *is, struct error *e)
+{
+    FREE char *from_uri = NULL;
+    enum code rc = token_pin_source(s, &from_uri, e);
+    *is = s->pin_source || from_uri;
+    return rc;
+}
+
 static enum code source_path(const struct settings *s, char **path,
                              struct error *e)
 {

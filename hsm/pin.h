@@ -63,6 +63,8 @@ void pin_accepted(struct pin_rules *p, const uint8_t hash[PIN_HASH]);
 void pin_refused(struct pin_rules *p, const uint8_t hash[PIN_HASH]);
 void pin_forget(struct pin_rules *p); /* the verifier; at logout */
 
+MUST_CHECK enum code pin_is_configured(const struct settings *s, bool *is,
+                                       struct error *e);
 /* The configured source: [hsm] pin_source, else the URI's pin-source. */
 MUST_CHECK enum code pin_read_source(const struct settings *s,
                                      struct secret **out, struct error *e);

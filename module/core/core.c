@@ -204,6 +204,30 @@ static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
                              e);
 }
 
+static enum code ask_keys(struct core *c, const struct frame *request,
+                          uint64_t *generation, struct frame *reply,
+                          struct error *e)
+{
+    enum code code = keeper_ensure(c->keeper, generation, e);
+
+    return code ? code
+                : keeper_call(c->keeper, *generation, request,
+                              (int)c->settings->hsm_deadline_ms *
+                                  PROVISION_FACTOR,
+                              reply, NULL, e);
+}
+
+/* A keeper that was started since the daemon was has no PIN yet; without keys
+ * to check, logging in is all that can be done. */
+static bool logged_in_again(struct core *c)
+{
+    struct error why = {0};
+    uint64_t ready;
+    enum code code = unlock_ready(c, &ready, &why);
+
+    return code == OK || code == ERR_HSM_KEYS;
+}
+
 /* Keys are made once; later organisations share them. */
 static enum code provision(struct core *c, uint64_t *generation, bool *is_first,
                            json_t **answer, struct error *e)
@@ -225,11 +249,11 @@ static enum code provision(struct core *c, uint64_t *generation, bool *is_first,
     request.head = json_pack("{sb sO?}", "create", *is_first, "pins", pins);
     if (!request.head)
         return error_set(e, ERR_NOMEM, "no memory to make the HSM's keys");
-    code = keeper_ensure(c->keeper, generation, e);
-    if (!code)
-        code = keeper_call(c->keeper, *generation, &request,
-                           (int)c->settings->hsm_deadline_ms * PROVISION_FACTOR,
-                           &reply, NULL, e);
+    code = ask_keys(c, &request, generation, &reply, e);
+    if (code == ERR_LOCKED && logged_in_again(c)) {
+        frame_clear(&reply);
+        code = ask_keys(c, &request, generation, &reply, e);
+    }
     if (!code)
         *answer = json_incref(reply.head);
     return code;

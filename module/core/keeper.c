@@ -6,26 +6,20 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "module/core/keeper_process.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
-#include <signal.h>
-#include <spawn.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
     CHANNELS_MAX = 64,
     FIRST_SOCKET = 3,
-    REAP_MS = 1000,
     UNREAPED_MAX = 8,
     STABLE_MS = 10000,     /* a keeper that lived so long died of bad luck */
     BACKOFF_FIRST_MS = 50, /* from the second early death on, doubled … */
@@ -42,8 +36,7 @@ struct keeper {
     bool running, starting;
     uint64_t generation;
     int64_t starts;
-    pid_t pid;
-    int pidfd;
+    struct keeper_process process;
     int idle[CHANNELS_MAX]; /* stack of sockets of this generation */
     int n_idle;
     int64_t started_ms, not_before_ms;
@@ -66,7 +59,12 @@ enum code keeper_new(struct keeper **out, const struct keeper_options *o,
         k->channels = 1;
     if (k->channels > CHANNELS_MAX)
         k->channels = CHANNELS_MAX;
-    k->pidfd = -1;
+    k->process.watch = -1;
+    if (!o->start) {
+        k->options.start =
+            o->settings->keeper_socket ? keeper_connect : keeper_spawn;
+        k->options.start_ctx = &k->options;
+    }
     pthread_mutex_init(&k->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -82,55 +80,26 @@ static void reap_unreaped(struct keeper *k)
 {
     int kept = 0;
 
-    for (int i = 0; i < k->n_unreaped; i++) {
-        siginfo_t info = {0};
-        int pidfd = k->unreaped[i];
-
-        if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG) == 0 &&
-            info.si_pid == 0)
-            k->unreaped[kept++] = pidfd;
-        else
-            close(pidfd);
-    }
+    for (int i = 0; i < k->n_unreaped; i++)
+        if (!keeper_process_reap(k->unreaped[i]))
+            k->unreaped[kept++] = k->unreaped[i];
     k->n_unreaped = kept;
-}
-
-/* After SIGKILL a process that hangs inside the kernel (a vendor's driver) may
- * stay: it is left to later, so that its successor need not wait. */
-static void reap(struct keeper *k, pid_t pid, int pidfd)
-{
-    struct pollfd p = {.fd = pidfd, .events = POLLIN};
-
-    if (pidfd < 0) {
-        waitpid(pid, NULL, 0);
-        return;
-    }
-    if (poll(&p, 1, REAP_MS) == 1) {
-        waitid(P_PIDFD, (id_t)pidfd, &(siginfo_t){0}, WEXITED);
-        close(pidfd);
-        return;
-    }
-    log_error("keeper %d does not end: it hangs inside the kernel", (int)pid);
-    k->unreaped[k->n_unreaped++] = pidfd;
 }
 
 /* With the lock held. Sockets in use are closed by their users. */
 static void end_process(struct keeper *k)
 {
     int64_t lived = clock_monotonic_ms() - k->started_ms;
-    int wait = 0;
+    int wait = 0, left = -1;
 
     if (!k->running)
         return;
     k->running = false;
     while (k->n_idle > 0)
         close(k->idle[--k->n_idle]);
-    if (k->pid > 0) {
-        kill(k->pid, SIGKILL);
-        reap(k, k->pid, k->pidfd);
-    }
-    k->pid = 0;
-    k->pidfd = -1;
+    keeper_process_end(&k->process, &left);
+    if (left >= 0)
+        k->unreaped[k->n_unreaped++] = left;
     k->early_deaths = lived >= STABLE_MS ? 0 : k->early_deaths + 1;
     for (int i = 1; i < k->early_deaths && wait < BACKOFF_MAX_MS; i++)
         wait = wait ? 2 * wait : BACKOFF_FIRST_MS;
@@ -153,58 +122,6 @@ void keeper_free(struct keeper *k)
     pthread_cond_destroy(&k->changed);
     pthread_mutex_destroy(&k->lock);
     free(k);
-}
-
-static enum code spawn_with(struct keeper *k, posix_spawn_file_actions_t *files,
-                            posix_spawnattr_t *attr, pid_t *pid,
-                            struct error *e)
-{
-    char count[12];
-    char *argv[] = {(char *)(uintptr_t)k->options.keeper_path,
-                    (char *)(uintptr_t) "--config",
-                    (char *)(uintptr_t)k->options.config_path,
-                    (char *)(uintptr_t) "--channels",
-                    count,
-                    NULL};
-    char *nothing[] = {NULL};
-    char **env = k->options.settings->hsm_env;
-    int r;
-
-    snprintf(count, sizeof(count), "%d", k->channels);
-    r = posix_spawn(pid, k->options.keeper_path, files, attr, argv,
-                    env ? env : nothing);
-    if (r != 0)
-        return error_set(e, ERR_KEEPER, "cannot start the keeper %s: %s",
-                         k->options.keeper_path, strerror(r));
-    return OK;
-}
-
-/* Descriptors 0 and 1 are /dev/null, 2 is ours, 3 … the sockets, no others. */
-static enum code spawn(struct keeper *k, const int *sockets, int n, pid_t *pid,
-                       struct error *e)
-{
-    posix_spawn_file_actions_t files;
-    posix_spawnattr_t attr;
-    sigset_t none, all;
-    enum code code;
-
-    posix_spawn_file_actions_init(&files);
-    posix_spawnattr_init(&attr);
-    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&files, 1, "/dev/null", O_WRONLY, 0);
-    for (int i = 0; i < n; i++)
-        posix_spawn_file_actions_adddup2(&files, sockets[i], FIRST_SOCKET + i);
-    posix_spawn_file_actions_addclosefrom_np(&files, FIRST_SOCKET + n);
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawnattr_setsigmask(&attr, &none);
-    posix_spawnattr_setsigdefault(&attr, &all);
-    posix_spawnattr_setflags(&attr,
-                             POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    code = spawn_with(k, &files, &attr, pid, e);
-    posix_spawnattr_destroy(&attr);
-    posix_spawn_file_actions_destroy(&files);
-    return code;
 }
 
 struct sockets {
@@ -239,25 +156,17 @@ static enum code make_sockets(int n, struct sockets *ours,
 }
 
 static enum code start_process(struct keeper *k, struct sockets *ours,
-                               pid_t *pid, int *pidfd, struct error *e)
+                               struct keeper_process *process, struct error *e)
 {
     CLEANUP(sockets_close) struct sockets theirs = {.n = 0};
     enum code code = make_sockets(k->channels, ours, &theirs, e);
 
-    *pid = 0;
-    *pidfd = -1;
-    if (!code && k->options.start)
-        code =
-            k->options.start(k->options.start_ctx, theirs.fd, theirs.n, pid, e);
-    else if (!code)
-        code = spawn(k, theirs.fd, theirs.n, pid, e);
-    if (code) {
+    if (!code)
+        code = k->options.start(k->options.start_ctx, theirs.fd, theirs.n,
+                                process, e);
+    if (code)
         sockets_close(ours);
-        return code;
-    }
-    if (*pid > 0)
-        *pidfd = pidfd_open(*pid, 0);
-    return OK;
+    return code;
 }
 
 static enum code may_start(struct keeper *k, int64_t *wait_ms, struct error *e)
@@ -283,8 +192,7 @@ static enum code may_start(struct keeper *k, int64_t *wait_ms, struct error *e)
 static enum code start(struct keeper *k, struct error *e)
 {
     struct sockets ours = {.n = 0};
-    int pidfd = -1;
-    pid_t pid = 0;
+    struct keeper_process process = {.watch = -1};
     int64_t wait;
     enum code code = may_start(k, &wait, e);
 
@@ -293,7 +201,7 @@ static enum code start(struct keeper *k, struct error *e)
     k->starting = true;
     pthread_mutex_unlock(&k->lock);
     nanosleep(&(struct timespec){.tv_nsec = wait * 1000000}, NULL);
-    code = start_process(k, &ours, &pid, &pidfd, e);
+    code = start_process(k, &ours, &process, e);
     pthread_mutex_lock(&k->lock);
     k->starting = false;
     pthread_cond_broadcast(&k->changed);
@@ -306,11 +214,10 @@ static enum code start(struct keeper *k, struct error *e)
     k->running = true;
     k->generation++;
     k->starts++;
-    k->pid = pid;
-    k->pidfd = pidfd;
+    k->process = process;
     memcpy(k->idle, ours.fd, sizeof(k->idle));
     k->n_idle = ours.n;
-    log_info("keeper %d started", (int)pid);
+    log_info("keeper %d started", (int)process.pid);
     return OK;
 }
 
@@ -440,7 +347,7 @@ void keeper_describe(struct keeper *k, struct keeper_state *out)
 {
     pthread_mutex_lock(&k->lock);
     *out = (struct keeper_state){.running = k->running,
-                                 .pid = k->pid,
+                                 .pid = k->process.pid,
                                  .generation = k->generation,
                                  .restarts = k->starts ? k->starts - 1 : 0};
     pthread_mutex_unlock(&k->lock);
@@ -448,12 +355,9 @@ void keeper_describe(struct keeper *k, struct keeper_state *out)
 
 void keeper_check(struct keeper *k)
 {
-    struct pollfd p = {.events = POLLIN};
-
     pthread_mutex_lock(&k->lock);
-    p.fd = k->pidfd;
-    if (k->running && p.fd >= 0 && poll(&p, 1, 0) == 1) {
-        log_error("keeper %d ended by itself", (int)k->pid);
+    if (k->running && keeper_process_ended(&k->process)) {
+        log_error("keeper %d ended by itself", (int)k->process.pid);
         end_process(k);
     }
     reap_unreaped(k);

@@ -1,10 +1,10 @@
 /* keeper - the daemon's side of hsmint-keeper: its process and its channels.
  *
- * Spawns it, gives each calling thread a channel, and kills and reaps it when
- * a channel breaks or a deadline passes. The next call starts another one, at
- * a bounded rate: it knows neither PIN nor keys, which is unlock.c's to repair
- * (keeper_generation tells). One mutex guards the pool; it is not held during
- * a call.
+ * Starts it (keeper_process.h), gives each calling thread a channel, and ends
+ * it when a channel breaks or a deadline passes. The next call starts another
+ * one, at a bounded rate: it knows neither PIN nor keys, which is unlock.c's to
+ * repair (keeper_generation tells). One mutex guards the pool; it is not held
+ * during a call.
  */
 #ifndef HSMINT_CORE_KEEPER_H
 #define HSMINT_CORE_KEEPER_H
@@ -18,16 +18,25 @@
 
 struct keeper;
 
-/* Starts a keeper that serves the n sockets (which stay the caller's). *pid 0
- * says that there is no process to kill: closing the sockets ends it. */
+struct keeper_process {
+    pid_t pid;  /* 0: not known */
+    bool child; /* ours: to be killed and reaped; else closing ends it */
+    int watch;  /* owned; readable once it has ended: a child's pidfd, or the
+                 * connection by which it was asked for; -1 */
+};
+/* Starts a keeper that serves the n sockets (which stay the caller's). *out is
+ * empty before (watch -1), and stays so when it fails. */
 typedef enum code (*keeper_start_fn)(void *ctx, const int *sockets, int n,
-                                     pid_t *pid, struct error *e);
+                                     struct keeper_process *out,
+                                     struct error *e);
 
 struct keeper_options {
     const struct settings *settings;
     const char *config_path;
     const char *keeper_path;
-    keeper_start_fn start; /* NULL: spawn keeper_path */
+    /* NULL: as the settings say, a child that runs keeper_path or a connection
+     * to keeper_socket. */
+    keeper_start_fn start;
     void *start_ctx;
     struct metrics *metrics; /* calls are timed there; NULL: nowhere */
 };

@@ -211,6 +211,19 @@ def service(place):
     s.stop()
 
 
+def child_named(name, parent):
+    """The process id of a child of `parent` that is called so, or None."""
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            comm, rest = stat.read_text().split("(", 1)[1].rsplit(")", 1)
+        except OSError:
+            continue  # it has ended
+        state, its_parent = rest.split()[:2]
+        if comm.startswith(name) and int(its_parent) == parent and state != "Z":
+            return int(stat.parent.name)
+    return None
+
+
 class Daemon:
     """hsmintd with a state, a socket and a configuration of its own."""
 
@@ -227,7 +240,7 @@ class Daemon:
             "daemon": {"mode": "user", "state_dir": self.state, "socket": self.socket, "log": "stderr", "log_level": "debug"},
             "hsm": {"module": token.module, "uri": f"pkcs11:token={token.label}", "pin_source": self.pin_file},
             "hsm.env": dict(token.environment),
-            "service": {"ca_file": service.ca} if service else {},
+            "service": {"ca_file": service.ca, "hosts": "127.0.0.1"} if service else {},
         }
         self.pin_file.write_text(token.pin)
         self.pin_file.chmod(0o600)
@@ -296,15 +309,7 @@ class Daemon:
 
     def keeper(self):
         """The keeper's process id, None while there is none."""
-        for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
-            try:
-                name, rest = stat.read_text().split("(", 1)[1].rsplit(")", 1)
-            except OSError:
-                continue  # it has ended
-            state, parent = rest.split()[:2]
-            if name.startswith("hsmint-keeper") and int(parent) == self.process.pid and state != "Z":
-                return int(stat.parent.name)
-        return None
+        return child_named("hsmint-keeper", self.process.pid)
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
@@ -339,6 +344,119 @@ class Daemon:
             )
             c.change("SetRole", name="my-app", fields={"project_id": PROJECT, "ttl": 3600, "max_ttl": 86400})
         return self
+
+
+class Apart(Daemon):
+    """Daemon and keeper under a uid each, the keeper behind a socket: [daemon]
+    keeper_socket and hsmint-keeper --listen. What belongs to whom is as an
+    installation has it. Requests have to come from the daemon's uid: attempt()."""
+
+    DAEMON, KEEPER = 23001, 23002
+
+    def __init__(self, place, token, service):
+        super().__init__(place, token, service)
+        if os.geteuid() != 0:
+            pytest.skip("only root starts programs under other uids")
+        if not shutil.which("setpriv"):
+            pytest.skip("setpriv (util-linux) is not installed")
+        reachable = as_uid(self.KEEPER, lambda: os.access(program("hsmint-keeper"), os.X_OK))
+        if reachable is not True:
+            pytest.skip("the build's directory is closed to other uids")
+        self.keeper_run = place / "keeper"
+        self.keeper_socket = self.keeper_run / "socket"
+        self.keeper_log = place / "keeper.log"
+        self.listener = None
+        ca = place / "ca.pem"
+        shutil.copy(service.ca, ca)
+        self.state.mkdir(mode=0o700)
+        self.keeper_run.mkdir(mode=0o755)
+        place.chmod(0o755)
+        ca.chmod(0o644)
+        self.give(self.DAEMON, self.state, self.run)
+        self.give(self.KEEPER, self.keeper_run, self.pin_file, token.config, token.directory)
+        token.config.chmod(0o600)
+        self.settings["daemon"].update(keeper_socket=self.keeper_socket, user=self.DAEMON)
+        self.settings["service"]["ca_file"] = ca
+
+    @staticmethod
+    def give(uid, *paths):
+        for path in paths:
+            for p in [path, *path.rglob("*")] if path.is_dir() else [path]:
+                os.chown(p, uid, uid)
+
+    @staticmethod
+    def under(uid, *command):
+        return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *command]
+
+    def write_config(self):
+        super().write_config()
+        self.config.chmod(0o644)  # root's: both read it, neither writes it
+
+    def command(self, *options):
+        return self.under(self.DAEMON, program("hsmintd"), "--config", self.config, *options)
+
+    def listen(self):
+        """Start hsmint-keeper --listen."""
+        self.write_config()
+        with open(self.keeper_log, "ab") as log:
+            self.listener = subprocess.Popen(
+                self.under(self.KEEPER, program("hsmint-keeper"), "--config", self.config, "--listen", self.keeper_socket),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        wait_for(self.keeper_socket.exists, 10, "the keeper to listen")
+        return self
+
+    def start(self, *options, **popen):
+        if self.listener is None:
+            self.listen()
+        return super().start(*options, **popen)
+
+    def attempt(self, function):
+        """function(connection) as the daemon's uid."""
+
+        def run():
+            with Daemon.attached(self) as c:
+                return function(c)
+
+        return as_uid(self.DAEMON, run)
+
+    def answers(self):
+        if self.process.poll() is not None:
+            pytest.fail(f"hsmintd ended with {self.process.returncode}:\n{self.log()}")
+        return self.attempt(lambda c: True) is True
+
+    def prepare(self):
+        assert as_uid(self.DAEMON, lambda: bool(Daemon.prepare(self))) is True
+        return self
+
+    def log(self):
+        keeper = self.keeper_log.read_text(errors="replace") if self.keeper_log.exists() else ""
+        return super().log() + keeper
+
+    def keeper(self):
+        return child_named("hsmint-keeper", self.listener.pid)
+
+    def stop(self):
+        status = super().stop()
+        if self.listener and self.listener.poll() is None:
+            self.listener.terminate()
+            assert self.listener.wait(10) == 0, self.log()
+        return status
+
+
+@pytest.fixture
+def apart_stopped(place, token, service):
+    d = Apart(place, token, service)
+    yield d
+    d.end()
+
+
+@pytest.fixture
+def apart(apart_stopped):
+    """As `ready`, with a keeper of its own uid."""
+    return apart_stopped.start().prepare()
 
 
 @pytest.fixture

@@ -66,8 +66,8 @@ struct fake {
 void fake_init(struct fake *f);
 void fake_clear(struct fake *f); /* after the core was closed */
 /* keeper_start_fn */
-enum code fake_start(void *ctx, const int *sockets, int n, pid_t *pid,
-                     struct error *e);
+enum code fake_start(void *ctx, const int *sockets, int n,
+                     struct keeper_process *out, struct error *e);
 void fake_set(struct fake *f, enum fake_fault fault, int n, const char *method);
 int fake_alive(struct fake *f);
 bool fake_has(struct fake *f, const char *account_id);

@@ -1,0 +1,168 @@
+"""A keeper of its own uid, behind a socket."""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+
+from conftest import Apart, as_uid, program, wait_for
+
+
+def gone(pid):
+    return not os.path.exists(f"/proc/{pid}")
+
+
+def uid_of(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("Uid:"))
+
+
+def mint(c):
+    lease = c.change("Mint", role="my-app")
+    assert lease.secret
+    return lease["lease"]["lease_id"]
+
+
+def test_mints(apart):
+    lease = apart.attempt(mint)
+    assert apart.service.alive() == 1
+    apart.attempt(lambda c: c.change("Revoke", lease_id=lease) and None)
+    assert apart.service.alive() == 0
+    assert uid_of(apart.process.pid) == Apart.DAEMON
+    assert uid_of(apart.keeper()) == Apart.KEEPER
+    status = apart.attempt(lambda c: c.call("Status"))
+    assert status["status"]["keeper"]["pid"] == apart.keeper()
+
+
+def test_killed(apart):
+    """The next call gets another keeper; nobody has to log in."""
+    first = apart.keeper()
+    os.kill(first, signal.SIGKILL)
+    assert len(apart.attempt(mint)) > 10
+    assert apart.keeper() not in (None, first)
+    assert apart.service.alive() == 1
+
+
+def test_stopped_daemon_ends_it(apart):
+    keeper = apart.keeper()
+    apart.process.terminate()
+    assert apart.process.wait(30) == 0
+    wait_for(lambda: gone(keeper), what="the keeper to end with its daemon")
+
+
+def test_killed_daemon_ends_a_hung_one(apart):
+    """Stopped, its threads cannot see that their channels closed; let go, it
+    ends at once."""
+    keeper = apart.keeper()
+    os.kill(keeper, signal.SIGSTOP)
+    apart.kill()
+    os.kill(keeper, signal.SIGCONT)
+    wait_for(lambda: gone(keeper), what="the keeper to end")
+
+
+def test_nobody_listens(apart_stopped):
+    apart_stopped.listen()
+    apart_stopped.listener.terminate()
+    assert apart_stopped.listener.wait(10) == 0
+    assert not apart_stopped.keeper_socket.exists()
+    apart_stopped.start()
+    text = apart_stopped.attempt(lambda c: c.change("Init") and None)
+    assert "keeper_socket" in text and "hsmint-keeper.socket" in text, text
+    assert apart_stopped.process.poll() is None
+    apart_stopped.listen()
+    wait_for(lambda: apart_stopped.attempt(lambda c: c.change("Init") is not None) is True, what="the new keeper")
+
+
+def test_listener_restarts(apart):
+    """A keeper at work stays; the next one comes from the new listener."""
+    keeper = apart.keeper()
+    apart.listener.terminate()
+    assert apart.listener.wait(10) == 0
+    assert len(apart.attempt(mint)) > 10
+    assert not gone(keeper)
+    apart.listen()
+    os.kill(keeper, signal.SIGKILL)
+    assert len(apart.attempt(mint)) > 10
+    assert apart.keeper()
+
+
+HEADER = struct.pack("=IHH", 0x686D4331, 1, 1)
+
+
+def refusal(apart, uid, data=HEADER, fds=1):
+    """What the keeper answers to a handover by this uid, as text."""
+
+    def ask():
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(10)
+            s.connect(str(apart.keeper_socket))
+            pairs = [socket.socketpair() for _ in range(fds)]
+            try:
+                socket.send_fds(s, [data], [p[0].fileno() for p in pairs])
+            except BrokenPipeError:
+                pass  # refused before it was asked
+            answer = b""
+            while part := s.recv(4096):
+                answer += part
+                if len(answer) >= 16 and len(answer) >= 16 + struct.unpack_from("=I", answer, 8)[0]:
+                    break
+            return answer[16:].decode()
+
+    return as_uid(uid, ask)
+
+
+def test_strangers(apart):
+    """Only [daemon] user is served, and what is no handover is refused."""
+    assert "serves 23001" in refusal(apart, 23003)
+    assert "serves 23001" in refusal(apart, Apart.KEEPER)
+    assert "serves 23001" in refusal(apart, 0)
+    served = refusal(apart, Apart.DAEMON)
+    assert '"pid"' in served, served
+    assert "no handover" in refusal(apart, Apart.DAEMON, b"x" * 8)
+    assert "no handover" in refusal(apart, Apart.DAEMON, HEADER[:4])
+    assert "versions" in refusal(apart, Apart.DAEMON, struct.pack("=IHH", 0x686D4331, 2, 1))
+    assert "2 descriptors" in refusal(apart, Apart.DAEMON, fds=2)
+    assert "65 channels" in refusal(apart, Apart.DAEMON, struct.pack("=IHH", 0x686D4331, 1, 65), fds=65)
+    assert len(apart.attempt(mint)) > 10
+
+
+def test_many(apart):
+    """Seventeen keepers that never end: the last ones are told why not."""
+    script = (
+        "import socket,struct,sys,time\n"
+        "held=[]\n"
+        "for i in range(20):\n"
+        f"  s=socket.socket(socket.AF_UNIX); s.connect({str(apart.keeper_socket)!r})\n"
+        "  a,b=socket.socketpair()\n"
+        f"  try: socket.send_fds(s,[{HEADER!r}],[a.fileno()])\n"
+        "  except BrokenPipeError: pass\n"
+        "  text=s.recv(4096)[16:].decode(); held.append((s,b))\n"
+        "  print(text,flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    p = subprocess.Popen(Apart.under(Apart.DAEMON, "python3", "-c", script), stdout=subprocess.PIPE, text=True)
+    try:
+        answers = [p.stdout.readline() for _ in range(20)]
+    finally:
+        p.kill()
+        p.wait()
+    served = [a for a in answers if '"pid"' in a]
+    assert len(served) == 15, answers  # and the daemon's own
+    assert all("keepers run already" in a for a in answers[15:])
+    wait_for(lambda: apart.log().count("ended with 0") >= 15, what="them to end")
+    assert len(apart.attempt(mint)) > 10
+
+
+def test_by_hand(apart_stopped):
+    """--accepted without a service manager says so."""
+    apart_stopped.write_config()
+    for environment, word in (({}, "Accept=yes"), ({"LISTEN_FDS": "1", "LISTEN_PID": "1"}, "Accept=yes")):
+        r = subprocess.run(
+            [program("hsmint-keeper"), "--config", apart_stopped.config, "--accepted"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+        assert r.returncode == 2 and word in r.stderr, r
