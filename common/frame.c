@@ -38,6 +38,8 @@ static const char *const verb_names[VERBS] = {
     [VERB_UNWRAP_VALUE] = "unwrap-value",
     [VERB_HMAC] = "hmac",
     [VERB_RANDOM] = "random",
+    [VERB_MAKE_LOGIN] = "make-login",
+    [VERB_CHECK_LOGIN] = "check-login",
 };
 
 const char *verb_name(enum verb v)

@@ -33,6 +33,8 @@ enum verb {
     VERB_UNWRAP_VALUE, /* and back, as a descriptor */
     VERB_HMAC,         /* markers and keyed hashes */
     VERB_RANDOM,       /* random numbers of the HSM */
+    VERB_MAKE_LOGIN,   /* a new secret id, by descriptor, and its hash */
+    VERB_CHECK_LOGIN,  /* a secret id by descriptor → its name and hash */
     VERBS
 };
 

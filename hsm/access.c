@@ -6,6 +6,7 @@
 #include "common/deadline.h"
 #include "common/file.h"
 #include "hsm/pin.h"
+#include "hsm/secretid.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -90,6 +91,11 @@ enum code access_login(struct channel *c, struct frame *in, struct frame *out,
     if ((rc = pin_is_configured(c->keeper->settings, &configured, e)) ||
         (given && (rc = read_pin(in->fd, &pin, e))))
         return rc;
+    /* It would cost one of the HSM's tries. */
+    if (given && secretid_is_one(secret_data(pin), secret_len(pin)))
+        return error_set(e, ERR_LOCKED,
+                         "this is a secret id, not the HSM's PIN: hsmint is "
+                         "locked, and an administrator has to unlock it");
     rc = hsm_login(c->keeper->hsm, pin, force, &by_hsm, e);
     if (rc)
         return rc;

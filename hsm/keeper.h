@@ -65,6 +65,10 @@ enum code value_probe(struct channel *c, struct frame *in, struct frame *out,
                       struct error *e);
 enum code random_bytes(struct channel *c, struct frame *in, struct frame *out,
                        struct error *e);
+enum code secretid_make(struct channel *c, struct frame *in, struct frame *out,
+                        struct error *e);
+enum code secretid_check(struct channel *c, struct frame *in, struct frame *out,
+                         struct error *e);
 enum code marker_hmac(struct channel *c, struct frame *in, struct frame *out,
                       struct error *e);
 

@@ -37,6 +37,8 @@ static const struct permit {
     [VERB_UNWRAP_VALUE] = {value_unwrap, TAKES_BODY | NEEDS_READY},
     [VERB_HMAC] = {marker_hmac, TAKES_BODY | NEEDS_READY},
     [VERB_RANDOM] = {random_bytes, 0},
+    [VERB_MAKE_LOGIN] = {secretid_make, NEEDS_READY},
+    [VERB_CHECK_LOGIN] = {secretid_check, TAKES_FD | NEEDS_READY},
 };
 
 /* Only when not ready, so what it costs does not matter. An absent HSM is left

@@ -14,7 +14,8 @@ static const verb_fn verbs[] = {access_describe,  access_login, access_logout,
                                 access_provision, orgkey_seal,  orgkey_bind,
                                 orgkey_use,       orgkey_drop,  execute_sign,
                                 execute_call,     value_seal,   value_unwrap,
-                                value_probe,      marker_hmac,  random_bytes};
+                                value_probe,      marker_hmac,  random_bytes,
+                                secretid_make,    secretid_check};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
