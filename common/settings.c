@@ -41,14 +41,30 @@ static const struct key keys[] = {
     {"daemon", "log_level", WORD, AT(log_level), 0, 0, 0,
      "|error|warning|info|debug|"},
     {"daemon", "idle_exit", SECONDS, AT(idle_exit_s), 300, 0, 365 * DAY, NULL},
-    {"daemon", "max_connections", NUMBER, AT(max_connections), 512, 1, 65536,
-     NULL},
+    {"daemon", "max_connections", NUMBER, AT(max_connections), 16384, 1,
+     1 << 20, NULL},
     {"daemon", "disk_reserve", SIZE, AT(disk_reserve), 16 << 20, 0,
      (int64_t)1 << 40, NULL},
     {"daemon", "keeper_threads", NUMBER, AT(keeper_threads), 8, 1, 64, NULL},
     {"daemon", "keeper_socket", PATH, AT(keeper_socket), 0, 0, 0, NULL},
     {"daemon", "user", WORD, AT(user), 0, 0, 0, NULL},
     {"daemon", "seccomp", WORD, AT(seccomp), 0, 0, 0, "|yes|log|no|"},
+    {"limits", "connections", NUMBER, AT(limits.connections), 2048, 1, 1 << 20,
+     NULL},
+    {"limits", "applications", NUMBER, AT(limits.applications), 1024, 1,
+     1 << 20, NULL},
+    {"limits", "requests_per_second", NUMBER, AT(limits.rate), 5000, 0, 1000000,
+     NULL},
+    {"limits", "burst", NUMBER, AT(limits.burst), 10000, 1, 1000000, NULL},
+    {"limits", "workers", NUMBER, AT(limits.workers), 64, 4, 1024, NULL},
+    {"limits", "message_time", MS, AT(limits.message_ms), 10000, 1000, 600000,
+     NULL},
+    {"limits", "reply_time", MS, AT(limits.reply_ms), 10000, 1000, 600000,
+     NULL},
+    {"limits", "memory", SIZE, AT(limits.memory), 8 << 20, 1 << 20,
+     (int64_t)1 << 40, NULL},
+    {"limits", "memory_total", SIZE, AT(limits.memory_total), 64 << 20, 1 << 20,
+     (int64_t)1 << 40, NULL},
     {"hsm", "module", PATH, AT(hsm_module), 0, 0, 0, NULL},
     {"hsm", "uri", URI, AT(hsm_uri), 0, 0, 0, NULL},
     {"hsm", "sessions", NUMBER, AT(hsm_sessions), 8, 1, 64, NULL},
@@ -71,7 +87,8 @@ static const struct key keys[] = {
 };
 #define KEYS (sizeof keys / sizeof keys[0])
 
-static const char *const sections[] = {"daemon", "hsm", "hsm.env", "service"};
+static const char *const sections[] = {"daemon", "limits", "hsm", "hsm.env",
+                                       "service"};
 
 struct parser {
     struct settings *s;

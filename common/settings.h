@@ -14,6 +14,19 @@
 
 enum settings_mode { MODE_USER, MODE_SYSTEM };
 
+/* [limits]: of one identity (uid), where nothing else is said */
+struct settings_limits {
+    int connections;     /* default 2048 */
+    int applications;    /* default 1024 */
+    int rate;            /* requests a second; default 5000, 0 no limit */
+    int burst;           /* at once, before `rate` counts; default 10000 */
+    int workers;         /* requests under way, of all; default 64 */
+    int64_t message_ms;  /* for a whole request; default 10 s */
+    int64_t reply_ms;    /* for a peer to read a reply; default 10 s */
+    uint64_t memory;     /* bytes of messages; default 8 MiB */
+    uint64_t memory_total; /* … of all; default 64 MiB */
+};
+
 struct settings {
     /* [daemon] */
     enum settings_mode mode; /* mode = user | system; default user */
@@ -22,12 +35,13 @@ struct settings {
     char *log;             /* journal | syslog | stderr | none */
     char *log_level;       /* error | warning | info | debug */
     int64_t idle_exit_s;   /* user mode; default 300, 0 never */
-    int max_connections;   /* default 512 */
+    int max_connections;   /* of all; default 16384 */
     uint64_t disk_reserve; /* bytes; default 16 MiB: below, no mints */
     int keeper_threads;    /* socketpairs; default 8, 1-64 */
     char *keeper_socket;   /* NULL: the daemon starts the keeper itself */
     char *user;    /* whom a keeper there serves: name or uid; "hsmint" */
     char *seccomp; /* yes | log | no */
+    struct settings_limits limits;
     /* [hsm] */
     char *hsm_module; /* absolute path of the vendor's library */
     char *hsm_uri;    /* RFC 7512: token=, serial=, slot-id=, pin-source= */

@@ -8,6 +8,7 @@
 #include "common/text.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <openssl/evp.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@ struct applications {
     struct core *core;
     struct store *store;
     int epoll;
+    int most, most_of_uid;
     pthread_mutex_t lock;
     struct application *first; /* the living */
     uint64_t numbers;
@@ -35,10 +37,17 @@ enum code applications_new(struct applications **out, struct core *core,
     t->core = core;
     t->store = store;
     t->epoll = epoll;
+    t->most = t->most_of_uid = INT_MAX;
     t->grace = true;
     pthread_mutex_init(&t->lock, NULL);
     *out = t;
     return OK;
+}
+
+void applications_limit(struct applications *t, int total, int of_uid)
+{
+    t->most = total;
+    t->most_of_uid = of_uid;
 }
 
 void applications_free(struct applications *t)
@@ -160,6 +169,28 @@ static bool join(struct applications *t, const char *hash, uid_t uid,
     return a != NULL;
 }
 
+/* Is there room for one more of this uid? */
+static enum code check_limit(struct applications *t, uid_t uid,
+                             struct error *e)
+{
+    int all = 0, own = 0;
+    for (const struct application *a = t->first; a; a = a->next) {
+        all++;
+        own += a->uid == uid;
+    }
+    if (own >= t->most_of_uid)
+        return error_set(e, ERR_LIMIT,
+                         "%d programs of uid %lu are attached, which is the "
+                         "limit: end some, or raise [limits] applications",
+                         own, (unsigned long)uid);
+    if (all >= t->most)
+        return error_set(e, ERR_LIMIT,
+                         "%d programs are attached, which is the limit: raise "
+                         "[daemon] max_connections or LimitNOFILE",
+                         all);
+    return OK;
+}
+
 /* Put a new application into the table, unless two connections of one client
  * return at the same moment and the other was first. */
 static enum code enter(struct applications *t, struct application *a,
@@ -168,16 +199,18 @@ static enum code enter(struct applications *t, struct application *a,
 {
     pthread_mutex_lock(&t->lock);
     struct application *twin = find_hash(t, a->hash);
-    bool late = returning && !t->grace;
+    enum code rc = OK;
     if (twin)
         twin->connections++;
-    else if (!late)
+    else if (returning && !t->grace)
+        rc = error_set(e, ERR_NOT_FOUND, "this token is not known");
+    else
+        rc = check_limit(t, a->uid, e);
+    if (rc == OK && !twin)
         add(t, a);
     pthread_mutex_unlock(&t->lock);
-    if (late && !twin)
-        return error_set(e, ERR_NOT_FOUND, "this token is not known");
     *out = twin ? twin : a;
-    return OK;
+    return rc;
 }
 
 static void application_freep(struct application **a)

@@ -51,6 +51,9 @@ struct applications;
 MUST_CHECK enum code applications_new(struct applications **out,
                                       struct core *core, struct store *store,
                                       int epoll, struct error *e);
+/* How many there may be, in all and of one uid: one more is ERR_LIMIT. Without
+ * this call there is no limit. */
+void applications_limit(struct applications *t, int total, int of_uid);
 /* Every connection has been detached. */
 void applications_free(struct applications *t);
 

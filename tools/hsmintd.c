@@ -336,7 +336,7 @@ static enum code start(const struct options *o, bool *shown, struct error *e)
     if (rc)
         return rc;
     *shown = open_log(&s);
-    process_raise_limits(s.max_connections);
+    process_raise_limits();
     if (chdir("/") < 0)
         return error_errno(e, errno, "leave the working directory");
     rc = open_and_serve(

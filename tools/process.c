@@ -183,16 +183,13 @@ enum code process_harden(struct error *e)
     return OK;
 }
 
-void process_raise_limits(int connections)
+void process_raise_limits(void)
 {
     struct rlimit files;
-    rlim_t want = (rlim_t)connections * 3 + 256;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < want) {
-        files.rlim_cur = want < files.rlim_max ? want : files.rlim_max;
-        if (setrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur < want)
-            log_warning("only %lu descriptors for %d connections: raise "
-                        "LimitNOFILE or lower max_connections",
-                        (unsigned long)files.rlim_cur, connections);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+            log_debug("the limit of descriptors stays as it is");
     }
     struct rlimit locked;
     if (getrlimit(RLIMIT_MEMLOCK, &locked) == 0) {

@@ -35,8 +35,8 @@ MUST_CHECK enum code process_inherit(struct process_inherited *in,
  * SIGTERM, SIGINT and SIGHUP blocked (they come by signalfd). */
 MUST_CHECK enum code process_harden(struct error *e);
 
-/* Room for `connections`: a socket, a pidfd and a passed descriptor each. */
-void process_raise_limits(int connections);
+/* Descriptors and locked memory: as much as the hard limits allow. */
+void process_raise_limits(void);
 
 /* One datagram to NOTIFY_SOCKET, e.g. "READY=1"; does nothing without one. */
 void process_notify(const struct process_inherited *in, const char *state);

@@ -11,8 +11,6 @@
 
 #include "tools/daemon.h"
 
-#define SERVER_REQUEST_MS 10000 /* a request, from its first byte on */
-#define SERVER_REPLY_MS 10000
 #define SERVER_DRAIN_MS 10000 /* calls in flight when the daemon leaves */
 
 /* Makes the loop and the table of applications in *d. The listeners stay the

@@ -28,7 +28,16 @@ static void defaults(void **state)
     assert_string_equal(s.log, "journal");
     assert_string_equal(s.log_level, "info");
     assert_int_equal(s.idle_exit_s, 300);
-    assert_int_equal(s.max_connections, 512);
+    assert_int_equal(s.max_connections, 16384);
+    assert_int_equal(s.limits.connections, 2048);
+    assert_int_equal(s.limits.applications, 1024);
+    assert_int_equal(s.limits.rate, 5000);
+    assert_int_equal(s.limits.burst, 10000);
+    assert_int_equal(s.limits.workers, 64);
+    assert_int_equal(s.limits.message_ms, 10000);
+    assert_int_equal(s.limits.reply_ms, 10000);
+    assert_int_equal(s.limits.memory, 8 << 20);
+    assert_int_equal(s.limits.memory_total, 64 << 20);
     assert_int_equal(s.disk_reserve, 16 << 20);
     assert_int_equal(s.keeper_threads, 8);
     assert_null(s.hsm_module);
@@ -72,6 +81,10 @@ static void every_key_is_taken(void **state)
         "log_level = debug\nidle_exit = 0\nmax_connections=7\n"
         "disk_reserve = 2G\nkeeper_threads = 3\n"
         "keeper_socket = /run/k/socket\nuser = 993\nseccomp = log\n"
+        "[limits]\nconnections = 9\napplications = 8\n"
+        "requests_per_second = 0\nburst = 5\nworkers = 6\n"
+        "message_time = 4s\nreply_time = 3s\nmemory = 2M\n"
+        "memory_total = 1G\n"
         "\n"
         "[hsm]\n"
         "module = /m.so\nuri = pkcs11:token=t ; which\nsessions = 4\n"
@@ -95,6 +108,15 @@ static void every_key_is_taken(void **state)
     assert_int_equal(s.max_connections, 7);
     assert_int_equal(s.disk_reserve, 2147483648u);
     assert_int_equal(s.keeper_threads, 3);
+    assert_int_equal(s.limits.connections, 9);
+    assert_int_equal(s.limits.applications, 8);
+    assert_int_equal(s.limits.rate, 0);
+    assert_int_equal(s.limits.burst, 5);
+    assert_int_equal(s.limits.workers, 6);
+    assert_int_equal(s.limits.message_ms, 4000);
+    assert_int_equal(s.limits.reply_ms, 3000);
+    assert_int_equal(s.limits.memory, 2 << 20);
+    assert_int_equal(s.limits.memory_total, 1 << 30);
     assert_string_equal(s.hsm_module, "/m.so");
     assert_string_equal(s.hsm_uri, "pkcs11:token=t");
     assert_int_equal(s.hsm_sessions, 4);
@@ -139,6 +161,12 @@ static void refusals_name_the_line(void **state)
         {"[hsm]\npin_source = credential:\n", "x.conf:2:", "credential:NAME"},
         {"[hsm]\npin_source = credential:a/b\n",
          "x.conf:2:", "credential:NAME"},
+        {"[limits]\nworkers = 0\n", "x.conf:2:", "4 to 1024"},
+        {"[limits]\nburst = 0\n", "x.conf:2:", "1 to"},
+        {"[limits]\nmemory = 1\n", "x.conf:2:", "bytes"},
+        {"[limits]\nmessage_time = 0\n", "x.conf:2:", "milliseconds"},
+        {"[limits]\nrequests_per_second = -1\n", "x.conf:2:", "number"},
+        {"[limits]\nsize = 1\n", "x.conf:2:", "no key size"},
         {"[hsm]\nsessions = 0\n", "x.conf:2:", "1 to 64"},
         {"[hsm]\nsessions = 65\n", "x.conf:2:", "1 to 64"},
         {"[hsm]\nsessions = 4x\n", "x.conf:2:", "write a number"},
