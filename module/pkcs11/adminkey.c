@@ -83,14 +83,15 @@ bool admin_key_meant(const struct template *t)
 }
 
 /* It is there when the configuration names its id. */
-static struct object *put_key(struct call *c, json_t *config)
+static CK_RV gather_key(struct call *c, json_t *config,
+                        const struct template *t, struct handles *out)
 {
     const char *id =
         json_string_value(json_object_get(config, "admin_api_key_id"));
     if (!id || !*id)
-        return NULL;
-    return object_put(module_objects(c->in), &kind_admin_key, c->slot,
-                      HSMINT_LABEL_ADMIN_KEY, json_pack("{ss}", "id", id));
+        return CKR_OK;
+    return object_gather(c, &kind_admin_key, HSMINT_LABEL_ADMIN_KEY,
+                         json_pack("{ss}", "id", id), t, out);
 }
 
 /* A public object: it is looked for without a login too, and what keeps the
@@ -107,11 +108,7 @@ static CK_RV admin_key_gather(struct call *c, const struct template *t,
         c->e = saved;
         return CKR_OK;
     }
-    module_lock(c->in);
-    struct object *o = put_key(c, json_object_get(reply, "config"));
-    bool good = !o || !attribute_matches(o, t) || handles_add(out, o->handle);
-    module_unlock(c->in);
-    return good ? CKR_OK : CKR_HOST_MEMORY;
+    return gather_key(c, json_object_get(reply, "config"), t, out);
 }
 
 static CK_RV ask_seal(struct call *c, const CK_ATTRIBUTE *value, json_t **reply)
@@ -144,16 +141,17 @@ CK_RV admin_key_create(struct call *c, const struct template *t,
         return call_fail(c, CKR_ATTRIBUTE_VALUE_INVALID,
                          "CKA_VALUE: the admin key is empty");
     JSON reply = NULL;
+    CLEANUP(handles_clear) struct handles made = {0};
     rv = ask_seal(c, value, &reply);
+    if (rv == CKR_OK)
+        rv = gather_key(c, json_object_get(reply, "config"), &template_any,
+                        &made);
     if (rv != CKR_OK)
         return rv;
-    module_lock(c->in);
-    struct object *o = put_key(c, json_object_get(reply, "config"));
-    if (o)
-        *out = o->handle;
-    module_unlock(c->in);
-    if (o)
+    if (made.n > 0) {
+        *out = made.list[0];
         return CKR_OK;
+    }
     error_set(&c->e, ERR_PROTOCOL,
               "%s: the daemon did not tell the id of what it sealed",
               HSMINT_LABEL_ADMIN_KEY);

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+const struct template template_any = {NULL, 0};
+
 /* ---- templates ---- */
 
 /* Quadratic, for at most TEMPLATE_MAX attributes. */

@@ -77,6 +77,8 @@ struct template
     CK_ULONG n;
 };
 
+extern const struct template template_any; /* what matches all */
+
 /* Pointers, count and lengths make sense, nothing comes twice. */
 CK_RV template_check(struct call *c, const struct template *t);
 /* The same, and all of it is allowed by the schema for `use` (one bit); with

@@ -156,13 +156,9 @@ static CK_RV gather_key(struct call *c, json_t *key, const struct template *t,
     json_t *facts = facts_of(key);
     if (!facts)
         return CKR_OK;
-    module_lock(c->in);
-    struct object *o =
-        object_put(module_objects(c->in), &kind_audit_key, c->slot,
-                   json_string_value(json_object_get(key, "label")), facts);
-    bool good = o && (!attribute_matches(o, t) || handles_add(out, o->handle));
-    module_unlock(c->in);
-    return good ? CKR_OK : CKR_HOST_MEMORY;
+    return object_gather(c, &kind_audit_key,
+                         json_string_value(json_object_get(key, "label")),
+                         facts, t, out);
 }
 
 /* Public, so looked for without a login: what keeps the daemon from telling is

@@ -19,8 +19,8 @@ static CK_RV read_name(const struct object *o, struct attribute_value *v)
     return attribute_text(v, o->name);
 }
 
-/* Unique among all of a slot: "role/NAME", "config", "last-error/HANDLE" (each
- * error is an object of its own). */
+/* Unique among all of a slot: "role/NAME", "policy/NAME", "config",
+ * "last-error/HANDLE" (each error is an object of its own). */
 static CK_RV unique_id(struct attribute_value *v, const char *format, ...)
     PRINTF(2, 3);
 static CK_RV unique_id(struct attribute_value *v, const char *format, ...)
@@ -36,9 +36,15 @@ static CK_RV unique_id(struct attribute_value *v, const char *format, ...)
     return CKR_OK;
 }
 
-static CK_RV read_role_id(const struct object *o, struct attribute_value *v)
+static CK_RV read_named_id(const struct object *o, struct attribute_value *v)
 {
-    return unique_id(v, "role/%s", o->name);
+    return unique_id(v, "%s/%s", o->kind->schema.what, o->name);
+}
+
+/* What is in a file of the daemon's host no client changes. */
+static CK_RV read_changeable(const struct object *o, struct attribute_value *v)
+{
+    return attribute_truth(v, !json_is_true(json_object_get(o->facts, "fixed")));
 }
 
 static CK_RV read_error_id(const struct object *o, struct attribute_value *v)
@@ -78,22 +84,44 @@ static CK_RV read_error_id(const struct object *o, struct attribute_value *v)
         .member = "value"                                                      \
     }
 
+#define DATA_NAME                                                              \
+    {                                                                          \
+        .type = CKA_LABEL, .shape = SHAPE_TEXT,                                \
+        .use = USE_CREATE | USE_NEEDED, .max = 255, .read = read_name          \
+    }
+
 static const struct attribute_rule role_rules[] = {
     DATA_CLASS,
     DATA_APPLICATION(HSMINT_APPLICATION_ROLE),
     DATA_TOKEN,
-    {.type = CKA_LABEL,
-     .shape = SHAPE_TEXT,
-     .use = USE_CREATE | USE_NEEDED,
-     .max = 255,
-     .read = read_name},
-    {.type = CKA_UNIQUE_ID, .shape = SHAPE_TEXT, .read = read_role_id},
+    DATA_NAME,
+    {.type = CKA_UNIQUE_ID, .shape = SHAPE_TEXT, .read = read_named_id},
     DATA_VALUE,
     DATA_OBJECT_ID,
     DATA_FLAG(CKA_PRIVATE, CK_TRUE),
     DATA_FLAG(CKA_MODIFIABLE, CK_TRUE),
     DATA_FLAG(CKA_COPYABLE, CK_FALSE),
     DATA_FLAG(CKA_DESTROYABLE, CK_TRUE),
+};
+
+static const struct attribute_rule policy_rules[] = {
+    DATA_CLASS,
+    DATA_APPLICATION(HSMINT_APPLICATION_POLICY),
+    DATA_TOKEN,
+    DATA_NAME,
+    {.type = CKA_UNIQUE_ID, .shape = SHAPE_TEXT, .read = read_named_id},
+    DATA_VALUE,
+    DATA_OBJECT_ID,
+    DATA_FLAG(CKA_PRIVATE, CK_TRUE),
+    {.type = CKA_MODIFIABLE,
+     .shape = SHAPE_BOOL,
+     .use = USE_CREATE,
+     .read = read_changeable},
+    DATA_FLAG(CKA_COPYABLE, CK_FALSE),
+    {.type = CKA_DESTROYABLE,
+     .shape = SHAPE_BOOL,
+     .use = USE_CREATE,
+     .read = read_changeable},
 };
 
 static const struct attribute_rule config_rules[] = {
@@ -147,86 +175,129 @@ static const struct attribute_rule last_error_rules[] = {
     ERROR_FLAG(CKA_DESTROYABLE, CK_FALSE),
 };
 
-/* ---- the daemon's roles and configuration ---- */
+/* ---- what the daemon keeps: one row a kind ---- */
+
+enum { ROW_ROLE, ROW_POLICY, ROW_CONFIG, ROWS };
+
+static const struct data_row {
+    const struct object_kind *kind;
+    const char *application;
+    const char *list, *listed; /* method, and what in its reply is all … */
+    const char *set, *stored;  /* … or what is stored now, one */
+    const char *delete;
+    const char *name; /* of the only one; NULL: each has its label's */
+} rows[ROWS] = {
+    [ROW_ROLE] = {&kind_role, HSMINT_APPLICATION_ROLE, "ListRoles", "roles",
+                  "SetRole", "role", "DeleteRole", NULL},
+    [ROW_POLICY] = {&kind_policy, HSMINT_APPLICATION_POLICY, "ListPolicies",
+                    "policies", "SetPolicy", "policy", "DeletePolicy", NULL},
+    [ROW_CONFIG] = {&kind_config, HSMINT_APPLICATION_CONFIG, "GetConfig",
+                    "config", "SetConfig", "config", "DeleteConfig",
+                    CONFIG_NAME},
+};
+
+static const struct data_row *row_of(const struct object_kind *kind)
+{
+    for (size_t i = 0; i < ROWS; i++) {
+        if (rows[i].kind == kind)
+            return &rows[i];
+    }
+    return NULL;
+}
+
+/* Policies are of all organisations. */
+static bool is_of_org(const struct data_row *row)
+{
+    return row != &rows[ROW_POLICY];
+}
 
 /* What the daemon tells beside what can be written: the object's value is what
  * may be written back. */
 static void drop_told(json_t *fields)
 {
-    static const char *const told[] = {"name",  "org",          "configured",
-                                       "owner", "last_rotated", "project_name"};
+    static const char *const told[] = {
+        "name",         "org",    "configured", "owner", "last_rotated",
+        "project_name", "source", "path",       "version", "changed_ms"};
     for (size_t i = 0; i < sizeof(told) / sizeof(told[0]); i++)
         json_object_del(fields, told[i]);
 }
 
-static json_t *facts_of(const json_t *fields)
+static json_t *facts_of(json_t *fields)
 {
+    const char *source = json_string_value(json_object_get(fields, "source"));
     JSON copy = json_deep_copy(fields);
     drop_told(copy);
     FREE char *text = json_dumps(copy, JSON_INDENT(2));
-    return text ? json_pack("{ss}", "value", text) : NULL;
+    return text ? json_pack("{ss sb}", "value", text, "fixed",
+                            source && strcmp(source, "file") == 0)
+                : NULL;
 }
 
-/* Into the table, and into `out` when it matches. */
-static CK_RV gather_data(struct call *c, const struct object_kind *kind,
-                         const char *name, json_t *fields,
-                         const struct template *t, struct handles *out)
+static CK_RV gather_one(struct call *c, const struct data_row *row,
+                        json_t *fields, const struct template *t,
+                        struct handles *out)
 {
-    json_t *facts = facts_of(fields);
-    if (!facts)
-        return CKR_HOST_MEMORY;
-    module_lock(c->in);
-    struct object *o =
-        object_put(module_objects(c->in), kind, c->slot, name, facts);
-    bool good = o && (!attribute_matches(o, t) || handles_add(out, o->handle));
-    module_unlock(c->in);
-    return good ? CKR_OK : CKR_HOST_MEMORY;
+    const char *name = row->name;
+    if (!name)
+        name = json_string_value(json_object_get(fields, "name"));
+    if (!name || strlen(name) >= OBJECT_NAME_MAX)
+        return CKR_OK;
+    return object_gather(c, row->kind, name, facts_of(fields), t, out);
 }
 
-/* What one may not see, or what is not there, is no object. */
-static bool is_no_object(enum code rc)
+/* What one may not see, or what is not there, is no object. A daemon that is
+ * older than this file knows no policies. */
+static bool is_no_object(const struct data_row *row, enum code rc)
 {
+    if (rc == ERR_PROTOCOL)
+        return row == &rows[ROW_POLICY];
     return rc == ERR_NOT_FOUND || rc == ERR_DENIED || rc == ERR_NO_ADMIN_KEY ||
            rc == ERR_CONFIG;
 }
 
-static CK_RV ask_org(struct call *c, const char *method, json_t **reply)
+static CK_RV ask_list(struct call *c, const struct data_row *row,
+                      json_t **reply)
 {
-    json_t *p = module_parameters(c, true, false);
+    json_t *p = module_parameters(c, is_of_org(row), false);
     if (!p)
         return call_error(c);
-    enum code rc = module_ask(c, method, p, NULL, reply, NULL);
-    if (rc && !is_no_object(rc))
+    enum code rc = module_ask(c, row->list, p, NULL, reply, NULL);
+    if (rc && !is_no_object(row, rc))
         return call_error(c);
     if (rc)
         error_clear(&c->e);
     return CKR_OK;
 }
 
+static CK_RV gather(struct call *c, const struct data_row *row,
+                    const struct template *t, struct handles *out)
+{
+    JSON reply = NULL;
+    CK_RV rv = ask_list(c, row, &reply);
+    json_t *listed = json_object_get(reply, row->listed);
+    if (rv == CKR_OK && json_is_true(json_object_get(listed, "configured")))
+        return gather_one(c, row, listed, t, out);
+    for (size_t i = 0; rv == CKR_OK && i < json_array_size(listed); i++)
+        rv = gather_one(c, row, json_array_get(listed, i), t, out);
+    return rv;
+}
+
 static CK_RV role_gather(struct call *c, const struct template *t,
                          struct handles *out)
 {
-    JSON reply = NULL;
-    CK_RV rv = ask_org(c, "ListRoles", &reply);
-    json_t *roles = json_object_get(reply, "roles");
-    for (size_t i = 0; rv == CKR_OK && i < json_array_size(roles); i++) {
-        json_t *role = json_array_get(roles, i);
-        const char *name = json_string_value(json_object_get(role, "name"));
-        if (name && strlen(name) < OBJECT_NAME_MAX)
-            rv = gather_data(c, &kind_role, name, role, t, out);
-    }
-    return rv;
+    return gather(c, &rows[ROW_ROLE], t, out);
+}
+
+static CK_RV policy_gather(struct call *c, const struct template *t,
+                           struct handles *out)
+{
+    return gather(c, &rows[ROW_POLICY], t, out);
 }
 
 static CK_RV config_gather(struct call *c, const struct template *t,
                            struct handles *out)
 {
-    JSON reply = NULL;
-    CK_RV rv = ask_org(c, "GetConfig", &reply);
-    json_t *config = json_object_get(reply, "config");
-    if (rv != CKR_OK || !json_is_true(json_object_get(config, "configured")))
-        return rv;
-    return gather_data(c, &kind_config, CONFIG_NAME, config, t, out);
+    return gather(c, &rows[ROW_CONFIG], t, out);
 }
 
 /* ---- writing ---- */
@@ -254,71 +325,76 @@ static CK_RV parse_value(struct call *c, const struct template *t,
     return CKR_OK;
 }
 
-/* SetRole or SetConfig; `member` of its reply is what is stored now. */
-static CK_RV write_data(struct call *c, const struct object_kind *kind,
+/* {org, request_id} as the row's methods want them, and the name. */
+static json_t *change_parameters(struct call *c, const struct data_row *row,
+                                 const char *name)
+{
+    json_t *p = module_parameters(c, is_of_org(row), true);
+    if (!p || row->name ||
+        json_object_set_new(p, "name", json_string(name)) == 0)
+        return p;
+    json_decref(p);
+    error_set(&c->e, ERR_NOMEM, "%s %s: no memory", row->application, name);
+    return NULL;
+}
+
+static CK_RV write_data(struct call *c, const struct data_row *row,
                         const char *name, const struct template *t,
                         struct handles *out)
 {
-    bool role = kind == &kind_role;
     JSON fields = NULL;
     CK_RV rv = parse_value(c, t, &fields);
     if (rv != CKR_OK)
         return rv;
-    JSON p = module_parameters(c, true, true);
-    int bad = p ? json_object_set(p, "fields", fields) : -1;
-    if (role)
-        bad |= json_object_set_new(p, "name", json_string(name));
-    if (bad)
+    JSON p = change_parameters(c, row, name);
+    if (!p || json_object_set(p, "fields", fields))
         return CKR_HOST_MEMORY;
     JSON reply = NULL;
-    if (module_ask(c, role ? "SetRole" : "SetConfig", json_incref(p), NULL,
-                   &reply, NULL))
+    if (module_ask(c, row->set, json_incref(p), NULL, &reply, NULL))
         return call_error_no_object(c);
-    const struct template any = {NULL, 0};
-    return gather_data(c, kind, name,
-                       json_object_get(reply, role ? "role" : "config"), &any,
-                       out);
+    return gather_one(c, row, json_object_get(reply, row->stored),
+                      &template_any, out);
+}
+
+static const struct data_row *row_meant(const struct template *t)
+{
+    for (size_t i = 0; i < ROWS; i++) {
+        if (template_text_is(t, CKA_APPLICATION, rows[i].application))
+            return &rows[i];
+    }
+    return NULL;
 }
 
 CK_RV data_create(struct call *c, const struct template *t,
                   CK_OBJECT_HANDLE *out)
 {
-    const struct object_kind *kind = NULL;
-    if (template_text_is(t, CKA_APPLICATION, HSMINT_APPLICATION_ROLE))
-        kind = &kind_role;
-    else if (template_text_is(t, CKA_APPLICATION, HSMINT_APPLICATION_CONFIG))
-        kind = &kind_config;
-    if (template_text_is(t, CKA_APPLICATION, HSMINT_APPLICATION_POLICY))
-        return call_fail(
-            c, CKR_FUNCTION_NOT_SUPPORTED,
-            "%s: policies are not supported; roles say who may mint "
-            "what",
-            HSMINT_APPLICATION_POLICY);
-    if (!kind)
+    const struct data_row *row = row_meant(t);
+    if (!row)
         return call_fail(c, CKR_ATTRIBUTE_VALUE_INVALID,
-                         "CKA_APPLICATION says what the data are: \"%s\" or "
-                         "\"%s\"",
-                         HSMINT_APPLICATION_ROLE, HSMINT_APPLICATION_CONFIG);
-    CK_RV rv = template_check_schema(c, t, &kind->schema, USE_CREATE, true);
+                         "CKA_APPLICATION says what the data are: \"%s\", "
+                         "\"%s\" or \"%s\"",
+                         HSMINT_APPLICATION_ROLE, HSMINT_APPLICATION_POLICY,
+                         HSMINT_APPLICATION_CONFIG);
+    CK_RV rv =
+        template_check_schema(c, t, &row->kind->schema, USE_CREATE, true);
     if (rv == CKR_OK)
         rv = session_need_rw(c);
     if (rv != CKR_OK)
         return rv;
     FREE char *label = template_text(t, CKA_LABEL);
-    if (kind == &kind_role && text_check_name("role", label, &c->e))
+    if (!row->name && text_check_name(row->kind->schema.what, label, &c->e))
         return CKR_ATTRIBUTE_VALUE_INVALID;
     CLEANUP(handles_clear) struct handles made = {0};
-    rv =
-        write_data(c, kind, kind == &kind_role ? label : CONFIG_NAME, t, &made);
+    rv = write_data(c, row, row->name ? row->name : label, t, &made);
     if (rv == CKR_OK && made.n > 0)
         *out = made.list[0];
     return rv;
 }
 
-static CK_RV data_set(struct call *c, CK_OBJECT_HANDLE h,
-                      const struct template *t)
+/* Of an object that the call may see: its row and its name. */
+static CK_RV find_row(struct call *c, CK_OBJECT_HANDLE h,
+                      const struct data_row **row, char name[OBJECT_NAME_MAX])
 {
-    char name[OBJECT_NAME_MAX];
     CK_RV rv = session_need_rw(c);
     if (rv == CKR_OK)
         rv = object_name(c, h, name);
@@ -326,44 +402,35 @@ static CK_RV data_set(struct call *c, CK_OBJECT_HANDLE h,
         return rv;
     module_lock(c->in);
     const struct object *o = object_visible(c, h);
-    const struct object_kind *kind = o ? o->kind : NULL;
+    *row = o ? row_of(o->kind) : NULL;
     module_unlock(c->in);
-    if (!kind)
-        return CKR_OBJECT_HANDLE_INVALID;
-    CLEANUP(handles_clear) struct handles changed = {0};
-    return write_data(c, kind, name, t, &changed);
+    return *row ? CKR_OK : CKR_OBJECT_HANDLE_INVALID;
 }
 
-static CK_RV destroy(struct call *c, CK_OBJECT_HANDLE h, const char *method,
-                     bool by_name)
+static CK_RV data_set(struct call *c, CK_OBJECT_HANDLE h,
+                      const struct template *t)
 {
     char name[OBJECT_NAME_MAX];
-    CK_RV rv = session_need_rw(c);
-    if (rv == CKR_OK)
-        rv = object_name(c, h, name);
+    const struct data_row *row;
+    CLEANUP(handles_clear) struct handles changed = {0};
+    CK_RV rv = find_row(c, h, &row, name);
+    return rv == CKR_OK ? write_data(c, row, name, t, &changed) : rv;
+}
+
+static CK_RV data_destroy(struct call *c, CK_OBJECT_HANDLE h)
+{
+    char name[OBJECT_NAME_MAX];
+    const struct data_row *row;
+    CK_RV rv = find_row(c, h, &row, name);
     if (rv != CKR_OK)
         return rv;
-    JSON p = module_parameters(c, true, true);
-    if (!p)
-        return call_error(c);
-    if (by_name && json_object_set_new(p, "name", json_string(name)))
-        return CKR_HOST_MEMORY;
-    if (module_ask(c, method, json_incref(p), NULL, NULL, NULL))
+    json_t *p = change_parameters(c, row, name);
+    if (!p || module_ask(c, row->delete, p, NULL, NULL, NULL))
         return call_error(c);
     module_lock(c->in);
     object_drop(module_objects(c->in), h);
     module_unlock(c->in);
     return CKR_OK;
-}
-
-static CK_RV role_destroy(struct call *c, CK_OBJECT_HANDLE h)
-{
-    return destroy(c, h, "DeleteRole", true);
-}
-
-static CK_RV config_destroy(struct call *c, CK_OBJECT_HANDLE h)
-{
-    return destroy(c, h, "DeleteConfig", false);
 }
 
 /* ---- hsmint:last-error ---- */
@@ -385,7 +452,7 @@ const struct object_kind kind_role = {
     .is_private = true,
     .gather = role_gather,
     .set = data_set,
-    .destroy = role_destroy,
+    .destroy = data_destroy,
 };
 
 const struct object_kind kind_config = {
@@ -393,7 +460,15 @@ const struct object_kind kind_config = {
     .is_private = true,
     .gather = config_gather,
     .set = data_set,
-    .destroy = config_destroy,
+    .destroy = data_destroy,
+};
+
+const struct object_kind kind_policy = {
+    .schema = ATTRIBUTE_SCHEMA("policy", policy_rules),
+    .is_private = true,
+    .gather = policy_gather,
+    .set = data_set,
+    .destroy = data_destroy,
 };
 
 const struct object_kind kind_last_error = {

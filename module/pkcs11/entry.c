@@ -150,8 +150,9 @@ CK_RV C_Login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin,
 {
     struct call c = {0};
     CK_RV rv = call_begin_session(&c, session);
-    return call_end(&c,
-                    rv == CKR_OK ? session_login(&c, user, pin, pin_len) : rv);
+    return call_end(
+        &c,
+        rv == CKR_OK ? session_login(&c, user, pin, pin_len, NULL, 0) : rv);
 }
 
 CK_RV C_LoginUser(CK_SESSION_HANDLE session, CK_USER_TYPE user,
@@ -160,10 +161,9 @@ CK_RV C_LoginUser(CK_SESSION_HANDLE session, CK_USER_TYPE user,
 {
     struct call c = {0};
     CK_RV rv = call_begin_session(&c, session);
-    if (rv == CKR_OK)
-        rv = session_check_name(&c, name, name_len);
-    return call_end(&c,
-                    rv == CKR_OK ? session_login(&c, user, pin, pin_len) : rv);
+    return call_end(&c, rv == CKR_OK ? session_login(&c, user, pin, pin_len,
+                                                     name, name_len)
+                                     : rv);
 }
 
 CK_RV C_SessionCancel(CK_SESSION_HANDLE session, CK_FLAGS flags)

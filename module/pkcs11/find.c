@@ -5,8 +5,8 @@
 #include "module/pkcs11/session.h"
 
 static const struct object_kind *const kinds[] = {
-    &kind_lease,     &kind_role,    &kind_config,     &kind_admin_key,
-    &kind_audit_key, &kind_profile, &kind_last_error,
+    &kind_lease,     &kind_role,      &kind_policy,  &kind_config,
+    &kind_admin_key, &kind_audit_key, &kind_profile, &kind_last_error,
 };
 
 /* Take the session for this search, or say what it is doing. */

@@ -36,7 +36,7 @@
 /* CKA_APPLICATION of the CKO_DATA objects; their CKA_VALUE is JSON. */
 #define HSMINT_APPLICATION_ROLE "hsmint:role"
 #define HSMINT_APPLICATION_CONFIG "hsmint:config"
-#define HSMINT_APPLICATION_POLICY "hsmint:policy" /* refused so far */
+#define HSMINT_APPLICATION_POLICY "hsmint:policy"
 /* The text behind the last CK_RV that was not CKR_OK in this session. */
 #define HSMINT_APPLICATION_LAST_ERROR "hsmint:last-error"
 /* CKA_LABEL of the secret key that holds the organisation's admin key. */

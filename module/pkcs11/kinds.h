@@ -8,6 +8,7 @@
 
 extern const struct object_kind kind_lease;
 extern const struct object_kind kind_role;
+extern const struct object_kind kind_policy;
 extern const struct object_kind kind_config;
 extern const struct object_kind kind_last_error;
 extern const struct object_kind kind_admin_key;

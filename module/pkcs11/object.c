@@ -236,6 +236,18 @@ struct object *object_put(struct object_table *t,
     return NULL;
 }
 
+CK_RV object_gather(struct call *c, const struct object_kind *kind,
+                    const char *name, json_t *facts, const struct template *t,
+                    struct handles *out)
+{
+    module_lock(c->in);
+    struct object *o =
+        object_put(module_objects(c->in), kind, c->slot, name, facts);
+    bool good = o && (!attribute_matches(o, t) || handles_add(out, o->handle));
+    module_unlock(c->in);
+    return good ? CKR_OK : CKR_HOST_MEMORY;
+}
+
 bool object_text(const struct object *o, const char *member, const char **text)
 {
     const char *s = json_string_value(json_object_get(o->facts, member));

@@ -49,6 +49,12 @@ struct object {
 struct object_table *object_table_new(void);
 void object_table_free(struct object_table *t);
 
+/* For kinds' gather: object_put(), and into `out` where it matches. NULL facts
+ * are no memory. Takes the lock. */
+CK_RV object_gather(struct call *c, const struct object_kind *kind,
+                    const char *name, json_t *facts, const struct template *t,
+                    struct handles *out);
+
 /* ---- under the lock ---- */
 /* Find by name, or make. facts: stolen; replaces. NULL: no memory. */
 struct object *object_put(struct object_table *t,

@@ -35,26 +35,23 @@ static const struct attribute_rule rules[] = {
     ATTRIBUTE_ALWAYS(CKA_DESTROYABLE, CK_FALSE),
 };
 
-static struct object *put_profile(struct call *c, const struct profile *p)
+static json_t *facts_of(const struct profile *p)
 {
     char unique[32];
     snprintf(unique, sizeof(unique), "profile/%lu", p->id);
-    return object_put(module_objects(c->in), &kind_profile, c->slot, p->name,
-                      json_pack("{sI ss ss}", "id", (json_int_t)p->id, "label",
-                                p->name, "unique", unique));
+    return json_pack("{sI ss ss}", "id", (json_int_t)p->id, "label", p->name,
+                     "unique", unique);
 }
 
 static CK_RV profile_gather(struct call *c, const struct template *t,
                             struct handles *out)
 {
-    bool good = true;
-    module_lock(c->in);
-    for (size_t i = 0; good && i < sizeof(profiles) / sizeof(*profiles); i++) {
-        struct object *o = put_profile(c, &profiles[i]);
-        good = o && (!attribute_matches(o, t) || handles_add(out, o->handle));
-    }
-    module_unlock(c->in);
-    return good ? CKR_OK : CKR_HOST_MEMORY;
+    CK_RV rv = CKR_OK;
+    for (size_t i = 0;
+         rv == CKR_OK && i < sizeof(profiles) / sizeof(*profiles); i++)
+        rv = object_gather(c, &kind_profile, profiles[i].name,
+                           facts_of(&profiles[i]), t, out);
+    return rv;
 }
 
 const struct object_kind kind_profile = {

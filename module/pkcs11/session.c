@@ -365,33 +365,69 @@ static CK_RV check_login(struct call *c, enum login want)
 
 /* The PIN was good. Meanwhile another thread may have logged in, closed the
  * session, or opened one that only reads. */
-static CK_RV note_login(struct call *c, enum login want)
+static CK_RV note_login(struct call *c, enum login want, const char *as)
 {
     module_lock(c->in);
     CK_RV rv = login_allowed(c, want);
     if (rv == CKR_OK)
-        slot_set_login(module_slots(c->in), c->slot, want);
+        slot_log_in(module_slots(c->in), c->slot, want, as);
     module_unlock(c->in);
     return rv;
 }
 
-static CK_RV ask_login(struct call *c, bool so, const CK_BYTE *pin,
-                       CK_ULONG pin_len)
+/* What the daemon answered: the name by which we are logged in, or "". */
+static CK_RV ask_login(struct call *c, bool so, const struct secret *pin,
+                       const char *name, json_t **reply, const char **as)
 {
-    SECRET secret = NULL;
-    if (pin_len > 0 && secret_dup(&secret, pin, pin_len, &c->e))
-        return call_error(c);
-    json_t *p = json_pack("{sb}", "so", so);
+    json_t *p = json_pack("{sb ss*}", "so", so, "name", *name ? name : NULL);
     if (!p)
         return CKR_HOST_MEMORY;
-    enum code rc = module_ask(c, "Login", p, secret, NULL, NULL);
+    enum code rc = module_ask(c, "Login", p, pin, reply, NULL);
     secret_clear_registers();
-    return rc ? call_error(c) : CKR_OK;
+    if (rc)
+        return call_error_no_object(c);
+    *as = json_string_value(json_object_get(*reply, "login"));
+    if (!*as)
+        *as = "";
+    return CKR_OK;
+}
+
+/* What cannot be a login's name is answered as one that nobody has. */
+static CK_RV take_name(struct call *c, const CK_UTF8CHAR *name, CK_ULONG len,
+                       char out[SLOT_AS_MAX + 1])
+{
+    out[0] = '\0';
+    if (len == 0)
+        return CKR_OK;
+    if (!name)
+        return CKR_ARGUMENTS_BAD;
+    if (len <= SLOT_AS_MAX && !memchr(name, '\0', len)) {
+        memcpy(out, name, len);
+        out[len] = '\0';
+        if (text_check_name("login", out, &c->e) == OK)
+            return CKR_OK;
+    }
+    return call_fail(c, CKR_PIN_INCORRECT,
+                     "no such login, or its secret id is wrong");
+}
+
+static CK_RV log_in(struct call *c, enum login want, const CK_BYTE *pin,
+                    CK_ULONG pin_len, const char *name)
+{
+    SECRET secret = NULL;
+    JSON reply = NULL;
+    const char *as;
+    if (pin_len > 0 && secret_dup(&secret, pin, pin_len, &c->e))
+        return call_error(c);
+    CK_RV rv = ask_login(c, want == LOGIN_SO, secret, name, &reply, &as);
+    return rv == CKR_OK ? note_login(c, want, as) : rv;
 }
 
 CK_RV session_login(struct call *c, CK_USER_TYPE user, const CK_BYTE *pin,
-                    CK_ULONG pin_len)
+                    CK_ULONG pin_len, const CK_UTF8CHAR *name,
+                    CK_ULONG name_len)
 {
+    char login[SLOT_AS_MAX + 1];
     if (user == CKU_CONTEXT_SPECIFIC)
         return call_fail(c, CKR_OPERATION_NOT_INITIALIZED,
                          "no operation asks for a PIN of its own");
@@ -403,22 +439,15 @@ CK_RV session_login(struct call *c, CK_USER_TYPE user, const CK_BYTE *pin,
         return call_fail(c, CKR_PIN_LEN_RANGE,
                          "the PIN is longer than %d bytes", SLOT_PIN_MAX);
     enum login want = user == CKU_SO ? LOGIN_SO : LOGIN_USER;
-    CK_RV rv = check_login(c, want);
+    CK_RV rv = take_name(c, name, name_len, login);
+    if (rv == CKR_OK)
+        rv = check_login(c, want);
     if (rv != CKR_OK)
         return rv;
-    rv = ask_login(c, user == CKU_SO, pin, pin_len);
-    return rv == CKR_OK ? note_login(c, want) : rv;
-}
-
-CK_RV session_check_name(struct call *c, const CK_UTF8CHAR *name, CK_ULONG len)
-{
-    if (len == 0)
-        return CKR_OK;
-    if (!name)
-        return CKR_ARGUMENTS_BAD;
-    return call_fail(c, CKR_USER_TYPE_INVALID,
-                     "users have no names of their own here: who runs the "
-                     "program is who logs in; leave the name out");
+    if (*login && pin_len == 0)
+        return call_fail(c, CKR_PIN_INCORRECT,
+                         "login %s: its secret id is the PIN", login);
+    return log_in(c, want, pin, pin_len, login);
 }
 
 /* Searches are the only operations there are; flags of others are ignored. */

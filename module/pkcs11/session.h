@@ -33,10 +33,10 @@ CK_RV session_open(struct call *c, CK_SLOT_ID slot, CK_FLAGS flags,
 CK_RV session_close(struct call *c);
 CK_RV session_close_all(struct call *c, CK_SLOT_ID slot);
 CK_RV session_info(struct call *c, CK_SESSION_INFO *info);
+/* name: of C_LoginUser; none with length 0. */
 CK_RV session_login(struct call *c, CK_USER_TYPE user, const CK_BYTE *pin,
-                    CK_ULONG pin_len);
-/* The user of C_LoginUser: no name is one. */
-CK_RV session_check_name(struct call *c, const CK_UTF8CHAR *name, CK_ULONG len);
+                    CK_ULONG pin_len, const CK_UTF8CHAR *name,
+                    CK_ULONG name_len);
 CK_RV session_logout(struct call *c);
 CK_RV session_cancel(struct call *c, CK_FLAGS flags);
 /* C_Finalize: end what is bound; no session is left. */

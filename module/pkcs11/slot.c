@@ -25,6 +25,7 @@ struct slot_table {
     size_t n;
     bool protected_path; /* the PIN is not ours to ask for */
     CK_FLAGS pin;        /* CKF_USER_PIN_*, of the HSM's PIN */
+    char as[SLOT_AS_MAX + 1]; /* the named login, or "" */
     bool told;           /* the daemon has answered once */
     int64_t asked_ms;    /* monotonic; 0: never */
     CK_VERSION version;  /* the daemon's */
@@ -103,6 +104,15 @@ void slot_set_login(struct slot_table *t, CK_SLOT_ID id, enum login login)
     struct slot *s = slot_find(t, id);
     if (s)
         s->login = login;
+}
+
+void slot_log_in(struct slot_table *t, CK_SLOT_ID id, enum login login,
+                 const char *as)
+{
+    if (strcmp(t->as, as) != 0)
+        slot_forget_logins(t);
+    snprintf(t->as, sizeof(t->as), "%s", as);
+    slot_set_login(t, id, login);
 }
 
 bool slot_any_login(struct slot_table *t)

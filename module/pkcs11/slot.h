@@ -20,6 +20,8 @@
 #define SLOT_PIN_MAX 255
 #define SLOT_EVENT_MS 10000 /* so long C_WaitForSlotEvent waits at most */
 
+#define SLOT_AS_MAX 63 /* bytes of a login's name */
+
 enum login { LOGIN_NONE, LOGIN_USER, LOGIN_SO };
 
 struct slot_table *slot_table_new(void);
@@ -49,6 +51,11 @@ CK_RV slot_check(struct call *c, CK_SLOT_ID id);
 const char *slot_org(struct slot_table *t, CK_SLOT_ID id);
 enum login slot_login(struct slot_table *t, CK_SLOT_ID id);
 void slot_set_login(struct slot_table *t, CK_SLOT_ID id, enum login login);
+/* The daemon let us in: by a named login, or as what our socket shows (""). It
+ * knows one identity of an application: logins of other slots by another end.
+ */
+void slot_log_in(struct slot_table *t, CK_SLOT_ID id, enum login login,
+                 const char *as);
 bool slot_any_login(struct slot_table *t);
 /* The daemon has forgotten us: C_Login may be called again. */
 void slot_forget_logins(struct slot_table *t);

@@ -181,13 +181,7 @@ def test_without_a_label_the_default_role(tool, ready, service):  # noqa: F811
     assert leases(ready)[0]["role"] == "my-app"
 
 
-def test_policies_and_rotation_are_refused_clearly(tool, user, service, place):  # noqa: F811
-    policy = place / "policy.json"
-    policy.write_text(json.dumps({}))
-    refused = tool.fails(
-        "--write-object", policy, "--type", "data", "--application-label", "hsmint:policy", "--label", "p"
-    )
-    assert "CKR_FUNCTION_NOT_SUPPORTED" in refused
+def test_rotation_is_refused_clearly(user):
     assert user.ask("mint admin-key token 0") == "0x54"  # CKR_FUNCTION_NOT_SUPPORTED
     assert "rotation" in " ".join(user.ok("why"))
 

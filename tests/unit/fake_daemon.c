@@ -26,9 +26,11 @@ static int listener = -1;
 static char directory[64], path[96];
 
 /* All below: under the lock. */
-static json_t *calls, *last, *leases, *roles, *config, *faults, *journal;
+static json_t *calls, *last, *leases, *roles, *policies, *config, *faults,
+    *journal;
 static char lost[32];
 static bool hanging, second_slot, is_protected;
+static char pin_state[16], login[64];
 static char sealed[256], last_text[4096];
 
 static void check(bool ok, const char *what)
@@ -116,8 +118,9 @@ static json_t *do_slots(struct asked *a, struct error *e)
         json_array_append_new(slots, json_pack("{si ss ss ss}", "id", 7, "org",
                                                "lab", "label", "hsmint lab",
                                                "serial", "ba9876543210"));
-    return json_pack("{so sb sb ss}", "slots", slots, "locked", 0, "protected",
-                     is_protected, "version", "7.3.1");
+    return json_pack("{so sb sb ss s{sb}}", "slots", slots, "locked", 0,
+                     "protected", is_protected, "version", "7.3.1", "pin",
+                     *pin_state ? pin_state : "none", 1);
 }
 
 /* The second is no key that we know. */
@@ -142,23 +145,38 @@ static json_t *do_random(struct asked *a, struct error *e)
     return json_object();
 }
 
+static bool is(const struct secret *s, const char *text)
+{
+    return secret_len(s) == strlen(text) &&
+           memcmp(secret_data(s), text, strlen(text)) == 0;
+}
+
+/* By the name (whole or the secret alone), by the whole alone, or the PIN. */
 static json_t *do_login(struct asked *a, struct error *e)
 {
     SECRET pin = NULL;
-    if (a->fd_in < 0 && is_protected)
-        return json_object();
-    if (a->fd_in < 0 || secret_from_fd(&pin, a->fd_in, 4096, 1000, true, e) ||
-        secret_len(pin) != strlen(FAKE_PIN) ||
-        memcmp(secret_data(pin), FAKE_PIN, strlen(FAKE_PIN)) != 0) {
+    const char *name = json_string_value(json_object_get(a->p, "name"));
+    bool good = a->fd_in < 0 && is_protected && !name;
+    bool by_name = false;
+    if (a->fd_in >= 0 &&
+        secret_from_fd(&pin, a->fd_in, 4096, 1000, true, e) == OK) {
+        bool ours = !name || strcmp(name, FAKE_LOGIN) == 0;
+        by_name = ours && (is(pin, FAKE_LOGIN "." FAKE_SECRET) ||
+                           (name && is(pin, FAKE_SECRET)));
+        good = by_name || (!name && is(pin, FAKE_PIN));
+    }
+    if (!good) {
         error_set(e, ERR_PIN_WRONG, "the PIN is wrong");
         return NULL;
     }
-    return json_object();
+    snprintf(login, sizeof(login), "%s", by_name ? FAKE_LOGIN : "");
+    return json_pack("{ss}", "login", login);
 }
 
-static json_t *do_nothing(struct asked *a, struct error *e)
+static json_t *do_logout(struct asked *a, struct error *e)
 {
     (void)a, (void)e;
+    login[0] = '\0';
     return json_object();
 }
 
@@ -297,30 +315,70 @@ static json_t *do_label(struct asked *a, struct error *e)
     return json_object();
 }
 
+static json_t *set_in(json_t *all, const char *member, struct asked *a)
+{
+    const char *name = json_string_value(json_object_get(a->p, "name"));
+    json_t *one = json_deep_copy(json_object_get(a->p, "fields"));
+    json_object_set(one, "name", json_object_get(a->p, "name"));
+    json_object_set(all, name, one);
+    return json_pack("{so}", member, one);
+}
+
+static json_t *list_of(json_t *all, const char *member)
+{
+    json_t *list = json_array(), *one;
+    const char *name;
+    json_object_foreach(all, name, one) json_array_append(list, one);
+    return json_pack("{so}", member, list);
+}
+
+static json_t *delete_from(json_t *all, struct asked *a)
+{
+    json_object_del(all, json_string_value(json_object_get(a->p, "name")));
+    return json_object();
+}
+
 static json_t *do_set_role(struct asked *a, struct error *e)
 {
     (void)e;
-    json_t *role = json_deep_copy(json_object_get(a->p, "fields"));
-    json_object_set(role, "name", json_object_get(a->p, "name"));
-    json_object_set(roles, json_string_value(json_object_get(a->p, "name")),
-                    role);
-    return json_pack("{so}", "role", role);
+    return set_in(roles, "role", a);
 }
 
 static json_t *do_list_roles(struct asked *a, struct error *e)
 {
     (void)a, (void)e;
-    json_t *list = json_array(), *role;
-    const char *name;
-    json_object_foreach(roles, name, role) json_array_append(list, role);
-    return json_pack("{so}", "roles", list);
+    return list_of(roles, "roles");
 }
 
 static json_t *do_delete_role(struct asked *a, struct error *e)
 {
     (void)e;
-    json_object_del(roles, json_string_value(json_object_get(a->p, "name")));
-    return json_object();
+    return delete_from(roles, a);
+}
+
+/* One named "file" is in a file of the daemon's host. */
+static json_t *do_set_policy(struct asked *a, struct error *e)
+{
+    (void)e;
+    json_t *reply = set_in(policies, "policy", a);
+    json_t *file = json_object_get(policies, "file");
+    if (file) {
+        json_object_set_new(file, "source", json_string("file"));
+        json_object_set_new(file, "path", json_string("/etc/x.json"));
+    }
+    return reply;
+}
+
+static json_t *do_list_policies(struct asked *a, struct error *e)
+{
+    (void)a, (void)e;
+    return list_of(policies, "policies");
+}
+
+static json_t *do_delete_policy(struct asked *a, struct error *e)
+{
+    (void)e;
+    return delete_from(policies, a);
 }
 
 static json_t *do_set_config(struct asked *a, struct error *e)
@@ -361,8 +419,8 @@ static json_t *do_attach(struct asked *a, struct error *e)
     char token[WIRE_TOKEN_HEX + 1];
     memset(token, 'a', WIRE_TOKEN_HEX);
     token[WIRE_TOKEN_HEX] = '\0';
-    return json_pack("{ss ss ss}", "token", token, "mode", "user", "instance",
-                     "i");
+    return json_pack("{ss ss ss ss}", "token", token, "mode", "user",
+                     "instance", "i", "login", login);
 }
 
 static const struct {
@@ -374,7 +432,7 @@ static const struct {
     {"AuditKeys", do_audit_keys},
     {"Random", do_random},
     {"Login", do_login},
-    {"Logout", do_nothing},
+    {"Logout", do_logout},
     {"EndSession", do_end_session},
     {"Mint", do_mint},
     {"Renew", do_renew},
@@ -386,6 +444,9 @@ static const struct {
     {"SetRole", do_set_role},
     {"ListRoles", do_list_roles},
     {"DeleteRole", do_delete_role},
+    {"SetPolicy", do_set_policy},
+    {"ListPolicies", do_list_policies},
+    {"DeletePolicy", do_delete_policy},
     {"SetConfig", do_set_config},
     {"GetConfig", do_get_config},
     {"DeleteConfig", do_delete_config},
@@ -479,12 +540,13 @@ void fake_start(void)
     calls = json_object();
     last = json_object();
     roles = json_object();
+    policies = json_object();
     faults = json_object();
     leases = json_array();
     journal = json_object();
     config = NULL;
     hanging = second_slot = is_protected = false;
-    sealed[0] = lost[0] = '\0';
+    sealed[0] = lost[0] = pin_state[0] = login[0] = '\0';
     fake_come_back();
 }
 
@@ -506,6 +568,7 @@ void fake_go_away(void)
         close(sockets[i]);
     }
     unlink(path);
+    login[0] = '\0'; /* a new one knows nobody */
 }
 
 void fake_stop(void)
@@ -515,6 +578,7 @@ void fake_stop(void)
     json_decref(calls);
     json_decref(last);
     json_decref(roles);
+    json_decref(policies);
     json_decref(faults);
     json_decref(leases);
     json_decref(journal);
@@ -592,6 +656,22 @@ void fake_protected(bool is)
     pthread_mutex_lock(&lock);
     is_protected = is;
     pthread_mutex_unlock(&lock);
+}
+
+void fake_pin(const char *state)
+{
+    pthread_mutex_lock(&lock);
+    snprintf(pin_state, sizeof(pin_state), "%s", state);
+    pthread_mutex_unlock(&lock);
+}
+
+const char *fake_login(void)
+{
+    static char text[sizeof(login)];
+    pthread_mutex_lock(&lock);
+    memcpy(text, login, sizeof(text));
+    pthread_mutex_unlock(&lock);
+    return text;
 }
 
 const char *fake_last(const char *method)

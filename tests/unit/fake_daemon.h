@@ -9,6 +9,9 @@
 #include <stdbool.h>
 
 #define FAKE_PIN "1234"
+/* A named login and its secret id. */
+#define FAKE_LOGIN "batch"
+#define FAKE_SECRET "s3cret"
 /* SubjectPublicKeyInfo of the key that signs its log. */
 #define FAKE_LOG_KEY                                                           \
     "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEwUpBwRDdnL4HLBNk/o4Ak91K+O1YzS/"      \
@@ -38,6 +41,10 @@ int fake_live(void);
 void fake_add_lease(const char *id, const char *role, bool kept);
 void fake_second_slot(bool there);
 void fake_protected(bool is);
+/* What Slots tells of the HSM's PIN: a member of "pin" is true. */
+void fake_pin(const char *state);
+/* The named login that the application has, or "". */
+const char *fake_login(void);
 /* JSON of the last parameters of `method`, or "". */
 const char *fake_last(const char *method);
 /* The admin key that was sealed, or "". */

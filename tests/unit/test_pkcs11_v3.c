@@ -138,23 +138,120 @@ static void message_functions_are_refused(void **state)
     call_messages(CKR_CRYPTOKI_NOT_INITIALIZED, s);
 }
 
-static void login_user_takes_no_name(void **state)
+static CK_RV login_as(CK_SESSION_HANDLE s, CK_USER_TYPE user, const char *name,
+                      CK_ULONG len, const char *pin)
+{
+    return v3()->C_LoginUser(s, user, (CK_UTF8CHAR *)(uintptr_t)pin,
+                             pin ? strlen(pin) : 0,
+                             (CK_UTF8CHAR *)(uintptr_t)name, len);
+}
+
+static void login_user_without_a_name_is_login(void **state)
 {
     (void)state;
-    struct functions_3_0 *f = v3();
     CK_SESSION_HANDLE s = open_session(true);
-    CK_UTF8CHAR pin[] = FAKE_PIN, bad[] = "9999", name[] = "alice";
-    gives(CKR_USER_TYPE_INVALID,
-          f->C_LoginUser(s, CKU_USER, pin, 4, name, sizeof(name) - 1));
-    assert_non_null(strstr(why(s), "name"));
-    gives(CKR_ARGUMENTS_BAD, f->C_LoginUser(s, CKU_USER, pin, 4, NULL, 5));
-    gives(CKR_PIN_INCORRECT, f->C_LoginUser(s, CKU_USER, bad, 4, NULL, 0));
+    gives(CKR_ARGUMENTS_BAD, login_as(s, CKU_USER, NULL, 5, FAKE_PIN));
+    gives(CKR_PIN_INCORRECT, login_as(s, CKU_USER, NULL, 0, "9999"));
     gives(CKR_SESSION_HANDLE_INVALID,
-          f->C_LoginUser(s + 9, CKU_USER, pin, 4, NULL, 0));
-    ok(f->C_LoginUser(s, CKU_USER, pin, 4, name, 0));
+          login_as(s + 9, CKU_USER, NULL, 0, FAKE_PIN));
+    ok(login_as(s, CKU_USER, "alice", 0, FAKE_PIN));
     gives(CKR_USER_ALREADY_LOGGED_IN,
-          f->C_LoginUser(s, CKU_USER, pin, 4, NULL, 0));
+          login_as(s, CKU_USER, NULL, 0, FAKE_PIN));
+    assert_string_equal(fake_login(), "");
     minted(s, "my-role", true);
+}
+
+static void a_named_login_goes_to_the_daemon(void **state)
+{
+    (void)state;
+    CK_SESSION_HANDLE s = open_session(true);
+    gives(CKR_PIN_INCORRECT, login_as(s, CKU_USER, "alice", 5, FAKE_SECRET));
+    gives(CKR_PIN_INCORRECT, login_as(s, CKU_USER, FAKE_LOGIN, 5, FAKE_PIN));
+    gives(CKR_PIN_INCORRECT, login_as(s, CKU_USER, FAKE_LOGIN, 5, NULL));
+    assert_non_null(strstr(why(s), "secret id"));
+    ok(login_as(s, CKU_USER, FAKE_LOGIN, 5, FAKE_SECRET));
+    assert_string_equal(fake_login(), FAKE_LOGIN);
+    assert_non_null(strstr(fake_last("Login"), "\"name\":\"batch\""));
+    assert_null(strstr(fake_last("Login"), FAKE_SECRET));
+    minted(s, "my-role", true);
+    ok(p11->C_Logout(s));
+    assert_string_equal(fake_login(), "");
+    /* As administrator, and by the whole secret id. */
+    ok(login_as(s, CKU_SO, FAKE_LOGIN, 5, FAKE_LOGIN "." FAKE_SECRET));
+    assert_non_null(strstr(fake_last("Login"), "\"so\":true"));
+    ok(p11->C_Logout(s));
+    ok(try_login(s, CKU_USER, FAKE_LOGIN "." FAKE_SECRET));
+    assert_string_equal(fake_login(), FAKE_LOGIN);
+}
+
+/* Lengths that lie, and names that none can have: told apart by nobody. */
+static void odd_names_are_nobodys(void **state)
+{
+    (void)state;
+    CK_SESSION_HANDLE s = open_session(true);
+    char longest[64];
+    memset(longest, 'a', sizeof(longest));
+    fake_forget_calls();
+    gives(CKR_PIN_INCORRECT, login_as(s, CKU_USER, "x", (CK_ULONG)-1, "y"));
+    gives(CKR_PIN_INCORRECT, login_as(s, CKU_USER, "x", 1UL << 40, "y"));
+    gives(CKR_PIN_INCORRECT, login_as(s, CKU_USER, longest, 64, "y"));
+    gives(CKR_PIN_INCORRECT, login_as(s, CKU_USER, "a\0b", 3, "y"));
+    gives(CKR_PIN_INCORRECT, login_as(s, CKU_USER, "\xff", 1, "y"));
+    gives(CKR_PIN_INCORRECT, login_as(s, CKU_USER, "a/b", 3, "y"));
+    gives(CKR_ARGUMENTS_BAD, login_as(s, CKU_USER, NULL, (CK_ULONG)-1, "y"));
+    gives(CKR_USER_TYPE_INVALID, login_as(s, 77, FAKE_LOGIN, 5, "y"));
+    gives(CKR_ARGUMENTS_BAD,
+          v3()->C_LoginUser(s, CKU_USER, NULL, 9,
+                            (CK_UTF8CHAR *)(uintptr_t)FAKE_LOGIN, 5));
+    assert_int_equal(fake_calls("Login"), 0);
+    gives(CKR_PIN_INCORRECT, login_as(s, CKU_USER, longest, 63, "y"));
+    assert_int_equal(fake_calls("Login"), 1);
+}
+
+/* What was meant by that name is not done as the uid beside it. */
+static void a_named_login_that_is_lost_is_told(void **state)
+{
+    (void)state;
+    CK_SESSION_HANDLE s = open_session(true);
+    CK_OBJECT_HANDLE o = 0;
+    CK_ATTRIBUTE t[] = {A_BOOL(CKA_TOKEN, yes), A_TEXT(CKA_LABEL, "my-role")};
+    ok(login_as(s, CKU_USER, FAKE_LOGIN, 5, FAKE_SECRET));
+    minted(s, "my-role", true);
+    fake_go_away();
+    fake_come_back();
+    fake_forget_calls();
+    gives(CKR_USER_NOT_LOGGED_IN, generate(s, t, COUNT(t), &o));
+    assert_int_equal(fake_calls("Mint"), 0);
+    assert_non_null(strstr(why(s), FAKE_LOGIN));
+    gives(CKR_USER_NOT_LOGGED_IN, generate(s, t, COUNT(t), &o));
+    ok(login_as(s, CKU_USER, FAKE_LOGIN, 5, FAKE_SECRET));
+    minted(s, "my-role", true);
+    /* One without a name has lost nothing. */
+    ok(p11->C_Logout(s));
+    ok(try_login(s, CKU_USER, FAKE_PIN));
+    fake_go_away();
+    fake_come_back();
+    minted(s, "my-role", true);
+}
+
+/* The daemon knows one identity of an application. */
+static void another_name_logs_other_slots_out(void **state)
+{
+    (void)state;
+    fake_second_slot(true);
+    CK_SESSION_HANDLE s = logged_in(), lab = 0;
+    CK_SESSION_INFO info;
+    ok(p11->C_OpenSession(7, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL,
+                          &lab));
+    ok(try_login(lab, CKU_USER, FAKE_PIN));
+    ok(p11->C_GetSessionInfo(s, &info));
+    assert_int_equal(info.state, CKS_RW_USER_FUNCTIONS);
+    ok(p11->C_Logout(lab));
+    ok(login_as(lab, CKU_USER, FAKE_LOGIN, 5, FAKE_SECRET));
+    ok(p11->C_GetSessionInfo(s, &info));
+    assert_int_equal(info.state, CKS_RW_PUBLIC_SESSION);
+    ok(p11->C_GetSessionInfo(lab, &info));
+    assert_int_equal(info.state, CKS_RW_USER_FUNCTIONS);
 }
 
 static void session_cancel_ends_searches(void **state)
@@ -294,17 +391,39 @@ static void audit_key_is_public(void **state)
     gives(CKR_ACTION_PROHIBITED, p11->C_DestroyObject(logged_in(), o));
 }
 
-static void policies_are_refused_clearly(void **state)
+static void policies_are_data(void **state)
 {
     (void)state;
+    static const char written[] = "{\"subjects\": [\"user:a\"]}";
     CK_SESSION_HANDLE s = logged_in();
-    CK_OBJECT_HANDLE o = 1;
+    CK_OBJECT_HANDLE o = 0, all[3];
     CK_ATTRIBUTE t[] = {A_DATA, A_TEXT(CKA_APPLICATION, "hsmint:policy"),
-                        A_TEXT(CKA_LABEL, "p"), A_TEXT(CKA_VALUE, "{}"),
+                        A_TEXT(CKA_LABEL, "p"), A_TEXT(CKA_VALUE, written),
                         A_BOOL(CKA_TOKEN, yes)};
-    gives(CKR_FUNCTION_NOT_SUPPORTED, p11->C_CreateObject(s, t, COUNT(t), &o));
-    assert_int_equal(o, CK_INVALID_HANDLE);
-    assert_non_null(strstr(why(s), "policies"));
+    ok(p11->C_CreateObject(s, t, COUNT(t), &o));
+    assert_null(strstr(fake_last("SetPolicy"), "\"org\""));
+    assert_string_equal(text_of(s, o, CKA_UNIQUE_ID), "policy/p");
+    assert_non_null(strstr(text_of(s, o, CKA_VALUE), "user:a"));
+    assert_null(strstr(text_of(s, o, CKA_VALUE), "name"));
+    t[2] = (CK_ATTRIBUTE)A_TEXT(CKA_LABEL, "file");
+    ok(p11->C_CreateObject(s, t, COUNT(t), &o));
+    assert_int_equal(found(s, t, 2, all, 3), 2);
+    assert_int_equal(all[1], o);
+    assert_true(truth_of(s, all[0], CKA_MODIFIABLE));
+    /* Of files nothing is to be changed, nor are their paths a value. */
+    assert_false(truth_of(s, all[1], CKA_MODIFIABLE));
+    assert_null(strstr(text_of(s, all[1], CKA_VALUE), "/etc/x.json"));
+    t[3].pValue = (void *)(uintptr_t)"{]";
+    t[3].ulValueLen = 2;
+    gives(CKR_ATTRIBUTE_VALUE_INVALID, p11->C_CreateObject(s, t, COUNT(t), &o));
+    assert_non_null(strstr(why(s), "line 1"));
+    fake_fail("SetPolicy", ERR_DENIED);
+    t[3].ulValueLen = 0;
+    gives(CKR_ATTRIBUTE_VALUE_INVALID, p11->C_CreateObject(s, t, COUNT(t), &o));
+    ok(p11->C_DestroyObject(s, all[0]));
+    assert_int_equal(found(s, t, 2, all, 3), 1);
+    fake_fail("ListPolicies", ERR_DENIED);
+    assert_int_equal(found(s, t, 2, all, 3), 0);
     CK_ATTRIBUTE key[] = {A_TEXT(CKA_LABEL, "admin-key"),
                           A_BOOL(CKA_TOKEN, yes)};
     gives(CKR_FUNCTION_NOT_SUPPORTED, generate(s, key, COUNT(key), &o));
@@ -437,6 +556,21 @@ static void a_child_of_a_waiting_process_begins_anew(void **state)
     gives(CKR_CRYPTOKI_NOT_INITIALIZED, w.rv);
 }
 
+#define PIN_FLAGS                                                              \
+    (CKF_USER_PIN_COUNT_LOW | CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_LOCKED)
+
+/* The daemon tells it; the module asks after SLOT_FRESH_MS. */
+static void expect_pin(const char *state, CK_FLAGS flag)
+{
+    CK_TOKEN_INFO t = {.flags = 0};
+    fake_pin(state);
+    for (int i = 0; i < 200 && (t.flags & PIN_FLAGS) != flag; i++) {
+        usleep(20000);
+        ok(p11->C_GetTokenInfo(1, &t));
+    }
+    assert_int_equal(t.flags & PIN_FLAGS, flag);
+}
+
 static void token_information_is_true(void **state)
 {
     (void)state;
@@ -463,6 +597,10 @@ static void token_information_is_true(void **state)
     CK_SLOT_INFO slot;
     ok(p11->C_GetSlotInfo(7, &slot));
     assert_non_null(memmem(slot.slotDescription, 64, "(lab)", 5));
+    assert_int_equal(t.flags & PIN_FLAGS, 0);
+    expect_pin("count_low", CKF_USER_PIN_COUNT_LOW);
+    expect_pin("final_try", CKF_USER_PIN_FINAL_TRY);
+    expect_pin("locked", CKF_USER_PIN_LOCKED);
     assert_int_equal(slot.slotDescription[63], ' ');
 }
 
@@ -819,12 +957,16 @@ int main(void)
         T(interfaces_are_chosen),
         T(every_function_of_3_0_is_there),
         T(message_functions_are_refused),
-        T(login_user_takes_no_name),
+        T(login_user_without_a_name_is_login),
+        T(a_named_login_goes_to_the_daemon),
+        T(odd_names_are_nobodys),
+        T(a_named_login_that_is_lost_is_told),
+        T(another_name_logs_other_slots_out),
         T(session_cancel_ends_searches),
         T(profiles_are_public),
         T(every_object_has_a_unique_id),
         T(audit_key_is_public),
-        T(policies_are_refused_clearly),
+        T(policies_are_data),
         T(random_numbers_come_from_the_daemon),
         T(a_new_organisation_is_an_event),
         T(finalise_ends_waiting),
