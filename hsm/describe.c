@@ -15,8 +15,14 @@ static enum code op_look(struct hsm *h, struct session *s, void *arg,
 {
     struct description *d = arg;
     d->logged_in = h->logged_in;
-    return session_check(s, s->pool->f->C_GetTokenInfo(s->pool->slot, &d->info),
-                         "C_GetTokenInfo", "the token", e);
+    enum code code = session_check(
+        s, s->pool->f->C_GetTokenInfo(s->pool->slot, &d->info),
+        "C_GetTokenInfo", "the token", e);
+    /* Whatever it says (SoftHSM: CKR_GENERAL_ERROR): no other session would
+     * know better, so the next look begins anew. */
+    if (code)
+        atomic_store(&s->pool->gone, true);
+    return code;
 }
 
 static json_t *token_json(const CK_TOKEN_INFO *i)

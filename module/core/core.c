@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define PROVISION_FACTOR 6 /* making keys on a slow HSM */
+#define STATUS_WAIT_MS 500 /* for a look at the HSM */
 
 /* ---- organisations ---- */
 
@@ -79,7 +80,10 @@ static enum code start(struct core *c, struct error *e)
     /* A missing HSM or PIN is told by each call, and by status. */
     if (unlock_ready(c, &generation, &why) != OK)
         log_failure(&why, "not ready yet");
-    return sweep_start(c, e);
+    code = health_start(c, e);
+    if (!code)
+        code = watch_start(c, e);
+    return code ? code : sweep_start(c, e);
 }
 
 enum code core_open_with(struct core **out, const struct core_options *o,
@@ -105,9 +109,10 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .warnings = WARNINGS_INIT,
                        .ended = ENDED_INIT,
                        .sweep = SWEEP_INIT,
+                       .watch = WATCH_INIT,
+                       .health = HEALTH_INIT,
                        .orgs_lock = PTHREAD_MUTEX_INITIALIZER};
     k.metrics = &c->metrics;
-    look_init(&c->look);
     code = metrics_init(&c->metrics, e);
     if (!code)
         code = keeper_new(&c->keeper, &k, e);
@@ -132,12 +137,12 @@ void core_close(struct core *c)
     if (!c)
         return;
     sweep_stop(c);
-    look_stop(&c->look);
+    health_stop(c);
+    watch_stop(c);
     keeper_free(c->keeper);
     unlock_clear(c);
     ended_clear(&c->ended);
     warnings_clear(&c->warnings);
-    look_clear(&c->look);
     metrics_clear(&c->metrics);
     free(c->orgs);
     free(c);
@@ -342,28 +347,30 @@ static json_t *explain(struct core *c, json_t *told)
     return hsm;
 }
 
-/* What the keeper says, or why it says nothing. */
+/* What is known of it: a status never waits for an HSM that hangs. */
 static json_t *hsm_json(struct core *c)
 {
-    FRAME request = FRAME_INIT;
-    FRAME reply = FRAME_INIT;
-    struct error e = {0};
+    JSON told = watch_hsm(c, STATUS_WAIT_MS);
 
-    request.verb = VERB_DESCRIBE;
-    if (keeper_call(c->keeper, 0, &request, (int)c->settings->hsm_deadline_ms,
-                    &reply, NULL, &e) != OK)
-        return json_pack("{ss ss}", "state", "absent", "error", e.text);
-    unlock_note_pin(c, reply.head);
-    return explain(c, reply.head);
+    return explain(c, told);
 }
+
+struct orgs {
+    struct core *core;
+    json_t *list;
+};
 
 static enum code append_org(const struct store_org *o, void *ctx,
                             struct error *e)
 {
+    struct orgs *orgs = ctx;
     json_t *one = NULL;
     enum code code = core_config_json(o, &one, e);
 
-    if (!code && json_array_append_new(ctx, one) != 0)
+    if (!code &&
+        (json_object_set_new(one, "service", health_json(orgs->core, o->name)) !=
+             0 ||
+         json_array_append_new(orgs->list, one) != 0))
         code = error_set(e, ERR_NOMEM, "no memory for organisations");
     return code;
 }
@@ -378,38 +385,27 @@ static json_t *instance_json(struct core *c)
     return json_stringn(text, len);
 }
 
-static void look_at_disk(struct core *c)
-{
-    const struct settings *s = c->settings;
-    uint64_t bytes;
-
-    if (!s->state_dir || file_free_bytes(s->state_dir, &bytes, NULL) != OK)
-        return;
-    if (bytes < (uint64_t)s->disk_reserve)
-        warnings_raise(&c->warnings, ALARM_DISK, s->state_dir,
-                       "the disk is nearly full: nothing is minted or renewed, "
-                       "revocations go on");
-    else
-        warnings_drop(&c->warnings, ALARM_DISK, s->state_dir);
-}
-
+/* The HSM is asked first: the look that answers raises the alarms, too. A store
+ * that is broken is one of them, and no reason to say nothing. */
 enum code core_status(struct core *c, json_t **out, struct error *e)
 {
-    JSON orgs = json_array();
+    JSON list = json_array();
+    struct orgs orgs = {.core = c, .list = list};
     struct store_counts n = {0};
-    enum code code = store_lease_counts(c->store, 0, NULL, &n, e);
+    json_t *hsm = hsm_json(c);
+    struct error why = {0};
+    enum code code = store_lease_counts(c->store, 0, NULL, &n, &why);
 
-    look_at_disk(c);
     if (!code)
-        code = store_org_each(c->store, append_org, orgs, e);
+        code = store_org_each(c->store, append_org, &orgs, &why);
     if (code)
-        return code;
+        log_failure(&why, "status");
     *out = json_pack("{ss so sb s{sI sI sI} so so sO so}", "mode",
                      c->settings->mode == MODE_SYSTEM ? "system" : "user",
                      "instance", instance_json(c), "locked", core_locked(c),
                      "leases", "pending", (json_int_t)n.pending, "active",
                      (json_int_t)n.active, "revoking", (json_int_t)n.revoking,
-                     "hsm", hsm_json(c), "keeper", keeper_json(c), "orgs", orgs,
+                     "hsm", hsm, "keeper", keeper_json(c), "orgs", list,
                      "alarms", warnings_json(&c->warnings));
     return *out ? OK : error_set(e, ERR_NOMEM, "no memory for the state");
 }

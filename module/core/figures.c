@@ -199,25 +199,20 @@ static void put_hsm(struct figures *f)
 {
     static const char *const states[] = {"absent", "locked", "unprovisioned",
                                          "ready", "unknown"};
-    struct look_seen seen;
-    const char *state;
+    JSON seen = watch_hsm(f->core, PATIENCE_MS);
+    const char *state = json_string_value(json_object_get(seen, "state"));
 
-    look_at_hsm(f->core, METRICS_KEPT_MS, PATIENCE_MS, &seen);
-    state = json_string_value(json_object_get(seen.told, "state"));
-    if (!state)
-        state = seen.age_ms < 0 ? "unknown" : "absent";
     for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
         put(f, METRICS_HSM_STATE, states[i], NULL, NULL,
-            strcmp(states[i], state) == 0);
-    put_pin(f, seen.told);
-    put_sessions(f, seen.told);
-    if (seen.age_ms >= 0) {
+            state && strcmp(states[i], state) == 0);
+    put_pin(f, seen);
+    put_sessions(f, seen);
+    if (json_object_get(seen, "took_us")) {
         put(f, METRICS_HSM_LOOK_SECONDS, NULL, NULL, NULL,
-            (double)seen.took_us / 1e6);
+            json_number_value(json_object_get(seen, "took_us")) / 1e6);
         put(f, METRICS_HSM_LOOK_AGE, NULL, NULL, NULL,
-            (double)seen.age_ms / 1000);
+            json_number_value(json_object_get(seen, "age_ms")) / 1000);
     }
-    json_decref(seen.told);
 }
 
 static void put_keeper(struct figures *f)
@@ -244,19 +239,14 @@ static void put_store(struct figures *f)
 
 static void put_alarms(struct figures *f)
 {
-    JSON raised = warnings_json(&f->core->warnings);
+    int counts[ALARM_COUNT];
 
+    warnings_count(&f->core->warnings, counts);
     for (unsigned a = 0; a < ALARM_COUNT; a++) {
         const struct alarm_text *t = &alarm_table[a];
-        int n = 0;
-        size_t i;
-        json_t *one;
 
-        json_array_foreach(raised, i, one) {
-            const char *id = json_string_value(json_object_get(one, "id"));
-            n += id && strcmp(id, t->id) == 0;
-        }
-        put(f, METRICS_ALARM, t->id, alarm_severity_name(t->severity), NULL, n);
+        put(f, METRICS_ALARM, t->id, alarm_severity_name(t->severity), NULL,
+            counts[a]);
     }
 }
 

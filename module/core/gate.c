@@ -256,6 +256,7 @@ enum code gate_send(struct core *c, const struct gate_call *call,
     count(c, call, r);
     if (!code)
         code = openai_check(call->request, &r->http, why);
+    health_note(c, call, r, why);
     if (code && e)
         *e = *why;
     return code;

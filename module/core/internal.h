@@ -1,22 +1,24 @@
 /* internal - what the files of core share: the one struct core.
  *
  * Lock order: each noun has a mutex of its own, held for a few lines, never
- * two at once, never across HSM, network or a commit.
+ * two at once, never across HSM, network or a commit. Only that of warnings
+ * may be taken while another is held.
  */
 #ifndef HSMINT_CORE_INTERNAL_H
 #define HSMINT_CORE_INTERNAL_H
 
 #include "module/core/core.h"
 #include "module/core/ended.h"
+#include "module/core/health.h"
 #include "module/core/inflight.h"
 #include "module/core/keeper.h"
-#include "module/core/look.h"
 #include "module/core/marker.h"
 #include "module/core/metrics.h"
 #include "module/core/permit.h"
 #include "module/core/sweep.h"
 #include "module/core/unlock.h"
 #include "module/core/warnings.h"
+#include "module/core/watch.h"
 
 #define CORE_DEFAULT_ORG "default"
 #define META_PINS "hsm.pins"
@@ -38,8 +40,9 @@ struct core {
     struct warnings warnings;
     struct ended ended;
     struct sweep sweep;
-    struct look look;
     struct metrics metrics;
+    struct watch watch;
+    struct health health;
 
     pthread_mutex_t orgs_lock;
     struct core_org_name *orgs; /* they come, and never go */

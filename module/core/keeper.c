@@ -41,6 +41,8 @@ struct keeper {
     int n_idle;
     int64_t started_ms, not_before_ms;
     int early_deaths;
+    int64_t deaths;
+    char why[256];
     int unreaped[UNREAPED_MAX]; /* pidfds that SIGKILL has not ended yet */
     int n_unreaped;
 };
@@ -300,12 +302,26 @@ static void give_back(struct keeper *k, const struct channel *c)
     pthread_mutex_unlock(&k->lock);
 }
 
-static void broken(struct keeper *k, const struct channel *c)
+/* With the lock held. */
+static void died(struct keeper *k, const char *why, const char *text)
 {
+    if (!k->running)
+        return;
+    k->deaths++;
+    snprintf(k->why, sizeof(k->why), "%s%s%s", why, *text ? ": " : "", text);
+    end_process(k);
+}
+
+static void broken(struct keeper *k, const struct channel *c, enum verb verb,
+                   const struct error *why)
+{
+    char doing[64];
+
+    snprintf(doing, sizeof(doing), "it broke off %s", verb_name(verb));
     pthread_mutex_lock(&k->lock);
     close(c->fd);
     if (k->generation == c->generation)
-        end_process(k);
+        died(k, doing, why->text);
     pthread_mutex_unlock(&k->lock);
 }
 
@@ -328,7 +344,7 @@ enum code keeper_call(struct keeper *k, uint64_t generation,
     if (!code)
         code = frame_recv(c.fd, reply, deadline_ms, &why);
     if (code) {
-        broken(k, &c);
+        broken(k, &c, request->verb, &why);
         log_failure(&why, "keeper: %s failed after %lld ms; it is ended",
                     verb_name(request->verb),
                     (long long)(clock_monotonic_us() - began) / 1000);
@@ -349,7 +365,10 @@ void keeper_describe(struct keeper *k, struct keeper_state *out)
     *out = (struct keeper_state){.running = k->running,
                                  .pid = k->process.pid,
                                  .generation = k->generation,
-                                 .restarts = k->starts ? k->starts - 1 : 0};
+                                 .restarts = k->starts ? k->starts - 1 : 0,
+                                 .deaths = k->deaths,
+                                 .started_ms = k->started_ms};
+    snprintf(out->why, sizeof(out->why), "%s", k->why);
     pthread_mutex_unlock(&k->lock);
 }
 
@@ -358,8 +377,15 @@ void keeper_check(struct keeper *k)
     pthread_mutex_lock(&k->lock);
     if (k->running && keeper_process_ended(&k->process)) {
         log_error("keeper %d ended by itself", (int)k->process.pid);
-        end_process(k);
+        died(k, "it ended by itself", "");
     }
     reap_unreaped(k);
+    pthread_mutex_unlock(&k->lock);
+}
+
+void keeper_end(struct keeper *k)
+{
+    pthread_mutex_lock(&k->lock);
+    end_process(k);
     pthread_mutex_unlock(&k->lock);
 }

@@ -64,9 +64,14 @@ struct keeper_state {
     pid_t pid;
     uint64_t generation;
     int64_t restarts;
+    int64_t deaths;     /* by itself, or because it hung */
+    int64_t started_ms; /* monotonic */
+    char why[256];      /* of the last death */
 };
 void keeper_describe(struct keeper *k, struct keeper_state *out);
 /* Notices a keeper that died by itself, so that it is told before a call. */
 void keeper_check(struct keeper *k);
+/* Ends the process: a call that hangs in it fails at once. */
+void keeper_end(struct keeper *k);
 
 #endif

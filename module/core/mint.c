@@ -557,6 +557,8 @@ enum code core_mint(struct core *c, const struct caller *by,
     if (!code)
         metrics_time(&c->metrics, METRICS_MINT_SECONDS,
                      clock_monotonic_us() - began);
+    if (m.org.name && *m.role_name)
+        health_project(c, m.org.name, m.role_name, code, why.text);
     if (code) {
         if (e)
             *e = why;

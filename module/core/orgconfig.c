@@ -215,6 +215,8 @@ static enum code read_told(struct config *c, json_t *stored, struct error *e)
 
     c->last_rotated_ms =
         json_integer_value(json_object_get(stored, "last_rotated_ms"));
+    c->key_expires_ms =
+        json_integer_value(json_object_get(stored, "admin_api_key_expires_ms"));
     if ((code = field_text(owner, "type", 128, &c->owner_type, e)) ||
         (code = field_text(owner, "name", 1024, &c->owner_name, e)) ||
         (code = field_text(owner, "role", 128, &c->owner_role, e)))
@@ -250,7 +252,9 @@ enum code config_text(const struct config *c, char **text, struct error *e)
     *text = NULL;
     if (j && json_object_set_new(j, "owner", owner_json(c)) == 0 &&
         json_object_set_new(j, "last_rotated_ms",
-                            json_integer(c->last_rotated_ms)) == 0)
+                            json_integer(c->last_rotated_ms)) == 0 &&
+        json_object_set_new(j, "admin_api_key_expires_ms",
+                            json_integer(c->key_expires_ms)) == 0)
         *text = json_dumps(j, JSON_COMPACT);
     return *text ? OK
                  : error_set(e, ERR_NOMEM, "no memory for a configuration");
@@ -266,6 +270,8 @@ enum code config_json(const struct config *c, const char *org, bool configured,
 
     *out = pack(c);
     if (!*out || json_object_set_new(*out, "org", json_string(org)) != 0 ||
+        json_object_set_new(*out, "admin_api_key_expires_ms",
+                            json_integer(c->key_expires_ms)) != 0 ||
         json_object_set_new(*out, "configured", json_boolean(configured)) !=
             0 ||
         json_object_set_new(

@@ -19,6 +19,7 @@ struct config {
     int64_t rotation_window; /* seconds; 0: none */
     bool disable_automated_rotation;
     int64_t last_rotated_ms;
+    int64_t key_expires_ms; /* of the admin key; 0: never, or not told */
     char *owner_type, *owner_name, *owner_role;
 };
 void config_clear(struct config *c);

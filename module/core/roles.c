@@ -171,6 +171,7 @@ enum code core_role_set(struct core *c, const struct caller *by,
         code = set(c, by, &org, name, fields, &role, e);
     if (code)
         return code;
+    health_project(c, org.name, name, OK, "");
     return out ? role_json(&role, org.name, name, out, e) : OK;
 }
 
@@ -272,5 +273,7 @@ enum code core_role_delete(struct core *c, const struct caller *by,
         return error_set(e, ERR_EXISTS,
                          "role %s has live leases; revoke them first", name);
     w.org = org.id;
-    return store_commit(c->store, STORE_NORMAL, delete_rows, &w, e);
+    code = store_commit(c->store, STORE_NORMAL, delete_rows, &w, e);
+    health_project(c, org.name, name, code, "");
+    return code;
 }

@@ -117,7 +117,8 @@ static enum code add_candidate(const struct openai_admin_key *k, void *ctx,
     json_t *candidate = json_pack("{ss ss}", "id", k->id, "redacted",
                                   k->redacted ? k->redacted : "");
     json_t *owner =
-        json_pack("{ss ss ss}", "type", k->owner_type ? k->owner_type : "",
+        json_pack("{sI ss ss ss}", "key_expires_ms",
+                  (json_int_t)k->expires_at * 1000, "type", k->owner_type ? k->owner_type : "",
                   "name", k->owner_name ? k->owner_name : "", "role",
                   k->owner_role ? k->owner_role : "");
 
@@ -188,6 +189,8 @@ static enum code take_owner(struct setup *s, const char *key_id,
         if (!*fields[i].to)
             return error_set(e, ERR_NOMEM, "no memory for a configuration");
     }
+    s->config.key_expires_ms =
+        json_integer_value(json_object_get(owner, "key_expires_ms"));
     if (strcmp(s->config.owner_type, "user") == 0)
         warn(s,
              "the admin key belongs to a person (%s): it dies with that "
@@ -272,6 +275,7 @@ static enum code use(struct setup *s, struct error *e)
                                "next start, but not yet in use");
     warnings_drop(&s->core->warnings, ALARM_ADMIN_KEY, s->org.name);
     warnings_drop(&s->core->warnings, ALARM_EXPIRY_REFUSED, s->org.name);
+    health_key(s->core, s->org.name, true, s->config.key_expires_ms);
     return OK;
 }
 
@@ -456,6 +460,11 @@ enum code core_config_delete(struct core *c, const struct caller *by,
                          org.name);
     code = drop_key(c, &org, e);
     w.org = org.id;
-    return code ? code
-                : store_commit(c->store, STORE_NORMAL, delete_rows, &w, e);
+    if (!code)
+        code = store_commit(c->store, STORE_NORMAL, delete_rows, &w, e);
+    if (code)
+        return code;
+    health_key(c, org.name, false, 0);
+    warnings_drop(&c->warnings, ALARM_ADMIN_KEY, org.name);
+    return OK;
 }

@@ -391,6 +391,18 @@ static void lost(struct core *c, uint64_t generation)
     atomic_compare_exchange_strong(&c->unlock.ready, &expected, 0);
 }
 
+void unlock_again(struct core *c)
+{
+    uint64_t generation = atomic_load(&c->unlock.ready);
+    struct error e = {0};
+
+    if (unlock_is_locked(c))
+        return;
+    if (generation != 0 && !is_current(c))
+        lost(c, generation);
+    (void)!unlock_ready(c, &generation, &e);
+}
+
 static bool may_help(enum code code)
 {
     return code == ERR_KEEPER || code == ERR_LOCKED || code == ERR_HSM_ABSENT;

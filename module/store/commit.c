@@ -7,8 +7,10 @@
 
 #include "common/clock.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #define BATCH_MAX 256
 
@@ -162,6 +164,11 @@ static void run_batch(struct store *s, struct request *list)
     histogram_add(&s->commit_sizes, &histogram_numbers, n);
 }
 
+static bool is_ours(enum code code)
+{
+    return code == ERR_READ_ONLY || code == ERR_IO || code == ERR_SCHEMA;
+}
+
 /* The caller owns `busy`. Returns the whole list again, in any order. */
 static struct request *run_list(struct store *s, struct request *list)
 {
@@ -206,6 +213,7 @@ static void *writer_main(void *arg)
         list = run_list(s, list);
         pthread_mutex_lock(&s->lock);
         s->busy = false;
+        s->broken = is_ours(list->result);
         for (struct request *r = list, *next; r; r = next) {
             next = r->next; /* r is gone once its caller sees `done` */
             r->done = true;
@@ -240,6 +248,7 @@ static enum code commit_inline(struct store *s, struct request *r)
     (void)run_list(s, r);
     pthread_mutex_lock(&s->lock);
     s->busy = false;
+    s->broken = is_ours(r->result);
     if (s->head)
         pthread_cond_signal(&s->work);
     pthread_mutex_unlock(&s->lock);
@@ -271,6 +280,23 @@ enum code store_commit(struct store *s, enum store_urgency urgency, store_fn fn,
         .urgency = urgency, .fn = fn, .ctx = ctx, .e = e, .result = OK};
     pthread_mutex_lock(&s->lock);
     return s->busy || s->head ? commit_queued(s, &r) : commit_inline(s, &r);
+}
+
+static enum code try_one(struct store_tx *tx, void *ctx, struct error *e)
+{
+    (void)ctx;
+    return store_meta_put(tx, "store.check", "", 0, e);
+}
+
+enum code store_check(struct store *s, struct error *e)
+{
+    if (access(s->path, W_OK) < 0)
+        return error_set(e, errno == ENOENT ? ERR_IO : ERR_READ_ONLY,
+                         "%s: %s", s->path, strerror(errno));
+    pthread_mutex_lock(&s->lock);
+    bool broken = s->broken;
+    pthread_mutex_unlock(&s->lock);
+    return broken ? store_commit(s, STORE_RESERVE, try_one, NULL, e) : OK;
 }
 
 void commit_stop(struct store *s)

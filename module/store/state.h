@@ -1,7 +1,7 @@
 /* state - struct store: its files, its writer, its readers, its reserve.
  * Private to this room.
  *
- * Locks: `lock` guards the queue, `busy`, `thread_*` and `stopping`;
+ * Locks: `lock` guards the queue, `busy`, `broken`, `thread_*` and `stopping`;
  * `pool_lock` guards the pool. Neither is held while SQL runs, and never both.
  * Whoever set `busy` owns `writer` and `reserve` until it is cleared.
  */
@@ -45,6 +45,7 @@ struct store {
     bool stopping;
     bool thread_runs;
     pthread_t thread;
+    bool broken; /* the last commit failed, and it was the store's fault */
 
     struct histogram commit_times, commit_sizes;
 

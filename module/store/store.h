@@ -49,6 +49,11 @@ typedef enum code (*store_fn)(struct store_tx *tx, void *ctx, struct error *e);
 MUST_CHECK enum code store_commit(struct store *s, enum store_urgency urgency,
                                   store_fn fn, void *ctx, struct error *e);
 
+/* Can it be written? ERR_READ_ONLY where the file cannot, and what the last
+ * commit failed with if the store itself was at fault, until one succeeds: then
+ * it tries one. */
+MUST_CHECK enum code store_check(struct store *s, struct error *e);
+
 /* ---- meta: pinned HSM keys, instance id, sealed values ---- */
 MUST_CHECK enum code store_meta_put(struct store_tx *tx, const char *key,
                                     const void *value, size_t len,
