@@ -86,6 +86,14 @@ static enum code start(struct core *c, struct error *e)
     return code ? code : sweep_start(c, e);
 }
 
+/* In user mode there is one identity. */
+static int service_places(const struct settings *s)
+{
+    if (s->mode == MODE_USER)
+        return 0;
+    return s->keeper_threads > 1 ? s->keeper_threads - 1 : 1;
+}
+
 enum code core_open_with(struct core **out, const struct core_options *o,
                          keeper_start_fn keeper_start, void *start_ctx,
                          struct error *e)
@@ -113,6 +121,7 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .health = HEALTH_INIT,
                        .orgs_lock = PTHREAD_MUTEX_INITIALIZER};
     k.metrics = &c->metrics;
+    shares_init(&c->shares, service_places(o->settings));
     code = metrics_init(&c->metrics, e);
     if (!code)
         code = keeper_new(&c->keeper, &k, e);
@@ -142,6 +151,7 @@ void core_close(struct core *c)
     keeper_free(c->keeper);
     unlock_clear(c);
     ended_clear(&c->ended);
+    shares_clear(&c->shares);
     warnings_clear(&c->warnings);
     metrics_clear(&c->metrics);
     free(c->orgs);

@@ -189,12 +189,19 @@ static enum code decode_answer(struct gate_reply *r, struct error *e)
     return OK;
 }
 
+/* The longest that a call may take. */
+static int service_ms(const struct core *c)
+{
+    const struct settings *s = c->settings;
+
+    return (int)(s->hsm_deadline_ms + s->connect_ms + s->call_ms) +
+           EXECUTE_SLACK_MS;
+}
+
 static enum code execute(struct core *c, json_t *signed_call,
                          uint64_t generation, struct gate_reply *r,
                          struct error *e)
 {
-    const struct settings *s = c->settings;
-    int64_t deadline = s->hsm_deadline_ms + s->connect_ms + s->call_ms;
     FRAME request = FRAME_INIT;
     bool handed = false;
     enum code code;
@@ -206,7 +213,7 @@ static enum code execute(struct core *c, json_t *signed_call,
     if (!request.head)
         return error_set(e, ERR_NOMEM, "no memory to send a call");
     code = keeper_call(c->keeper, generation, &request,
-                       (int)deadline + EXECUTE_SLACK_MS, &r->frame, &handed, e);
+                       service_ms(c), &r->frame, &handed, e);
     if (!code)
         code = decode_answer(r, e);
     if (!code)
@@ -236,6 +243,7 @@ enum code gate_send(struct core *c, const struct gate_call *call,
                     struct gate_reply *r, struct error *e)
 {
     FRAME signed_call = FRAME_INIT;
+    SHARE share = {NULL, NULL};
     struct intent intent = {call, r->call, NULL};
     uint64_t generation = 0;
     struct error *why = &r->error;
@@ -245,6 +253,10 @@ enum code gate_send(struct core *c, const struct gate_call *call,
     r->http.request_id = "";
     error_clear(why);
     code = text_id(r->call, why);
+    /* Before it is signed: a signature is good for a minute only. */
+    if (!code && call->by)
+        code = share_enter(&c->shares, call->by->uid, service_ms(c), &share,
+                           why);
     if (!code)
         code = sign(c, call, &signed_call, &generation, why);
     intent.signed_call = signed_call.head;

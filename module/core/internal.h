@@ -15,6 +15,7 @@
 #include "module/core/marker.h"
 #include "module/core/metrics.h"
 #include "module/core/permit.h"
+#include "module/core/share.h"
 #include "module/core/sweep.h"
 #include "module/core/unlock.h"
 #include "module/core/warnings.h"
@@ -39,6 +40,7 @@ struct core {
     struct inflight inflight;
     struct warnings warnings;
     struct ended ended;
+    struct shares shares;
     struct sweep sweep;
     struct metrics metrics;
     struct watch watch;
