@@ -352,8 +352,9 @@ static CK_RV write_data(struct call *c, const struct data_row *row,
     JSON reply = NULL;
     if (module_ask(c, row->set, json_incref(p), NULL, &reply, NULL))
         return call_error_no_object(c);
-    return gather_one(c, row, json_object_get(reply, row->stored),
-                      &template_any, out);
+    return object_gather(c, row->kind, name,
+                         facts_of(json_object_get(reply, row->stored)),
+                         &template_any, out);
 }
 
 static const struct data_row *row_meant(const struct template *t)

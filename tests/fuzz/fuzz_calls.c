@@ -116,6 +116,7 @@ static const struct {
      "\"serial\":\"9\"}],\"locked\":false,\"protected\":false,"
      "\"version\":\"0.1.0\"}",
      false},
+    {"Login", "{\"login\":\"batch\"}", false},
     {"Mint", "{\"lease\":" LEASE ",\"warnings\":[]}", true},
     {"Renew", "{\"lease\":" LEASE "}", false},
     {"GetLease", "{\"lease\":" LEASE "}", false},
@@ -123,6 +124,11 @@ static const struct {
     {"ReadKey", "{}", true},
     {"SetRole", "{\"role\":{\"name\":\"r\",\"ttl\":60}}", false},
     {"ListRoles", "{\"roles\":[{\"name\":\"r\",\"ttl\":60}]}", false},
+    {"SetPolicy", "{\"policy\":{\"name\":\"p\",\"orgs\":[\"*\"]}}", false},
+    {"ListPolicies",
+     "{\"policies\":[{\"name\":\"p\",\"source\":\"file\"},"
+     "{\"name\":\"q\"}]}",
+     false},
     {"GetConfig",
      "{\"config\":{\"configured\":true,\"admin_api_key_id\":\"key_1\"}}",
      false},
@@ -254,6 +260,7 @@ enum code client_tell(struct client *c, const char *method, json_t *parameters,
 /* ---- the program ---- */
 
 static CK_FUNCTION_LIST *p11;
+static struct functions_3_0 *v3;
 static CK_SESSION_HANDLE sessions[HANDLES];
 static CK_OBJECT_HANDLE objects[HANDLES];
 static size_t n_sessions, n_objects;
@@ -299,6 +306,7 @@ static const struct {
     {HSMINT_APPLICATION_LAST_ERROR, sizeof(HSMINT_APPLICATION_LAST_ERROR) - 1},
     {"{\"ttl\":60}", 10},
     {"01jd0000000000000000000000", 26},
+    {HSMINT_APPLICATION_POLICY, sizeof(HSMINT_APPLICATION_POLICY) - 1},
 };
 
 struct attributes {
@@ -357,8 +365,16 @@ static void log_in(CK_SESSION_HANDLE s)
 {
     static CK_BYTE pin[] = "1234";
     uint8_t how = take();
-    (void)p11->C_Login(s, how & 1 ? CKU_SO : CKU_USER, how & 2 ? NULL : pin,
-                       how & 2 ? 0 : sizeof(pin) - 1);
+    CK_USER_TYPE user = how & 1 ? CKU_SO : CKU_USER;
+    CK_BYTE *given = how & 2 ? NULL : pin;
+    CK_ULONG len = how & 2 ? 0 : sizeof(pin) - 1;
+    if (how & 4) {
+        size_t name_len;
+        FREE void *name = take_some(how >> 3, &name_len);
+        (void)v3->C_LoginUser(s, user, given, len, name, name_len);
+    } else {
+        (void)p11->C_Login(s, user, given, len);
+    }
 }
 
 static void create(CK_SESSION_HANDLE s, bool generate)
@@ -476,7 +492,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     n_sessions = n_objects = 0;
     memset(sessions, 0, sizeof(sessions));
     memset(objects, 0, sizeof(objects));
+    CK_INTERFACE *latest;
     CHECK(C_GetFunctionList(&p11) == CKR_OK);
+    CHECK(C_GetInterface(NULL, NULL, &latest, 0) == CKR_OK);
+    v3 = latest->pFunctionList;
     CHECK(p11->C_Initialize(NULL) == CKR_OK);
     for (int i = 0; i < STEPS_MAX && left > 0; i++)
         step();

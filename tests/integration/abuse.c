@@ -326,7 +326,7 @@ int main(int argc, char **argv)
 {
     static const struct abuse_group *const groups[] = {
         &abuse_calls,   &abuse_objects, &abuse_threads,
-        &abuse_process, &abuse_daemon,
+        &abuse_process, &abuse_daemon, &abuse_login,
     };
     unsigned number = 0, failed = 0;
     if (argc < 3) {

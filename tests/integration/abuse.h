@@ -49,7 +49,7 @@ struct abuse_group {
     size_t n;
 };
 extern const struct abuse_group abuse_calls, abuse_objects, abuse_threads,
-    abuse_process, abuse_daemon;
+    abuse_process, abuse_daemon, abuse_login;
 
 /* p11-kit's client reads what it is given before our module sees it: it takes
  * no senseless pointers. */

@@ -479,62 +479,6 @@ static void read_only_sessions_write_nothing(void)
     lease_lives();
 }
 
-/* ---- login ---- */
-
-static void login_with_lying_lengths(void)
-{
-    CK_BYTE *pin = guarded(ABUSE_PIN, strlen(ABUSE_PIN));
-    GIVES(CKR_ARGUMENTS_BAD, p11->C_Login(session, CKU_USER, NULL, 6));
-    GIVES(CKR_ARGUMENTS_BAD, p11->C_Login(session, CKU_USER, NULL, ALL_ONES));
-    REFUSES(p11->C_Login(session, CKU_USER, pin, HUGE_COUNT));
-    REFUSES(p11->C_Login(session, CKU_USER, pin, ALL_ONES));
-    OKAY(p11->C_Login(session, CKU_USER, pin, strlen(ABUSE_PIN)));
-}
-
-static void login_with_odd_users(void)
-{
-    for (CK_USER_TYPE user = 2; user < 8; user++)
-        REFUSES(
-            p11->C_Login(session, user, (CK_BYTE *)(uintptr_t)ABUSE_PIN, 6));
-    REFUSES(
-        p11->C_Login(session, ALL_ONES, (CK_BYTE *)(uintptr_t)ABUSE_PIN, 6));
-    REFUSES(
-        p11->C_Login(session, HUGE_COUNT, (CK_BYTE *)(uintptr_t)ABUSE_PIN, 6));
-    OKAY(login(session, ABUSE_PIN));
-}
-
-static void login_with_odd_pins(void)
-{
-    static const char zeros[6], binary[] = "271828\0\xff\x1b[2J";
-    REFUSES(p11->C_Login(session, CKU_USER, (CK_BYTE *)(uintptr_t)zeros, 6));
-    REFUSES(p11->C_Login(session, CKU_USER, (CK_BYTE *)(uintptr_t)binary,
-                         sizeof(binary)));
-    OKAY(login(session, ABUSE_PIN));
-}
-
-static void login_twice(void)
-{
-    GIVES(CKR_USER_ALREADY_LOGGED_IN, login(session, ABUSE_PIN));
-    GIVES(CKR_USER_ANOTHER_ALREADY_LOGGED_IN,
-          p11->C_Login(session, CKU_SO, (CK_BYTE *)(uintptr_t)ABUSE_PIN, 6));
-    lease_lives();
-}
-
-static void login_of_so_beside_a_read_only_session(void)
-{
-    open_session(0);
-    GIVES(CKR_SESSION_READ_ONLY_EXISTS,
-          p11->C_Login(session, CKU_SO, (CK_BYTE *)(uintptr_t)ABUSE_PIN, 6));
-}
-
-static void read_only_session_beside_so(void)
-{
-    CK_SESSION_HANDLE s;
-    OKAY(p11->C_Login(session, CKU_SO, (CK_BYTE *)(uintptr_t)ABUSE_PIN, 6));
-    GIVES(CKR_SESSION_READ_WRITE_SO_EXISTS,
-          p11->C_OpenSession(slot, CKF_SERIAL_SESSION, NULL, NULL, &s));
-}
-
 static void logout_without_login(void)
 {
     GIVES(CKR_USER_NOT_LOGGED_IN, p11->C_Logout(session));
@@ -616,12 +560,6 @@ static const struct abuse_case cases[] = {
     CASE(session_handles_after_finalize, AT_SESSION),
     CASE(sessions_without_end, AT_SESSION),
     CASE(read_only_sessions_write_nothing, AT_LEASE),
-    CASE(login_with_lying_lengths, AT_SESSION),
-    CASE(login_with_odd_users, AT_SESSION),
-    CASE(login_with_odd_pins, AT_SESSION),
-    CASE(login_twice, AT_LEASE),
-    CASE(login_of_so_beside_a_read_only_session, AT_SESSION),
-    CASE(read_only_session_beside_so, AT_SESSION),
     CASE(logout_without_login, AT_SESSION),
     CASE(logout_takes_the_lease, AT_LEASE),
     CASE(closing_the_last_session_logs_out, AT_LOGIN),
