@@ -3,6 +3,7 @@
 
 #include "common/note.h"
 
+#include "common/base64.h"
 #include "common/file.h"
 #include "common/text.h"
 
@@ -15,37 +16,6 @@
 #define DASH "\xe2\x80\x94 " /* an em dash and a space begin a signature */
 #define DASH_LEN (sizeof DASH - 1)
 #define ED25519_KEY 32
-
-/* ---- base64 ---- */
-
-static char *encode(const uint8_t *bytes, size_t len)
-{
-    char *out = malloc(4 * ((len + 2) / 3) + 1);
-    if (out)
-        EVP_EncodeBlock((unsigned char *)out, bytes, (int)len);
-    return out;
-}
-
-/* Canonical only: what is decoded encodes to the same text. */
-static enum code decode(const char *text, size_t len, uint8_t *out, size_t cap,
-                        size_t *out_len, struct error *e)
-{
-    size_t padding = 0;
-    while (padding < 2 && padding < len && text[len - 1 - padding] == '=')
-        padding++;
-    if (len == 0 || len % 4 || len / 4 * 3 > cap)
-        return error_set(e, ERR_INVALID, "base64 of a wrong length");
-    int n = EVP_DecodeBlock(out, (const unsigned char *)text, (int)len);
-    if (n < 0 || (size_t)n < padding)
-        return error_set(e, ERR_INVALID, "not base64");
-    *out_len = (size_t)n - padding;
-    FREE char *again = encode(out, *out_len);
-    if (!again)
-        return error_set(e, ERR_NOMEM, "base64");
-    return strlen(again) == len && memcmp(again, text, len) == 0
-               ? OK
-               : error_set(e, ERR_INVALID, "not canonical base64");
-}
 
 /* ---- keys ---- */
 
@@ -138,11 +108,11 @@ enum code note_key_parse(struct note_key *k, const char *text, struct error *e)
     memcpy(hex, plus + 1, 8);
     hex[8] = '\0';
     enum code rc = text_unhex(id, sizeof id, &id_len, hex, e);
-    if (rc == OK)
-        rc = decode(second + 1, strlen(second + 1), bytes, sizeof bytes, &len,
-                    e);
     if (rc)
         return error_prefix(e, "log key %s", name);
+    if (!base64_decode(second + 1, strlen(second + 1), bytes, sizeof bytes,
+                       &len))
+        return error_set(e, ERR_INVALID, "log key %s: not base64", name);
     if (len < 1 || (bytes[0] != NOTE_ED25519 && bytes[0] != NOTE_ECDSA))
         return error_set(e, ERR_INVALID, "log key %s: unknown algorithm", name);
     rc = note_key(k, name, (enum note_algorithm)bytes[0], bytes + 1, len - 1,
@@ -161,7 +131,7 @@ enum code note_key_format(const struct note_key *k, char **text,
     bytes[0] = (uint8_t)k->algorithm;
     memcpy(bytes + 1, k->key, k->key_len);
     text_hex(id, k->id, sizeof k->id);
-    FREE char *key = encode(bytes, k->key_len + 1);
+    FREE char *key = base64_encode(bytes, k->key_len + 1);
     if (!key || asprintf(text, "%s+%s+%s", k->name, id, key) < 0) {
         *text = NULL;
         return error_set(e, ERR_NOMEM, "log key %s", k->name);
@@ -175,7 +145,7 @@ enum code note_key_format(const struct note_key *k, char **text,
 static enum code parse_signature(struct note_signature *s, const char *line,
                                  size_t len, struct error *e)
 {
-    uint8_t bytes[NOTE_SIGNATURE_MAX + 8];
+    uint8_t bytes[NOTE_SIGNATURE_MAX + 4];
     size_t n;
     if (len < DASH_LEN || memcmp(line, DASH, DASH_LEN) != 0)
         return error_set(e, ERR_INVALID, "no signature line");
@@ -185,13 +155,11 @@ static enum code parse_signature(struct note_signature *s, const char *line,
     if (!space || !name_is_good(name, (size_t)(space - name)))
         return error_set(e, ERR_INVALID, "a signature without a name");
     size_t text_len = rest - (size_t)(space - name) - 1;
-    if (text_len > 4 * ((NOTE_SIGNATURE_MAX + 4 + 2) / 3))
-        return error_set(e, ERR_INVALID, "a signature that is too long");
-    enum code rc = decode(space + 1, text_len, bytes, sizeof bytes, &n, e);
-    if (rc)
-        return rc;
-    if (n <= sizeof s->id || n - sizeof s->id > NOTE_SIGNATURE_MAX)
-        return error_set(e, ERR_INVALID, "a signature of %zu bytes", n);
+    if (!base64_decode(space + 1, text_len, bytes, sizeof bytes, &n))
+        return error_set(e, ERR_INVALID, "a signature that is no base64, or "
+                                         "too long");
+    if (n <= sizeof s->id)
+        return error_set(e, ERR_INVALID, "a signature of no bytes");
     memcpy(s->name, name, (size_t)(space - name));
     s->name[space - name] = '\0';
     memcpy(s->id, bytes, sizeof s->id);
@@ -254,7 +222,7 @@ static enum code format_signature(FILE *out, const struct note_signature *s,
     uint8_t bytes[NOTE_SIGNATURE_MAX + 4];
     memcpy(bytes, s->id, sizeof s->id);
     memcpy(bytes + sizeof s->id, s->bytes, s->len);
-    FREE char *text = encode(bytes, s->len + sizeof s->id);
+    FREE char *text = base64_encode(bytes, s->len + sizeof s->id);
     if (!text)
         return error_set(e, ERR_NOMEM, "signature of %s", s->name);
     fprintf(out, DASH "%s %s\n", s->name, text);
@@ -317,7 +285,7 @@ enum code note_verify(const struct note *n, const struct note_key *k,
 enum code checkpoint_format(const struct checkpoint *c, char **text,
                             struct error *e)
 {
-    FREE char *root = encode(c->root.bytes, MERKLE_HASH);
+    FREE char *root = base64_encode(c->root.bytes, MERKLE_HASH);
     if (!root || asprintf(text, "%s\n%llu\n%s\n", c->origin,
                           (unsigned long long)c->size, root) < 0) {
         *text = NULL;
@@ -345,7 +313,7 @@ enum code checkpoint_parse(struct checkpoint *c, const char *text, size_t len,
 {
     const char *lines[3], *at = text, *stop = text + len;
     size_t lens[3], n;
-    uint8_t root[MERKLE_HASH + 4];
+    uint8_t root[MERKLE_HASH];
     *c = (struct checkpoint){.size = 0};
     for (int i = 0; i < 3; i++) {
         const char *newline = memchr(at, '\n', (size_t)(stop - at));
@@ -362,8 +330,8 @@ enum code checkpoint_parse(struct checkpoint *c, const char *text, size_t len,
     if (!parse_size(lines[1], lens[1], &c->size))
         return error_set(e, ERR_INVALID, "checkpoint of %s: no size",
                          c->origin);
-    enum code rc = decode(lines[2], lens[2], root, sizeof root, &n, e);
-    if (rc || n != MERKLE_HASH)
+    if (!base64_decode(lines[2], lens[2], root, sizeof root, &n) ||
+        n != MERKLE_HASH)
         return error_set(e, ERR_INVALID, "checkpoint of %s: no root hash",
                          c->origin);
     memcpy(c->root.bytes, root, MERKLE_HASH);

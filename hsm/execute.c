@@ -3,14 +3,15 @@
 
 #include "hsm/keeper.h"
 
+#include "common/base64.h"
 #include "common/clock.h"
 #include "common/file.h"
+#include "common/sigbase.h"
 #include "common/text.h"
 #include "hsm/call.h"
 #include "hsm/endpoint.h"
 #include "hsm/http.h"
 #include "hsm/reply.h"
-#include "hsm/sigbase.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,7 +41,7 @@ static enum code sign(struct keeper *k, struct call *c, json_t **head,
         (rc = sigbase_call(&s, &params, digest, e)) ||
         (rc = hsm_sign(k->hsm, HSM_CALL, digest, raw, e)))
         return rc;
-    FREE char *base64 = sigbase_base64(raw, sizeof(raw));
+    FREE char *base64 = base64_encode(raw, sizeof(raw));
     if (!base64 ||
         asprintf(&c->signature_input, "Signature-Input: sig1=%s", params) < 0 ||
         asprintf(&c->signature, "Signature: sig1=:%s:", base64) < 0 ||
@@ -126,7 +127,7 @@ static enum code seal_new_key(struct keeper *k, const struct call *c,
     if ((rc = orgkey_next_version(k->orgkeys, k->hsm, s.org, &s.version, e)) ||
         (rc = hsm_seal(k->hsm, &s, value, &blob, &len, e)))
         return rc;
-    FREE char *text = sigbase_base64(blob, len);
+    FREE char *text = base64_encode(blob, len);
     if (!text || json_object_set_new(rest, "sealed", json_string(text)))
         return error_set(e, ERR_NOMEM, "no memory for a reply");
     return OK;

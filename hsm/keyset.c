@@ -3,6 +3,7 @@
 
 #include "hsm/keys.h"
 
+#include "common/base64.h"
 #include "common/file.h"
 #include "common/text.h"
 #include "hsm/soft.h"
@@ -66,11 +67,8 @@ void keyset_fingerprint_probe(struct keyset *k)
 
 static json_t *base64(const uint8_t *data, size_t len)
 {
-    FREE char *text = malloc((len + 2) / 3 * 4 + 1);
-    if (!data || !text)
-        return data ? NULL : json_null();
-    (void)EVP_EncodeBlock((unsigned char *)text, data, (int)len);
-    return json_string(text);
+    FREE char *text = data ? base64_encode(data, len) : NULL;
+    return data ? json_string(text) : json_null();
 }
 
 static json_t *key_json(const struct key *k)
@@ -109,26 +107,14 @@ enum code keyset_json(const struct keyset *k, json_t **out, struct error *e)
 
 /* ---- from JSON ---- */
 
-/* Strict: what decodes is encoded to the same text again. */
 static enum code unbase64(const char *what, const char *text, size_t max,
                           uint8_t **out, size_t *len, struct error *e)
 {
-    size_t n = strlen(text), pad = 0;
-    while (pad < 2 && pad < n && text[n - 1 - pad] == '=')
-        pad++;
-    FREE uint8_t *data = malloc(n / 4 * 3 + 1);
-    FREE char *again = malloc(n + 5);
-    if (!data || !again)
+    FREE uint8_t *data = malloc(max);
+    if (!data)
         return error_set(e, ERR_NOMEM, "HSM: pins");
-    int got = n > 0 && n % 4 == 0 && n / 4 * 3 <= max + 2
-                  ? EVP_DecodeBlock(data, (const unsigned char *)text, (int)n)
-                  : -1;
-    if (got < 0 ||
-        EVP_EncodeBlock((unsigned char *)again, data, got - (int)pad) !=
-            (int)n ||
-        strcmp(again, text) != 0)
+    if (!base64_decode(text, strlen(text), data, max, len))
         return error_set(e, ERR_HSM_KEYS, "pins: %s is no base64", what);
-    *len = (size_t)got - pad;
     *out = data;
     data = NULL;
     return OK;

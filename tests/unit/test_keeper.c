@@ -4,7 +4,7 @@
 #include "tests/unit/keeper_fixture.h"
 
 #include "hsm/call.h"
-#include "hsm/sigbase.h"
+#include "common/sigbase.h"
 
 #include <openssl/ecdsa.h>
 

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "common/file.h"
-#include "hsm/sigbase.h"
+#include "common/sigbase.h"
 
 #include <openssl/ecdsa.h>
 #include <openssl/evp.h>

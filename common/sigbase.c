@@ -1,8 +1,9 @@
 /* sigbase - see sigbase.h. */
 #include "config.h"
 
-#include "hsm/sigbase.h"
+#include "common/sigbase.h"
 
+#include "common/base64.h"
 #include "common/file.h"
 
 #include <inttypes.h>
@@ -19,14 +20,6 @@ static enum code sha256(const void *data, size_t len, uint8_t out[32],
     return OK;
 }
 
-char *sigbase_base64(const void *data, size_t len)
-{
-    unsigned char *text = malloc((len + 2) / 3 * 4 + 1);
-    if (text)
-        EVP_EncodeBlock(text, data, (int)len);
-    return (char *)text;
-}
-
 enum code sigbase_content_digest(const void *body, size_t len,
                                  char out[SIGBASE_DIGEST_MAX], struct error *e)
 {
@@ -34,7 +27,7 @@ enum code sigbase_content_digest(const void *body, size_t len,
     enum code rc = sha256(len ? body : "", len, hash, e);
     if (rc)
         return rc;
-    FREE char *text = sigbase_base64(hash, sizeof(hash));
+    FREE char *text = base64_encode(hash, sizeof(hash));
     if (!text)
         return error_set(e, ERR_NOMEM, "no memory for a digest");
     snprintf(out, SIGBASE_DIGEST_MAX, "sha-256=:%s:", text);

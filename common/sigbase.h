@@ -35,7 +35,4 @@ struct sigbase_call {
 MUST_CHECK enum code sigbase_call(const struct sigbase_call *c, char **params,
                                   uint8_t digest[32], struct error *e);
 
-/* Standard base64 with padding, as structured fields want it. Caller frees. */
-char *sigbase_base64(const void *data, size_t len);
-
 #endif
