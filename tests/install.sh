@@ -31,6 +31,10 @@ $(dir man8dir)/hsmintd.8
 $(dir p11configdir)/hsmint.module
 $modules/hsmint-pkcs11.so
 $(dir sbindir)/hsmintd"
+for f in README administrator.json auditor.json caller.json operator.json; do
+	want="$want
+$(dir docdir)/policies/$f"
+done
 units=$(dir systemdsystemunitdir)
 if [ -n "$units" ]; then
 	docs=$(dir docdir)/systemd
