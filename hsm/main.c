@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include "common/file.h"
+#include "common/filter.h"
 #include "common/handover.h"
 #include "common/log.h"
 #include "hsm/accept.h"
@@ -244,6 +245,7 @@ static enum code start_and_serve(const struct options *o,
     enum code rc = o->accepted ? accept_channels(s, &h, e)
                                : inherit(o->channels, &h, e);
     if (rc || (rc = start_libraries(e)) || (rc = keeper_init(&keeper, s, e)) ||
+        (rc = filter_install(FILTER_KEEPER, s, e)) ||
         (o->accepted && (rc = accept_ready(e))))
         return rc;
     return serve_all(&keeper, &h, e);

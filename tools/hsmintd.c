@@ -7,6 +7,7 @@
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/file.h"
+#include "common/filter.h"
 #include "common/log.h"
 #include "common/settings.h"
 #include "common/wire.h"
@@ -339,9 +340,11 @@ static enum code start(const struct options *o, bool *shown, struct error *e)
     process_raise_limits();
     if (chdir("/") < 0)
         return error_errno(e, errno, "leave the working directory");
-    rc = open_and_serve(
-        &s, path, o->keeper ? o->keeper : HSMINT_LIBEXECDIR "/hsmint-keeper",
-        &in, e);
+    rc = filter_install(s.keeper_socket ? FILTER_DAEMON : FILTER_PARENT, &s, e);
+    if (rc == OK)
+        rc = open_and_serve(
+            &s, path,
+            o->keeper ? o->keeper : HSMINT_LIBEXECDIR "/hsmint-keeper", &in, e);
     if (rc)
         log_failure(e, "hsmintd ends");
     return rc;
