@@ -19,7 +19,9 @@ if grep -qE -- '-fsanitize|--coverage' Makefile; then
 fi
 
 module=$(real module/pkcs11/hsmint-pkcs11.so)
-for file in $(real hsmint) $(real hsmintd) $(real hsmint-keeper) "$module"; do
+exporter=
+[ ! -x hsmint-exporter ] || exporter=$(real hsmint-exporter)
+for file in $(real hsmint) $(real hsmintd) $(real hsmint-keeper) $exporter "$module"; do
 	readelf -lW "$file" | grep -q GNU_RELRO &&
 		readelf -dW "$file" | grep -qE 'BIND_NOW|FLAGS_1.*NOW'
 	result $? "$file: full RELRO, eager binding"

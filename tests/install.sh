@@ -26,15 +26,18 @@ $(dir libexecdir)/hsmint/hsmint-keeper
 $(dir man1dir)/hsmint.1
 $(dir man5dir)/hsmint.conf.5
 $(dir man7dir)/hsmint-policy.7
+$(dir man8dir)/hsmint-exporter.8
 $(dir man8dir)/hsmint-keeper.8
 $(dir man8dir)/hsmintd.8
 $(dir p11configdir)/hsmint.module
 $modules/hsmint-pkcs11.so
 $(dir sbindir)/hsmintd"
-for f in README administrator.json auditor.json caller.json operator.json; do
+for f in README administrator.json auditor.json caller.json hsmint-exporter.json operator.json; do
 	want="$want
 $(dir docdir)/policies/$f"
 done
+[ ! -x hsmint-exporter ] || want="$want
+$(dir sbindir)/hsmint-exporter"
 units=$(dir systemdsystemunitdir)
 if [ -n "$units" ]; then
 	docs=$(dir docdir)/systemd
@@ -50,6 +53,8 @@ $(dir tmpfilesdir)/hsmint.conf
 $(for f in README cloudhsm.conf exe-subjects.conf hsmint.conf luna.conf nshield.conf pcscd.conf softhsm.conf tpm2.conf yubihsm.conf; do
 		echo "$docs/$f"
 	done)"
+	[ ! -x hsmint-exporter ] || want="$want
+$units/hsmint-exporter.service"
 fi
 difference=$(diff <(sort <<<"$want") <(cd "$root" && find . ! -type d | sed 's/^\.//' | sort))
 result $? "each thing in its place" "$difference"

@@ -38,7 +38,9 @@ cp "$known"/*.target "$known"/*.slice "$known"/tmp.mount "$seen" 2>/dev/null
 cp /bin/kill "$root/bin/"
 cp "$root$units"/hsmint* "$seen"
 
-for unit in hsmintd.socket hsmintd.service hsmint-keeper.socket hsmint-keeper@1.service; do
+exporter=
+[ ! -e "$seen/hsmint-exporter.service" ] || exporter=hsmint-exporter.service
+for unit in hsmintd.socket hsmintd.service hsmint-keeper.socket hsmint-keeper@1.service $exporter; do
 	out=$(systemd-analyze verify --man=no --root="$root" "$unit" 2>&1 | grep -F hsmint)
 	[ -z "$out" ]
 	result $? "$unit: systemd has nothing to say against it" "$out"
@@ -56,6 +58,7 @@ exposure() { # exposure UNIT MOST: tenths
 }
 exposure hsmintd.service 15
 exposure hsmint-keeper@1.service 15
+[ -z "$exporter" ] || exposure "$exporter" 15
 
 # What the daemon has to see of its peers: spec/POLICY.md, Identity.
 value() { sed -n "s/^$1=//p" "$seen/hsmintd.service"; }

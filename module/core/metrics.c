@@ -212,6 +212,7 @@ static struct metrics_series *find(struct metrics *m,
         (has_role && m->with_role >= METRICS_SERIES_ROLES))
         return NULL;
     *s = *key;
+    s->n = 0;
     s->used = true;
     m->used++;
     m->with_role += has_role;
