@@ -21,7 +21,12 @@ enum code access_describe(struct channel *c, struct frame *in,
                           struct frame *out, struct error *e)
 {
     enum code rc = json_decode(in->head, NULL, 0, false, "describe", e);
-    return rc ? rc : hsm_describe(c->keeper->hsm, &out->head, e);
+    if (rc == OK)
+        rc = hsm_describe(c->keeper->hsm, &out->head, e);
+    if (rc == OK && json_object_set_new(out->head, "keeper_version",
+                                        json_string(PACKAGE_VERSION)) != 0)
+        rc = error_set(e, ERR_NOMEM, "HSM: description");
+    return rc;
 }
 
 /* Looked at (tee), not taken out: an escrow is read by one keeper after the

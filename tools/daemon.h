@@ -15,6 +15,7 @@ struct server;
 
 struct daemon {
     const struct settings *settings;
+    const char *config_path; /* where they come from */
     struct store *store;
     struct core *core;
     struct applications *applications;

@@ -143,14 +143,28 @@ enum code handle_status(struct call *c, const struct arguments *a, json_t **out,
     enum code rc = core_status(c->daemon->core, &status, e);
     if (rc)
         return rc;
+    const struct settings *s = c->daemon->settings;
     JSON daemon = json_pack(
-        "{s:s, s:i, s:I, s:I}", "version", PACKAGE_VERSION, "pid",
-        (int)getpid(), "connections",
+        "{s:s, s:i, s:I, s:s*, s:s*, s:s*, s:s*, s:I, s:I}", "version",
+        PACKAGE_VERSION, "pid", (int)getpid(), "uid",
+        (json_int_t)c->daemon->uid, "settings", c->daemon->config_path,
+        "state_dir", s->state_dir, "socket", s->socket, "seccomp", s->seccomp,
+        "connections",
         (json_int_t)server_connections(c->daemon->server), "applications",
         (json_int_t)applications_count(c->daemon->applications));
     if (!daemon || json_object_set(status, "daemon", daemon) < 0)
         return error_set(e, ERR_NOMEM, "status");
     return reply_with(out, "status", json_incref(status), e);
+}
+
+enum code handle_check_service(struct call *c, const struct arguments *a,
+                               json_t **out, struct error *e)
+{
+    struct caller by = handler_caller(c);
+    json_t *service = NULL;
+    enum code rc =
+        core_check_service(c->daemon->core, &by, a->org, &service, e);
+    return rc ? rc : reply_with(out, "service", service, e);
 }
 
 enum code handle_metrics(struct call *c, const struct arguments *a,

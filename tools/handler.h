@@ -16,6 +16,7 @@ HANDLER(logout);
 HANDLER(lock);
 HANDLER(stop);
 HANDLER(status);
+HANDLER(check_service);
 HANDLER(metrics);
 HANDLER(slots);
 HANDLER(audit_keys);

@@ -31,7 +31,7 @@ struct args {
     const char *hsm_module, *hsm_uri, *pin_source, *softhsm_conf, *hosts;
     struct args_list hsm_env; /* "NAME=value" */
     struct args_list uids;
-    bool all, history, force, so;
+    bool all, history, force, so, online;
     /* what is left: after the command's own words, and after "--" */
     const char *words[ARGS_WORDS_MAX];
     int words_n;
@@ -77,6 +77,7 @@ struct cli {
     const struct args *args;
     const struct command *command;
     struct client *client; /* made at the first call */
+    int call_ms;           /* that it may take; 0: the client's own */
     bool logged_in;        /* the daemon was unlocked, or that was tried */
     int status;            /* exit status when the command succeeds */
 };
@@ -150,7 +151,10 @@ MUST_CHECK enum code output_flush(struct error *e);
 void output_text(const char *name, const json_t *value,
                  char text[OUTPUT_TEXT_MAX]);
 
-/* What Status answers, and its "hsm", for people: hsmint_status.c. */
+/* What Status answers, and its "hsm", for people: hsmint_status.c. *status is
+ * borrowed from *reply. Never waits long. */
+MUST_CHECK enum code status_get(struct cli *c, json_t **reply, json_t **status,
+                                struct error *e);
 void status_print(json_t *status);
 void hsm_print(json_t *hsm);
 
@@ -181,6 +185,8 @@ enum code command_lease_show(struct cli *c, struct error *e);
 enum code command_lease_renew(struct cli *c, struct error *e);
 enum code command_lease_revoke(struct cli *c, struct error *e);
 enum code command_status(struct cli *c, struct error *e);
+enum code command_doctor(struct cli *c, struct error *e);
+enum code command_explain(struct cli *c, struct error *e);
 enum code command_hsm_show(struct cli *c, struct error *e);
 enum code command_hsm_unlock(struct cli *c, struct error *e);
 enum code command_login(struct cli *c, struct error *e);

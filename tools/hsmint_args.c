@@ -41,6 +41,8 @@ static const struct option options[] = {
     {"history", FLAG, false, AT(history), NULL, "ended ones, too"},
     {"limit", VALUE, false, AT(limit), "N", "at most so many, newest first"},
     {"force", FLAG, false, AT(force), NULL, "also when leases are alive"},
+    {"online", FLAG, false, AT(online), NULL,
+     "one call to the service, too, for the admin key"},
     {"so", FLAG, false, AT(so), NULL, "as administrator"},
     {"capability", VALUE, false, AT(capability), "C",
      "this one alone: mint, list-any ..."},

@@ -73,6 +73,7 @@ enum code cli_connect(struct cli *c, struct error *e)
         .socket = c->args->socket,
         .program = "hsmint",
         .connect_ms = CONNECT_MS,
+        .call_ms = c->call_ms,
         .reconnect_ms = c->command->starts ? RECONNECT_MS : 0,
         .start_daemon = c->command->starts && settings,
         .allow_root_start = true,

@@ -5,11 +5,20 @@
 
 #include <string.h>
 
-static enum code get_status(struct cli *c, json_t **reply, json_t **status,
-                            struct error *e)
+#define ANSWER_MS 5000 /* the daemon's takes half a second; it may just start */
+#define OLD_MS 6000     /* the daemon looks every five seconds */
+
+enum code status_get(struct cli *c, json_t **reply, json_t **status,
+                     struct error *e)
 {
+    c->call_ms = ANSWER_MS;
     enum code code = cli_call(c, "Status", cli_parameters(c, CLI_PLAIN, e),
                               NULL, reply, NULL, e);
+    if (code == ERR_DEADLINE)
+        return error_set(e, code,
+                         "the daemon does not answer within %d s: it starts, "
+                         "or hangs; see its log, `journalctl -u hsmintd`",
+                         ANSWER_MS / 1000);
     if (code)
         return code;
     *status = json_object_get(*reply, "status");
@@ -68,7 +77,11 @@ static bool none_is_configured(json_t *orgs)
 
 static void print_hsm_state(json_t *hsm)
 {
-    if (is(hsm, "state", "absent"))
+    if (json_integer_value(json_object_get(hsm, "unanswered_ms")) >= 1000)
+        printf("hsmint waits for the HSM, which does not answer\n");
+    else if (is(hsm, "state", "unknown"))
+        printf("hsmint has not seen the HSM yet\n");
+    else if (is(hsm, "state", "absent"))
         printf("hsmint cannot reach the HSM: %s\n", shown(hsm, "error"));
     else if (is(hsm, "state", "locked") && has(hsm, "error"))
         printf("hsmint is not logged in to the HSM: %s\n", shown(hsm, "error"));
@@ -89,7 +102,8 @@ static void print_state(json_t *status)
     else if (!has(status, "instance") &&
              is(status, "hsm.state", "unprovisioned"))
         printf("hsmint is not set up: type `hsmint init`\n");
-    else if (!is(status, "hsm.state", "ready"))
+    else if (!is(status, "hsm.state", "ready") ||
+             json_integer_value(at(status, "hsm.unanswered_ms")) >= 1000)
         print_hsm_state(json_object_get(status, "hsm"));
     else if (none_is_configured(orgs))
         printf("hsmint has no admin key yet: type `hsmint config set "
@@ -127,15 +141,26 @@ static void print_pin(json_t *hsm)
         printf(", few tries of the PIN left");
 }
 
+static void print_age(json_t *hsm)
+{
+    json_int_t age = json_integer_value(json_object_get(hsm, "age_ms"));
+    json_int_t waits = json_integer_value(json_object_get(hsm, "unanswered_ms"));
+    if (waits >= 1000)
+        printf(", not answering for %lld s", (long long)waits / 1000);
+    if (age >= OLD_MS)
+        printf(", as of %lld s ago", (long long)age / 1000);
+}
+
 static void print_token(json_t *hsm)
 {
-    if (!has(hsm, "label")) {
-        printf("HSM      %s\n", shown(hsm, "state"));
-        return;
+    if (has(hsm, "label")) {
+        printf("HSM      %s, token %s, serial %s, %s", shown(hsm, "model"),
+               shown(hsm, "label"), shown(hsm, "serial"), shown(hsm, "state"));
+        print_pin(hsm);
+    } else {
+        printf("HSM      %s", shown(hsm, "state"));
     }
-    printf("HSM      %s, token %s, serial %s, %s", shown(hsm, "model"),
-           shown(hsm, "label"), shown(hsm, "serial"), shown(hsm, "state"));
-    print_pin(hsm);
+    print_age(hsm);
     (void)fputc('\n', stdout);
 }
 
@@ -200,7 +225,7 @@ enum code command_status(struct cli *c, struct error *e)
 {
     JSON reply = NULL;
     json_t *status;
-    enum code code = get_status(c, &reply, &status, e);
+    enum code code = status_get(c, &reply, &status, e);
     if (code)
         return code;
     if (c->args->json)
@@ -242,7 +267,7 @@ enum code command_hsm_show(struct cli *c, struct error *e)
 {
     JSON reply = NULL;
     json_t *status;
-    enum code code = get_status(c, &reply, &status, e);
+    enum code code = status_get(c, &reply, &status, e);
     if (code)
         return code;
     json_t *hsm = json_object_get(status, "hsm");

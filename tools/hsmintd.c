@@ -300,7 +300,8 @@ static enum code open_and_serve(const struct settings *s, const char *path,
                                 const struct process_inherited *in,
                                 struct error *e)
 {
-    struct daemon d = {.settings = s, .uid = geteuid()};
+    struct daemon d = {
+        .settings = s, .config_path = path, .uid = geteuid()};
     struct store_options so = {.dir = s->state_dir,
                                .disk_reserve = s->disk_reserve};
     enum code rc = open_store(&d.store, &so, e);

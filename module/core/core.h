@@ -60,7 +60,13 @@ bool core_busy(struct core *c);
 /* Provision the HSM's keys (once) and add the organisation (ERR_EXISTS). */
 MUST_CHECK enum code core_init(struct core *c, const struct caller *by,
                                const char *org, json_t **out, struct error *e);
+/* Waits for the HSM no longer than half a second: else what was known before. */
 MUST_CHECK enum code core_status(struct core *c, json_t **out, struct error *e);
+/* Asks the service for the admin key, at most once in five seconds: {last_call_ms,
+ * last_good_ms, result, text, service_request_id, admin_key_expires_ms}. */
+MUST_CHECK enum code core_check_service(struct core *c, const struct caller *by,
+                                        const char *org, json_t **out,
+                                        struct error *e);
 /* [{name, type, help, samples: [{suffix, labels, value}]}]; waits for no HSM
  * longer than a quarter of a second. `server`: what only the server knows, or
  * NULL. */

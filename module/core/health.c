@@ -432,6 +432,18 @@ void health_stop(struct core *c)
     free(h->orgs);
 }
 
+enum code core_check_service(struct core *c, const struct caller *by,
+                             const char *org, json_t **out, struct error *e)
+{
+    const char *name = org && *org ? org : CORE_DEFAULT_ORG;
+    enum code code = health_ask(c, by, name, e);
+
+    if (code)
+        return code;
+    *out = health_json(c, name);
+    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for the service's state");
+}
+
 /* ---- for status ---- */
 
 json_t *health_json(struct core *c, const char *org)

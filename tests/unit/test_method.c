@@ -112,6 +112,7 @@ static const struct {
     {"Lock", CAP(ADMINISTER)},
     {"Stop", CAP(ADMINISTER)},
     {"Status", CAP(STATUS)},
+    {"CheckService", CAP(STATUS)},
     {"Metrics", CAP(STATUS)},
     {"Slots", 0},
     {"AuditKeys", 0},
