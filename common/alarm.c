@@ -48,9 +48,9 @@ const struct alarm_text alarm_table[ALARM_COUNT] = {
                       "calls in flight are searched for at the service; none is "
                       "lost"},
     [ALARM_SECCOMP] = {"seccomp", ALARM_WARNING,
-                       "a system call filter is off, or refused a call",
-                       "`hsmint doctor` tells which; set it to `on` again, or "
-                       "allow what the vendor's library needs",
+                       "the system call filters are off",
+                       "set `seccomp = yes` in [daemon] and restart; what a "
+                       "vendor's library needs goes into [hsm] syscalls",
                        LEASES_LIVE_ON},
     [ALARM_ADMIN_KEY] = {"admin-key", ALARM_CRITICAL,
                          "the sealed admin key cannot be used",

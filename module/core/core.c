@@ -395,6 +395,15 @@ static json_t *instance_json(struct core *c)
     return json_stringn(text, len);
 }
 
+void core_alarm(struct core *c, enum alarm alarm, const char *object,
+                const char *text)
+{
+    if (text)
+        warnings_raise(&c->warnings, alarm, object, "%s", text);
+    else
+        warnings_drop(&c->warnings, alarm, object);
+}
+
 /* The HSM is asked first: the look that answers raises the alarms, too. A store
  * that is broken is one of them, and no reason to say nothing. */
 enum code core_status(struct core *c, json_t **out, struct error *e)

@@ -11,6 +11,7 @@
 #ifndef HSMINT_CORE_H
 #define HSMINT_CORE_H
 
+#include "common/alarm.h"
 #include "common/error.h"
 #include "common/json.h"
 #include "common/secret.h"
@@ -67,6 +68,10 @@ MUST_CHECK enum code core_status(struct core *c, json_t **out, struct error *e);
 MUST_CHECK enum code core_check_service(struct core *c, const struct caller *by,
                                         const char *org, json_t **out,
                                         struct error *e);
+/* For what core does not see (peers, limits): raises the alarm on this object
+ * with a text that says what is so, or drops it with NULL. */
+void core_alarm(struct core *c, enum alarm alarm, const char *object,
+                const char *text);
 /* [{name, type, help, samples: [{suffix, labels, value}]}]; waits for no HSM
  * longer than a quarter of a second. `server`: what only the server knows, or
  * NULL. */

@@ -15,10 +15,7 @@
 static void set(struct core *c, bool up, enum alarm alarm, const char *object,
                 const char *text)
 {
-    if (up)
-        warnings_raise(&c->warnings, alarm, object, "%s", text);
-    else
-        warnings_drop(&c->warnings, alarm, object);
+    core_alarm(c, alarm, object, up ? text : NULL);
 }
 
 /* ---- the HSM ---- */
@@ -190,6 +187,14 @@ static void look_at_store(struct core *c)
         ALARM_STORE_BROKEN, object, why.text);
 }
 
+static void look_at_filter(struct core *c)
+{
+    const char *seccomp = c->settings->seccomp;
+
+    set(c, seccomp && strcmp(seccomp, "yes") != 0, ALARM_SECCOMP, "settings",
+        "[daemon] seccomp is not yes: daemon and keeper keep every system call");
+}
+
 static void look_at_clock(struct core *c)
 {
     int64_t ms =
@@ -208,6 +213,7 @@ static void look_at_clock(struct core *c)
 static void look(struct core *c)
 {
     look_at_clock(c);
+    look_at_filter(c);
     look_at_disk(c);
     look_at_store(c);
     look_at_keeper(c);
