@@ -161,6 +161,9 @@ static enum code take_org(const struct store_org *org, void *ctx,
     if (org->admin_blob && config.last_rotated_ms > 0)
         put(f, METRICS_KEY_SINCE, org->name, NULL, NULL,
             (double)config.last_rotated_ms / 1000);
+    if (org->admin_blob && config.key_expires_ms > 0)
+        put(f, METRICS_KEY_EXPIRES, org->name, NULL, NULL,
+            (double)config.key_expires_ms / 1000);
     for (size_t i = 0; now && i < 3; i++)
         put(f, METRICS_EXPIRY_STATE, org->name, states[i], NULL,
             strcmp(states[i], now) == 0);
