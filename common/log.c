@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "common/text.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -23,7 +24,8 @@ static const struct {
     [LOG_LEVEL_DEBUG] = {"debug", LOG_DEBUG},
 };
 
-/* Set by log_open before the threads start, read only after. */
+/* Set by log_open, which a reload calls while threads write lines. */
+static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
 static struct {
     char program[64]; /* openlog keeps the pointer */
     enum log_sink sink;
@@ -73,12 +75,20 @@ static void emit(enum log_level level, const char *line)
     }
 }
 
+static bool is_shown(enum log_level level)
+{
+    pthread_rwlock_rdlock(&lock);
+    bool shown = state.sink != LOG_SINK_NONE && level <= state.max;
+    pthread_rwlock_unlock(&lock);
+    return shown;
+}
+
 static void write_line(enum log_level level, const struct error *e,
                        const char *fmt, va_list args) PRINTF(3, 0);
 static void write_line(enum log_level level, const struct error *e,
                        const char *fmt, va_list args)
 {
-    if (state.sink == LOG_SINK_NONE || level > state.max)
+    if (!is_shown(level))
         return;
     char raw[LINE_MAX_BYTES], line[LINE_MAX_BYTES];
     int n = vsnprintf(raw, sizeof raw, fmt, args);
@@ -96,12 +106,26 @@ static void write_line(enum log_level level, const struct error *e,
             at = sizeof raw - 1;
     }
     text_escape(line, sizeof line, raw, at);
+    pthread_rwlock_rdlock(&lock);
     emit(level, line);
+    pthread_rwlock_unlock(&lock);
+}
+
+/* With the lock held. */
+static void close_sink(void)
+{
+    if (state.sink == LOG_SINK_SYSLOG || state.sink == LOG_SINK_JOURNAL)
+        closelog();
+    if (state.journal >= 0)
+        close(state.journal);
+    state.journal = -1;
+    state.sink = LOG_SINK_NONE;
 }
 
 void log_open(const char *program, enum log_sink sink, enum log_level max)
 {
-    log_close();
+    pthread_rwlock_wrlock(&lock);
+    close_sink();
     text_escape(state.program, sizeof state.program, program, strlen(program));
     state.max = max;
     state.sink = sink;
@@ -112,19 +136,18 @@ void log_open(const char *program, enum log_sink sink, enum log_level max)
     }
     if (sink == LOG_SINK_JOURNAL || sink == LOG_SINK_SYSLOG)
         openlog(state.program, LOG_PID, LOG_DAEMON);
-    if (state.sink != sink)
+    bool taken = state.sink == sink;
+    pthread_rwlock_unlock(&lock);
+    if (!taken)
         log_warning("log: %s does not take messages; they go to syslog",
                     journal_address.sun_path);
 }
 
 void log_close(void)
 {
-    if (state.sink == LOG_SINK_SYSLOG || state.sink == LOG_SINK_JOURNAL)
-        closelog();
-    if (state.journal >= 0)
-        close(state.journal);
-    state.journal = -1;
-    state.sink = LOG_SINK_NONE;
+    pthread_rwlock_wrlock(&lock);
+    close_sink();
+    pthread_rwlock_unlock(&lock);
 }
 
 #define LOG_FUNCTION(name, level)                                              \

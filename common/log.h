@@ -22,7 +22,8 @@ enum log_sink {
 };
 
 /* Journal: native protocol on /run/systemd/journal/socket, no library; chosen
- * by LOG_SINK_JOURNAL, falls back to syslog with a warning. */
+ * by LOG_SINK_JOURNAL, falls back to syslog with a warning. May be called
+ * again while other threads write. */
 void log_open(const char *program, enum log_sink sink, enum log_level max);
 void log_close(void);
 void log_error(const char *fmt, ...) PRINTF(1, 2);

@@ -503,3 +503,76 @@ enum code settings_default_path(enum settings_mode mode, char **path,
                          (unsigned)geteuid());
     return *path ? OK : error_set(e, ERR_NOMEM, "settings: out of memory");
 }
+
+/* ---- what changes while the daemon runs ---- */
+
+/* Read by the daemon's main thread alone. */
+static const struct {
+    const char *section, *name;
+} taken_live[] = {
+    {"daemon", "log"},
+    {"daemon", "log_level"},
+    {"daemon", "idle_exit"},
+    {"daemon", "max_connections"},
+    {"limits", "connections"},
+    {"limits", "applications"},
+    {"limits", "memory"},
+    {"limits", "memory_total"},
+};
+
+static bool is_live(const struct key *k)
+{
+    for (size_t i = 0; i < sizeof taken_live / sizeof taken_live[0]; i++)
+        if (!strcmp(taken_live[i].section, k->section) &&
+            !strcmp(taken_live[i].name, k->name))
+            return true;
+    return false;
+}
+
+static size_t size_of(const struct key *k)
+{
+    if (k->offset == AT(mode))
+        return sizeof(enum settings_mode);
+    if (k->kind <= PIN_SOURCE)
+        return sizeof(char *);
+    return k->kind == BOOLEAN  ? sizeof(bool)
+           : k->kind == NUMBER ? sizeof(int)
+                               : sizeof(int64_t);
+}
+
+static bool same(const struct key *k, const void *a, const void *b)
+{
+    if (k->kind > PIN_SOURCE || k->offset == AT(mode))
+        return memcmp(a, b, size_of(k)) == 0;
+    const char *x = *(char *const *)a, *y = *(char *const *)b;
+    return x == y || (x && y && strcmp(x, y) == 0);
+}
+
+static bool same_env(char **a, char **b)
+{
+    for (; a && b && *a && *b; a++, b++)
+        if (strcmp(*a, *b) != 0)
+            return false;
+    return !(a && *a) && !(b && *b);
+}
+
+void settings_take(struct settings *s, struct settings *from,
+                   settings_change_fn fn, void *ctx)
+{
+    char name[64], swap[sizeof(int64_t)];
+    for (size_t i = 0; i < KEYS; i++) {
+        const struct key *k = &keys[i];
+        char *mine = (char *)s + k->offset, *theirs = (char *)from + k->offset;
+        if (same(k, mine, theirs))
+            continue;
+        snprintf(name, sizeof name, "[%s] %s", k->section, k->name);
+        if (is_live(k)) {
+            memcpy(swap, mine, size_of(k));
+            memcpy(mine, theirs, size_of(k));
+            memcpy(theirs, swap, size_of(k));
+        }
+        fn(ctx, name, is_live(k));
+    }
+    if (!same_env(s->hsm_env, from->hsm_env))
+        fn(ctx, "[hsm.env]", false);
+}

@@ -72,6 +72,12 @@ MUST_CHECK enum code settings_read(struct settings *s, const char *path,
 MUST_CHECK enum code settings_parse(struct settings *s, const char *text,
                                     const char *name, struct error *e);
 void settings_clear(struct settings *s);
+/* Takes over from `from` what may change while the daemon runs: where the log
+ * goes, limits, idle_exit. The strings are moved. `fn` hears of each difference
+ * as "[section] key", taken or not (it then needs a restart). */
+typedef void (*settings_change_fn)(void *ctx, const char *name, bool taken);
+void settings_take(struct settings *s, struct settings *from,
+                   settings_change_fn fn, void *ctx);
 /* user: $XDG_CONFIG_HOME or ~/.config (home from getpwuid) /hsmint/hsmint.conf;
  * system: /etc/hsmint/hsmint.conf. Caller frees. */
 MUST_CHECK enum code settings_default_path(enum settings_mode mode, char **path,

@@ -46,8 +46,10 @@ enum code applications_new(struct applications **out, struct core *core,
 
 void applications_limit(struct applications *t, int total, int of_uid)
 {
+    pthread_mutex_lock(&t->lock);
     t->most = total;
     t->most_of_uid = of_uid;
+    pthread_mutex_unlock(&t->lock);
 }
 
 void applications_free(struct applications *t)

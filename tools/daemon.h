@@ -1,5 +1,6 @@
 /* daemon - what the parts of hsmintd share: settings, store, core, the
- * applications, and the way to ask for the end. Set up by main, const after.
+ * applications, and the way to ask for the end. Set up by main, const after, but for
+ * the settings that a reload takes (settings_take()): the main thread's.
  */
 #ifndef HSMINT_DAEMON_H
 #define HSMINT_DAEMON_H
@@ -12,6 +13,7 @@
 #include <sys/types.h>
 
 struct server;
+struct supervisor;
 
 struct daemon {
     const struct settings *settings;
@@ -20,6 +22,7 @@ struct daemon {
     struct core *core;
     struct applications *applications;
     struct server *server;
+    struct supervisor *supervisor; /* NULL: none; the main thread's */
     uid_t uid; /* ours */
 };
 

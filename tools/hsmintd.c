@@ -1,6 +1,7 @@
 /* hsmintd - the daemon: options, and the order in which it begins and ends.
  *
- * Exit status: 0 it left in order, 1 it could not start or go on, 2 usage.
+ * Exit status: 0 it left in order, 1 it could not start or go on, 2 usage,
+ * 3 the HSM's PIN is locked or must not be tried.
  */
 #include "config.h"
 
@@ -11,10 +12,13 @@
 #include "common/log.h"
 #include "common/settings.h"
 #include "common/wire.h"
+#include "tools/configure.h"
 #include "tools/process.h"
 #include "tools/server.h"
+#include "tools/supervisor.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <openssl/crypto.h>
@@ -22,12 +26,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define LEAVING_MS 3000
 #define LOOK_AGAIN_MS 50
+#define REFUSE_MS 200 /* for each that waits, when there is nothing to serve */
+#define REFUSE_MOST 32
 
-enum exit_status { EXIT_ORDERLY = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum exit_status {
+    EXIT_ORDERLY = 0,
+    EXIT_FAILED = 1,
+    EXIT_USAGE = 2,
+    EXIT_PIN = 3
+};
 
 static const char usage[] =
     "Usage: hsmintd [OPTION]...\n"
@@ -47,14 +59,12 @@ static const char usage[] =
     "It stays in the foreground, ends in order on SIGTERM and SIGINT, takes a\n"
     "listening socket from systemd and tells it when it is ready.\n"
     "\n"
-    "Exit status: 0 left in order, 1 could not start or go on, 2 usage.\n";
+    "SIGHUP: settings and policies are read again.\n"
+    "\n"
+    "Exit status: 0 left in order, 1 could not start or go on, 2 usage, 3 the\n"
+    "HSM's PIN is locked or must not be tried (system mode).\n";
 
-struct options {
-    bool user, system, foreground;
-    char *config, *state, *socket, *keeper; /* absolute */
-};
-
-static void options_clear(struct options *o)
+static void options_clear(struct configure_options *o)
 {
     free(o->config);
     free(o->state);
@@ -97,7 +107,7 @@ static bool set_path(char **path)
 }
 
 /* -1: go on; else the exit status. */
-static int read_options(struct options *o, int argc, char **argv)
+static int read_options(struct configure_options *o, int argc, char **argv)
 {
     bool good = true;
     int c;
@@ -143,90 +153,6 @@ static int read_options(struct options *o, int argc, char **argv)
     return EXIT_USAGE;
 }
 
-/* ---- settings ---- */
-
-static enum code replace(char **setting, const char *with, struct error *e)
-{
-    if (!with)
-        return OK;
-    char *copy = strdup(with);
-    if (!copy)
-        return error_set(e, ERR_NOMEM, "settings");
-    free(*setting);
-    *setting = copy;
-    return OK;
-}
-
-/* Option and file have to agree: the mode is never a matter of falling back. */
-static enum code check_mode(const struct settings *s, const struct options *o,
-                            const char *path, struct error *e)
-{
-    if (o->system && s->mode != MODE_SYSTEM)
-        return error_set(e, ERR_CONFIG,
-                         "--system, but %s does not say mode = system", path);
-    if (o->user && s->mode != MODE_USER)
-        return error_set(e, ERR_CONFIG, "--user, but %s says mode = system",
-                         path);
-    return OK;
-}
-
-/* Without one there is nothing that it could do. */
-static enum code check_hsm(const struct settings *s, const char *path,
-                           struct error *e)
-{
-    if (s->hsm_module && *s->hsm_module)
-        return OK;
-    return error_set(e, ERR_CONFIG,
-                     "%s names no HSM: `hsmint init --hsm-module PATH "
-                     "--hsm-uri URI` writes one, see hsmint.conf(5)",
-                     path);
-}
-
-static enum code read_settings(struct settings *s, char **path,
-                               const struct options *o, struct error *e)
-{
-    enum code rc =
-        o->config ? replace(path, o->config, e)
-                  : settings_default_path(o->system ? MODE_SYSTEM : MODE_USER,
-                                          path, e);
-    if (rc == OK)
-        rc = settings_read(s, *path, o->config != NULL, e);
-    if (rc == OK)
-        rc = check_mode(s, o, *path, e);
-    if (rc == OK)
-        rc = check_hsm(s, *path, e);
-    if (rc == OK)
-        rc = replace(&s->state_dir, o->state, e);
-    if (rc == OK)
-        rc = replace(&s->socket, o->socket, e);
-    if (rc == OK)
-        rc = replace(&s->log, o->foreground ? "stderr" : NULL, e);
-    return rc;
-}
-
-/* True: its lines go to standard error. */
-static bool open_log(const struct settings *s)
-{
-    static const struct {
-        const char *name;
-        enum log_sink sink;
-    } sinks[] = {{"stderr", LOG_SINK_STDERR},
-                 {"syslog", LOG_SINK_SYSLOG},
-                 {"journal", LOG_SINK_JOURNAL},
-                 {"none", LOG_SINK_NONE}};
-    static const char *const levels[] = {"error", "warning", "info", "debug"};
-    enum log_sink sink = LOG_SINK_STDERR;
-    int level = LOG_LEVEL_INFO;
-    for (size_t i = 0; i < sizeof sinks / sizeof sinks[0]; i++)
-        if (!strcmp(s->log, sinks[i].name))
-            sink = sinks[i].sink;
-    for (int i = 0; i < 4; i++)
-        if (!strcmp(s->log_level, levels[i]))
-            level = i;
-    log_open("hsmintd", sink, (enum log_level)level);
-    return sink == LOG_SINK_STDERR;
-}
-
 /* ---- the life of the daemon ---- */
 
 /* A user's socket is in a directory that only that user can enter; a system
@@ -253,24 +179,72 @@ static enum code listen_at(const struct settings *s, int *fd, struct error *e)
     return rc ? rc : wire_listen(s->socket, 0600, fd, e);
 }
 
+/* A locked PIN, or one that must not be tried, does not get better by starting
+ * again: a machine's daemon ends with a status that says so. */
+static enum code check_pin(struct daemon *d, struct error *e)
+{
+    struct error why = {.code = OK};
+    if (d->settings->mode != MODE_SYSTEM || !core_not_ready(d->core, &why))
+        return OK;
+    if (why.code == ERR_PIN_LOCKED)
+        return error_set(e, why.code, "%s", why.text);
+    if (why.code == ERR_PIN_HELD)
+        return error_set(e, why.code,
+                         "%s. Log in once with the HSM's own tool and the "
+                         "right PIN, which resets the count; then start "
+                         "hsmintd again",
+                         why.text);
+    return OK;
+}
+
+static void refuse_one(int fd, const struct error *why)
+{
+    struct wire *wire = NULL;
+    JSON request = NULL;
+    JSON reply = wire_error_reply(why);
+    FD in = -1;
+    if (wire_new(&wire, fd, NULL) == OK && reply &&
+        wire_recv(wire, &request, &in, REFUSE_MS, NULL) == OK &&
+        wire_send(wire, reply, -1, REFUSE_MS, NULL) == OK)
+        log_debug("a caller was told why");
+    wire_free(wire);
+}
+
+/* Callers that wait are told: a connection left in systemd's socket would have
+ * the daemon started again at once. */
+static void refuse_waiting(const int *listeners, size_t n,
+                           const struct error *why)
+{
+    for (size_t i = 0, told = 0; i < n; i++) {
+        int flags = fcntl(listeners[i], F_GETFL), fd;
+        if (flags < 0 || fcntl(listeners[i], F_SETFL, flags | O_NONBLOCK) < 0)
+            continue;
+        while (told++ < REFUSE_MOST &&
+               (fd = accept4(listeners[i], NULL, NULL, SOCK_CLOEXEC)) >= 0)
+            refuse_one(fd, why); /* takes fd */
+    }
+}
+
 /* Connections wait in the backlog until core is open. */
 static enum code serve(struct daemon *d, const struct core_options *co,
-                       const struct process_inherited *in, const int *listeners,
-                       size_t listeners_n, struct error *e)
+                       const int *listeners, size_t listeners_n,
+                       struct error *e)
 {
     bool drained = true;
     struct server *server = NULL;
     enum code rc = core_open(&d->core, co, e);
     if (rc)
         return rc;
-    rc = server_new(&server, d, listeners, listeners_n, e);
+    d->supervisor->core = d->core;
+    rc = check_pin(d, e);
+    if (rc)
+        refuse_waiting(listeners, listeners_n, e);
+    else
+        rc = server_new(&server, d, listeners, listeners_n, e);
+    d->supervisor->server = server;
     if (rc == OK) {
-        process_notify(in, "READY=1");
-        log_info("ready: %s mode, %s",
-                 d->settings->mode == MODE_USER ? "user" : "system",
-                 in->listeners_n ? "socket from systemd" : d->settings->socket);
+        supervisor_ready(d->supervisor);
         rc = server_run(server, &drained, e);
-        process_notify(in, "STOPPING=1");
     }
     /* Threads that hang go on using store and core: the process ends under
      * them, as a crash would end it, and the next start picks up. */
@@ -295,13 +269,15 @@ static enum code open_store(struct store **store, const struct store_options *o,
 
 /* The store's lock says that this state is ours: only then the socket of a
  * daemon that died is replaced. */
-static enum code open_and_serve(const struct settings *s, const char *path,
-                                const char *keeper,
-                                const struct process_inherited *in,
+static enum code open_and_serve(struct supervisor *sup, const char *path,
                                 struct error *e)
 {
-    struct daemon d = {
-        .settings = s, .config_path = path, .uid = geteuid()};
+    const struct settings *s = sup->settings;
+    const struct process_inherited *in = sup->in;
+    struct daemon d = {.settings = s,
+                       .config_path = path,
+                       .uid = geteuid(),
+                       .supervisor = sup};
     struct store_options so = {.dir = s->state_dir,
                                .disk_reserve = s->disk_reserve};
     enum code rc = open_store(&d.store, &so, e);
@@ -311,11 +287,15 @@ static enum code open_and_serve(const struct settings *s, const char *path,
     if (!in->listeners_n)
         rc = listen_at(s, &own, e);
     if (rc == OK) {
-        struct core_options co = {.store = d.store,
-                                  .settings = s,
-                                  .config_path = path,
-                                  .keeper_path = keeper};
-        rc = serve(&d, &co, in, in->listeners_n ? in->listeners : &own,
+        const char *keeper = sup->options->keeper;
+        struct core_options co = {
+            .store = d.store,
+            .settings = s,
+            .config_path = path,
+            .keeper_path =
+                keeper ? keeper : HSMINT_LIBEXECDIR "/hsmint-keeper"};
+        sup->where = in->listeners_n ? "socket from systemd" : s->socket;
+        rc = serve(&d, &co, in->listeners_n ? in->listeners : &own,
                    in->listeners_n ? in->listeners_n : 1, e);
         if (own >= 0)
             unlink(s->socket);
@@ -325,30 +305,38 @@ static enum code open_and_serve(const struct settings *s, const char *path,
 }
 
 /* *shown: the log tells errors on standard error already. */
-static enum code start(const struct options *o, bool *shown, struct error *e)
+static enum code start(const struct configure_options *o, bool *shown,
+                       struct error *e)
 {
     struct process_inherited in;
     CLEANUP(settings_clear) struct settings s = {.mode = MODE_USER};
+    struct supervisor sup = {.in = &in, .options = o, .settings = &s};
     FREE char *path = NULL;
     enum code rc = process_inherit(&in, e);
     if (rc == OK)
         rc = process_harden(e);
     if (rc == OK)
-        rc = read_settings(&s, &path, o, e);
+        rc = configure_read(&s, &path, o, e);
     if (rc)
         return rc;
-    *shown = open_log(&s);
+    *shown = configure_log(&s);
     process_raise_limits();
     if (chdir("/") < 0)
         return error_errno(e, errno, "leave the working directory");
     rc = filter_install(s.keeper_socket ? FILTER_DAEMON : FILTER_PARENT, &s, e);
     if (rc == OK)
-        rc = open_and_serve(
-            &s, path,
-            o->keeper ? o->keeper : HSMINT_LIBEXECDIR "/hsmint-keeper", &in, e);
+        rc = open_and_serve(&sup, path, e);
     if (rc)
         log_failure(e, "hsmintd ends");
     return rc;
+}
+
+/* Nothing that a new start would mend. */
+static int exit_status(enum code rc)
+{
+    if (rc == ERR_PIN_LOCKED || rc == ERR_PIN_HELD)
+        return EXIT_PIN;
+    return rc ? EXIT_FAILED : EXIT_ORDERLY;
 }
 
 int main(int argc, char **argv)
@@ -360,7 +348,7 @@ int main(int argc, char **argv)
         fputs("hsmintd: libcrypto does not start\n", stderr);
         return EXIT_FAILED;
     }
-    CLEANUP(options_clear) struct options o = {.user = false};
+    CLEANUP(options_clear) struct configure_options o = {.user = false};
     int status = read_options(&o, argc, argv);
     if (status >= 0)
         return status;
@@ -370,5 +358,5 @@ int main(int argc, char **argv)
     if (rc && !shown)
         fprintf(stderr, "hsmintd: %s\n", e.text);
     log_close();
-    return rc ? EXIT_FAILED : EXIT_ORDERLY;
+    return exit_status(rc);
 }

@@ -28,6 +28,7 @@
 static const char *const kept[] = {
     "LISTEN_PID",      "LISTEN_FDS",
     "NOTIFY_SOCKET",   "CREDENTIALS_DIRECTORY",
+    "WATCHDOG_PID",    "WATCHDOG_USEC",
     "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
 };
 #define KEPT (sizeof kept / sizeof kept[0])
@@ -65,14 +66,18 @@ void process_own_environment(char **argv)
     die("cannot execute itself again (is /proc mounted?)");
 }
 
+/* False where it is not set. What is no whole number is -1. */
 static bool environment_int(const char *name, long *out)
 {
     const char *text = getenv(name);
     char *end = NULL;
-    if (!text || !*text)
+    if (!text)
         return false;
+    errno = 0;
     *out = strtol(text, &end, 10);
-    return !*end;
+    if (errno || *end || *text < '0' || *text > '9')
+        *out = -1;
+    return true;
 }
 
 static bool is_listener(int fd)
@@ -81,8 +86,12 @@ static bool is_listener(int fd)
     socklen_t len = sizeof value;
     struct sockaddr_un a = {0};
     socklen_t alen = sizeof a;
+    int type = 0;
+    socklen_t tlen = sizeof type;
     return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &len) == 0 &&
-           value == 1 && getsockname(fd, (struct sockaddr *)&a, &alen) == 0 &&
+           value == 1 &&
+           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &tlen) == 0 &&
+           type == SOCK_STREAM && getsockname(fd, (struct sockaddr *)&a, &alen) == 0 &&
            a.sun_family == AF_UNIX;
 }
 
@@ -94,8 +103,8 @@ static enum code take_listeners(struct process_inherited *in, struct error *e)
         return OK;
     if (n < 0 || n > PROCESS_LISTENERS)
         return error_set(e, ERR_CONFIG,
-                         "LISTEN_FDS is %ld: at most %d sockets are served", n,
-                         PROCESS_LISTENERS);
+                         "LISTEN_FDS is %.32s: 1 to %d sockets are served",
+                         getenv("LISTEN_FDS"), PROCESS_LISTENERS);
     for (int fd = LISTEN_FIRST; fd < LISTEN_FIRST + n; fd++) {
         if (!is_listener(fd))
             return error_set(e, ERR_CONFIG,
@@ -122,6 +131,21 @@ static enum code open_standard(struct error *e)
         if (fcntl(fd, F_SETFD, 0) < 0)
             return error_errno(e, errno, "descriptor %d", fd);
     }
+}
+
+/* What it is to be told, and how often: sd_notify(3), sd_watchdog_enabled(3).
+ */
+static void take_notify(struct process_inherited *in)
+{
+    const char *notify = getenv("NOTIFY_SOCKET");
+    long pid = getpid(), usec = 0;
+    if (notify && (notify[0] == '/' || notify[0] == '@') && notify[1] &&
+        strlen(notify) < sizeof in->notify)
+        strcpy(in->notify, notify);
+    environment_int("WATCHDOG_PID", &pid);
+    if (in->notify[0] && environment_int("WATCHDOG_USEC", &usec) && usec > 0 &&
+        pid == getpid())
+        in->watchdog_ms = usec < 2000 ? 1 : usec / 2000;
 }
 
 /* What libraries and settings may go on reading. */
@@ -157,9 +181,7 @@ enum code process_inherit(struct process_inherited *in, struct error *e)
     if (rc)
         return rc;
 
-    const char *notify = getenv("NOTIFY_SOCKET");
-    if (notify && strlen(notify) < sizeof in->notify)
-        strcpy(in->notify, notify);
+    take_notify(in);
     return empty_environment(e);
 }
 
@@ -199,10 +221,15 @@ void process_raise_limits(void)
     }
 }
 
-void process_notify(const struct process_inherited *in, const char *state)
+void process_notify(const struct process_inherited *in, const char *fmt, ...)
 {
+    char state[512];
     if (!in->notify[0])
         return;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(state, sizeof state, fmt, args);
+    va_end(args);
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     size_t len = strlen(in->notify);
     memcpy(a.sun_path, in->notify, len);

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define PROCESS_LISTENERS 4
 
@@ -16,7 +17,8 @@
 struct process_inherited {
     int listeners[PROCESS_LISTENERS]; /* listening sockets, CLOEXEC */
     size_t listeners_n;
-    char notify[108]; /* NOTIFY_SOCKET, or "" */
+    char notify[108];    /* NOTIFY_SOCKET, or "" */
+    int64_t watchdog_ms; /* half of WATCHDOG_USEC, or 0 */
 };
 
 /* First thing in main(). Executes this program again unless the environment
@@ -39,6 +41,7 @@ MUST_CHECK enum code process_harden(struct error *e);
 void process_raise_limits(void);
 
 /* One datagram to NOTIFY_SOCKET, e.g. "READY=1"; does nothing without one. */
-void process_notify(const struct process_inherited *in, const char *state);
+void process_notify(const struct process_inherited *in, const char *fmt, ...)
+    PRINTF(2, 3);
 
 #endif

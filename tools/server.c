@@ -6,6 +6,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "tools/connection.h"
+#include "tools/supervisor.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +39,7 @@ struct server {
     size_t listeners_n;
     int64_t grace_ends_ms, idle_since_ms, idle_checked_ms;
     int64_t accept_again_ms; /* 0: listeners are watched */
-    int64_t prune_ms, workers_due_ms;
+    int64_t prune_ms, workers_due_ms, supervisor_due_ms;
 };
 
 /* ---- accepting ---- */
@@ -133,18 +134,24 @@ static int connections_max(const struct settings *set, int *applications)
     return max;
 }
 
+void server_settings(struct server *s)
+{
+    const struct settings *set = s->daemon->settings;
+    int applications = 0;
+    s->loop.quotas.limits = set->limits;
+    s->loop.quotas.connections_max = connections_max(set, &applications);
+    applications_limit(s->daemon->applications, applications,
+                       set->limits.applications);
+}
+
 static enum code open_limits(struct server *s, struct error *e)
 {
     const struct settings *set = s->daemon->settings;
     struct loop *l = &s->loop;
-    int applications = 0;
-    l->quotas.limits = set->limits;
-    l->quotas.connections_max = connections_max(set, &applications);
+    server_settings(s);
     l->lines[LINE_REQUEST].ms = set->limits.message_ms;
     l->lines[LINE_REPLY].ms = set->limits.reply_ms;
     l->lines[LINE_REFUSED].ms = REFUSED_MS;
-    applications_limit(s->daemon->applications, applications,
-                       set->limits.applications);
     const struct workers_options o = {
         .rate = {.per_second = set->limits.rate, .burst = set->limits.burst},
         .threads = set->limits.workers,
@@ -221,8 +228,8 @@ void server_figures(struct server *s, struct metrics_server *out)
 /* SIGHUP. */
 static void reload(struct server *s)
 {
-    (void)s;
-    log_info("SIGHUP: settings are read at the start only");
+    if (s->daemon->supervisor)
+        supervisor_reload(s->daemon->supervisor);
 }
 
 static void take_signals(struct server *s)
@@ -297,6 +304,7 @@ static int timeout_ms(const struct server *s, int64_t now)
         s->accept_again_ms ? s->accept_again_ms : INT64_MAX,
         s->loop.quotas.unused ? s->prune_ms : INT64_MAX,
         s->workers_due_ms,
+        s->supervisor_due_ms,
         connections_due(&s->loop),
         idle_check_due(s, now),
     };
@@ -331,6 +339,8 @@ static void tick(struct server *s, int64_t now)
         s->prune_ms = now + PRUNE_MS;
     }
     s->workers_due_ms = workers_tick(s->loop.workers, now);
+    if (now >= s->supervisor_due_ms)
+        s->supervisor_due_ms = supervisor_tick(s->daemon->supervisor, now);
 }
 
 static enum code one_round(struct server *s, int64_t *now, int timeout,
@@ -379,10 +389,13 @@ enum code server_run(struct server *s, bool *drained, struct error *e)
     int64_t now = clock_monotonic_ms();
     s->grace_ends_ms = now + APPLICATION_GRACE_MS;
     s->idle_since_ms = s->idle_checked_ms = now;
+    s->supervisor_due_ms = s->daemon->supervisor ? 0 : INT64_MAX;
     while (rc == OK && !s->loop.stopping) {
         rc = one_round(s, &now, timeout_ms(s, now), e);
         check_idle(s, now);
     }
+    if (s->daemon->supervisor)
+        supervisor_stopping(s->daemon->supervisor);
     *drained = drain(s);
     return rc;
 }

@@ -22,6 +22,8 @@ MUST_CHECK enum code server_new(struct server **out, struct daemon *d,
  * flight. *drained: none is left, so that core may be closed. */
 MUST_CHECK enum code server_run(struct server *s, bool *drained,
                                 struct error *e);
+/* The settings that a reload took are used from now on. Main thread. */
+void server_settings(struct server *s);
 void server_stop(struct server *s); /* from any thread */
 size_t server_connections(struct server *s);
 /* For Metrics(); waits for nobody. */

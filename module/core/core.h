@@ -56,6 +56,11 @@ MUST_CHECK enum code core_login(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_lock(struct core *c, const struct caller *by,
                                struct error *e);
 bool core_locked(struct core *c);
+/* Why the HSM could not be made ready, where it is not. */
+bool core_not_ready(struct core *c, struct error *why);
+/* Sweeper or store have made no step for longer than any step takes: only a
+ * new process helps. *why says which. */
+bool core_stuck(struct core *c, struct error *why);
 /* Live leases or pending work: a user daemon must not leave. */
 bool core_busy(struct core *c);
 /* Provision the HSM's keys (once) and add the organisation (ERR_EXISTS). */

@@ -108,6 +108,7 @@ enum code search_accounts(struct core *c, struct store_lease **leases, int n,
     enum code code;
 
     do {
+        sweep_beat(c);
         code = list_page(c, &names, &after, e);
         if (code)
             return code;

@@ -188,6 +188,7 @@ static void end_sessions(struct core *c)
         if (!code && n == 0) /* none is left */
             ended_mark(&c->ended, application, session);
         free(application);
+        sweep_beat(c);
         if (code) {
             log_failure(&e, "a session's leases cannot be ended yet");
             return;
@@ -286,6 +287,7 @@ static bool delete_one(struct core *c, struct task *t)
     int64_t org = t->lease.org;
     enum code code;
 
+    sweep_beat(c);
     if (is_blocked(&c->sweep, org) || is_stale(c, t))
         return false;
     code = delete_counted(c, &t->lease, &e);
@@ -459,15 +461,31 @@ static void *run(void *arg)
     struct core *c = arg;
 
     while (!is_stopped(&c->sweep)) {
+        sweep_beat(c);
         if (!sweep_pass(c))
             sleep_until_poked(&c->sweep, wait_ms(c));
     }
     return NULL;
 }
 
+void sweep_beat(struct core *c)
+{
+    atomic_store(&c->sweep.beat_ms, clock_monotonic_ms());
+}
+
+int64_t sweep_silent_ms(struct core *c)
+{
+    int64_t beat = atomic_load(&c->sweep.beat_ms);
+
+    return beat ? clock_monotonic_ms() - beat : 0;
+}
+
 enum code sweep_start(struct core *c, struct error *e)
 {
-    int r = pthread_create(&c->sweep.thread, NULL, run, c);
+    int r;
+
+    sweep_beat(c);
+    r = pthread_create(&c->sweep.thread, NULL, run, c);
 
     if (r != 0)
         return error_errno(e, r, "cannot start the sweeper's thread");

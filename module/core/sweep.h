@@ -11,6 +11,7 @@
 #include "common/error.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -31,6 +32,7 @@ struct sweep {
     struct sweep_org *orgs;
     int n_orgs;
     int64_t pruned_ms; /* monotonic */
+    atomic_int_fast64_t beat_ms; /* monotonic; its last step, 0: not started */
 };
 #define SWEEP_INIT                                                             \
     {                                                                          \
@@ -42,6 +44,10 @@ MUST_CHECK enum code sweep_start(struct core *c, struct error *e);
 void sweep_stop(struct core *c);
 /* Something may be due. */
 void sweep_wake(struct core *c);
+/* A step was made. Each has an end: one call, one transaction. */
+void sweep_beat(struct core *c);
+/* How long ago, in ms. */
+int64_t sweep_silent_ms(struct core *c);
 /* One pass. true: something was done, look again. The sweeper's thread calls
  * it; tests too, with no thread started. */
 bool sweep_pass(struct core *c);

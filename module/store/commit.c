@@ -186,6 +186,22 @@ static struct request *run_list(struct store *s, struct request *list)
 
 /* ---- the queue ---- */
 
+/* With the lock held. */
+static void set_busy(struct store *s, bool busy)
+{
+    s->busy = busy;
+    s->step_ms = clock_monotonic_ms();
+}
+
+int64_t store_waiting_ms(struct store *s)
+{
+    pthread_mutex_lock(&s->lock);
+    int64_t ms =
+        s->busy || s->head ? clock_monotonic_ms() - s->step_ms : 0;
+    pthread_mutex_unlock(&s->lock);
+    return ms;
+}
+
 static struct request *take_some(struct store *s)
 {
     struct request *list = s->head, *last = list;
@@ -208,11 +224,11 @@ static void *writer_main(void *arg)
         if (s->stopping)
             break;
         struct request *list = take_some(s);
-        s->busy = true;
+        set_busy(s, true);
         pthread_mutex_unlock(&s->lock);
         list = run_list(s, list);
         pthread_mutex_lock(&s->lock);
-        s->busy = false;
+        set_busy(s, false);
         s->broken = is_ours(list->result);
         for (struct request *r = list, *next; r; r = next) {
             next = r->next; /* r is gone once its caller sees `done` */
@@ -243,11 +259,11 @@ static enum code start_thread(struct store *s, struct error *e)
 /* Both are called with the lock held, and give it back. */
 static enum code commit_inline(struct store *s, struct request *r)
 {
-    s->busy = true;
+    set_busy(s, true);
     pthread_mutex_unlock(&s->lock);
     (void)run_list(s, r);
     pthread_mutex_lock(&s->lock);
-    s->busy = false;
+    set_busy(s, false);
     s->broken = is_ours(r->result);
     if (s->head)
         pthread_cond_signal(&s->work);

@@ -42,6 +42,7 @@ struct store {
     pthread_cond_t work; /* for the writer thread */
     struct request *head, **tail;
     bool busy;
+    int64_t step_ms; /* monotonic; when `busy` or the queue last changed */
     bool stopping;
     bool thread_runs;
     pthread_t thread;

@@ -38,6 +38,10 @@ MUST_CHECK enum code store_open(struct store **out,
                                 struct error *e);
 void store_close(struct store *s); /* takes NULL */
 
+/* How long the transaction that is under way, or waits for its turn, has made
+ * no step; 0 when there is none. */
+int64_t store_waiting_ms(struct store *s);
+
 enum store_urgency {
     STORE_NORMAL, /* refused with ERR_DISK_FULL below the reserve */
     STORE_RESERVE /* revocations, outcomes: may use the reserve */

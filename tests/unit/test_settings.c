@@ -324,6 +324,53 @@ static void places(void **state)
     unsetenv("XDG_RUNTIME_DIR");
 }
 
+/* ---- settings_take() ---- */
+
+struct heard {
+    char text[512];
+};
+
+static void hear(void *ctx, const char *name, bool taken)
+{
+    struct heard *h = ctx;
+    size_t at = strlen(h->text);
+    snprintf(h->text + at, sizeof h->text - at, "%s%s;", name,
+             taken ? "" : " later");
+}
+
+static void changes_are_taken_or_told(void **state)
+{
+    (void)state;
+    SETTINGS s, t;
+    struct heard h = {""};
+    assert_int_equal(settings_parse(&s, "[hsm.env]\nA = 1\n", "x", NULL), OK);
+    settings_take(&s, &s, hear, &h);
+    assert_string_equal(h.text, "");
+    assert_int_equal(
+        settings_parse(&t,
+                       "[daemon]\nmode = system\nstate_dir = /s\nsocket = /r\n"
+                       "log = syslog\nlog_level = debug\nmax_connections = 7\n"
+                       "idle_exit = 7s\ndisk_reserve = 1M\n[hsm]\nmodule = /m\n"
+                       "allow_sha1 = yes\ndeadline = 3s\n[hsm.env]\nA = 2\n",
+                       "x", NULL),
+        OK);
+    settings_take(&s, &t, hear, &h);
+    assert_string_equal(h.text,
+                        "[daemon] mode later;[daemon] state_dir later;"
+                        "[daemon] socket later;[daemon] log;"
+                        "[daemon] log_level;[daemon] idle_exit;"
+                        "[daemon] max_connections;[daemon] disk_reserve later;"
+                        "[hsm] module later;[hsm] deadline later;"
+                        "[hsm] allow_sha1 later;[hsm.env] later;");
+    assert_string_equal(s.log, "syslog");
+    assert_string_equal(s.log_level, "debug");
+    assert_int_equal(s.max_connections, 7);
+    assert_int_equal(s.idle_exit_s, 7);
+    assert_int_equal(s.mode, MODE_USER);
+    assert_null(s.hsm_module);
+    assert_string_equal(s.hsm_env[0], "A=1");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -336,6 +383,7 @@ int main(void)
         cmocka_unit_test(variables_are_bounded),
         cmocka_unit_test(files_must_be_trusted),
         cmocka_unit_test(places),
+        cmocka_unit_test(changes_are_taken_or_told),
     };
     return cmocka_run_group_tests_name("settings", tests, NULL, NULL);
 }
