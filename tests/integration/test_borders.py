@@ -1,6 +1,9 @@
 """Who opens what, by strace: the module's process neither HSM nor network nor
-store; the daemon neither network nor HSM; the keeper no store."""
+store; the daemon neither network nor HSM; the keeper no store. And who could:
+what a uid of the keeper's own keeps the daemon's uid from, and the other way."""
 
+import ctypes
+import errno
 import os
 import re
 import shutil
@@ -9,16 +12,11 @@ import subprocess
 
 import pytest
 
-from conftest import not_sanitized, only_root_looks, program
+from conftest import Apart, as_uid, not_sanitized, only_root_looks, program
 
-pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
 FILES_AND_SOCKETS = "trace=%file,socket,connect,execve"
-
-
-@pytest.fixture(autouse=True)
-def plain():
-    not_sanitized("a sanitizer finds no leaks under strace")
 
 
 def opened(trace):
@@ -59,7 +57,9 @@ def names_of_threads():
     return names
 
 
+@strace
 def test_daemon_and_keeper(daemon_stopped, place):
+    not_sanitized("a sanitizer finds no leaks under strace")
     only_root_looks()  # strace of another's process sees addresses, no paths
     folder = place / "trace"
     trace(daemon_stopped, folder)
@@ -96,7 +96,9 @@ def test_daemon_and_keeper(daemon_stopped, place):
     assert [p for p in opened(keeper) if p.startswith(store)] == [], "the keeper opened the store"
 
 
+@strace
 def test_module(ready, place):
+    not_sanitized("a sanitizer finds no leaks under strace")
     module = program("module", "pkcs11", ".libs", "hsmint-pkcs11.so")
     if not shutil.which("pkcs11-tool"):
         pytest.skip("opensc is not installed")
@@ -113,3 +115,93 @@ def test_module(ready, place):
     assert networks(text) == []
     bad = ("softhsm", str(ready.state), str(ready.token.directory), "libcurl", "libsqlite3", str(ready.pin_file))
     assert [p for p in opened(text) if any(b in p for b in bad)] == []
+
+
+def looks(path):
+    """errno of reading a file or a directory; 0 where it can be read."""
+    try:
+        if os.path.isdir(path):
+            os.listdir(path)
+        else:
+            with open(path, "rb", 0) as f:
+                f.read(1)
+        return 0
+    except OSError as e:
+        return e.errno
+
+
+def reach(paths, pid):
+    """{what: errno} of a process that reads these paths, and does to `pid` what one
+    of the same uid may."""
+    found = {str(p): looks(p) for p in paths}
+    for name in ("mem", "environ", "maps", "fd", "auxv"):
+        found[f"/proc/PID/{name}"] = looks(f"/proc/{pid}/{name}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    for name, request in (("attach", 16), ("seize", 0x4206)):
+        done = libc.ptrace(request, pid, None, None)
+        found[name] = ctypes.get_errno() if done < 0 else 0
+    part = (ctypes.c_void_p * 2)(ctypes.cast(ctypes.create_string_buffer(8), ctypes.c_void_p), 8)
+    done = libc.process_vm_readv(pid, part, 1, part, 1, 0)
+    found["process_vm_readv"] = ctypes.get_errno() if done < 0 else 0
+    try:
+        os.kill(pid, 0)
+        found["kill"] = 0
+    except OSError as e:
+        found["kill"] = e.errno
+    return found
+
+
+def not_refused(found):
+    return {k: v for k, v in found.items() if v not in (errno.EACCES, errno.EPERM)}
+
+
+def test_uid_of_the_daemon(apart):
+    """PIN, HSM and the keeper's process are out of its reach."""
+    token = [apart.token.config, apart.token.directory, *apart.token.directory.rglob("*")]
+    hsm = [apart.pin_file, *token]
+    assert len(hsm) > 4
+    keeper = apart.keeper()
+    assert not_refused(as_uid(Apart.DAEMON, lambda: reach(hsm, keeper))) == {}
+    # The same look finds what it is for: the keeper's uid has PIN and HSM.
+    assert as_uid(Apart.KEEPER, lambda: [looks(p) for p in hsm]) == [0] * len(hsm)
+    # Nor can it change what both read.
+    assert as_uid(Apart.DAEMON, lambda: os.access(apart.config, os.W_OK)) is False
+
+
+def test_uid_of_the_keeper(apart):
+    """The store and the daemon's process are out of its reach."""
+    store = [apart.state, *apart.state.rglob("*"), apart.run, apart.socket]
+    assert len(store) > 3
+    daemon = apart.process.pid
+    assert not_refused(as_uid(Apart.KEEPER, lambda: reach(store, daemon))) == {}
+    assert as_uid(Apart.DAEMON, lambda: looks(apart.state)) == 0
+    assert as_uid(Apart.KEEPER, lambda: os.access(apart.config, os.W_OK)) is False
+
+
+def test_keeper_of_the_daemons_own(apart):
+    """Code that runs as the daemon starts a keeper with settings of its own: it
+    gets neither PIN nor token."""
+    config = apart.state / "own.conf"
+    config.write_text(apart.config.read_text().replace("hosts = 127.0.0.1", "hosts = evil.example"))
+    config.chmod(0o600)
+    apart.give(Apart.DAEMON, config)
+    script = f"""
+import fcntl, json, os, socket, struct
+a, b = (socket.socket(fileno=fcntl.fcntl(s.detach(), fcntl.F_DUPFD_CLOEXEC, 10)) for s in socket.socketpair())
+os.dup2(b.fileno(), 3)
+if os.fork() == 0:
+    os.execv({str(program("hsmint-keeper"))!r}, ["hsmint-keeper", "--config", {str(config)!r}, "--channels", "1"])
+os.close(3); b.close()
+head = json.dumps(dict(source="configured", force=True)).encode()
+a.sendall(struct.pack("=IHHII", 0x686D4B31, 2, 0, len(head), 0) + head)
+h = a.recv(16, socket.MSG_WAITALL)
+print(a.recv(struct.unpack_from("=I", h, 8)[0], socket.MSG_WAITALL).decode())
+"""
+    r = subprocess.run(apart.under(Apart.DAEMON, "python3", "-c", script), capture_output=True, text=True, timeout=30)
+    assert '"text"' in r.stdout and "HSM" in r.stdout, r  # no token, for it sees none
+    # The same with the keeper's uid logs in: the question is a good one.
+    apart.give(Apart.KEEPER, config)
+    apart.state.chmod(0o711)
+    r = subprocess.run(apart.under(Apart.KEEPER, "python3", "-c", script), capture_output=True, text=True, timeout=30)
+    assert '"checked"' in r.stdout, r

@@ -628,6 +628,74 @@ static void command_line(void **state)
 }
 
 /* For an egress gateway that lets out only signed calls. */
+/* The settings' text with `was` put in the place of `is`, which is as long. */
+static void change_settings(struct fixture *f, const char *is, const char *was)
+{
+    char text[4096];
+    FILE *c = fopen(f->conf, "r+e");
+    assert_non_null(c);
+    text[fread(text, 1, sizeof text - 1, c)] = '\0';
+    char *at = strstr(text, is);
+    assert_non_null(at);
+    memcpy(at, was, strlen(was));
+    rewind(c);
+    fputs(text, c);
+    assert_int_equal(fclose(c), 0);
+}
+
+/* A key that is sealed for a host that has gone from the list. */
+static void keys_go_to_listed_hosts_only(void **state)
+{
+    struct fixture *f = *state;
+    FRAME candidate = FRAME_INIT;
+    FRAME r = FRAME_INIT;
+    ready_with_key(f);
+    expect(ERR_CONFIG,
+           ask_secret(f, VERB_SEAL_KEY,
+                      json_pack("{s:s, s:s}", "org", "main", "endpoint",
+                                "https://collector.example/v1"),
+                      ADMIN_KEY, &r));
+    assert_non_null(strstr(f->e.text, "collector.example"));
+    assert_non_null(strstr(f->e.text, "[service] hosts"));
+    expect(OK, ask_secret(f, VERB_SEAL_KEY,
+                          json_pack("{s:s, s:s}", "org", "main", "endpoint",
+                                    f->endpoint),
+                          ADMIN_KEY, &candidate));
+    keeper_end(f);
+    change_settings(f, "hosts = 127.0.0.1\n", "hosts = 127.0.0.2\n");
+    keeper_spawn(f, NULL);
+    provision(f);
+    expect(ERR_CONFIG,
+           ask(f, VERB_USE_KEY, json_pack("{s:s}", "org", "main"), NULL, &r));
+    assert_non_null(strstr(f->e.text, "127.0.0.1"));
+    expect(ERR_CONFIG, ask(f, VERB_BIND_KEY, one_candidate(REDACTED, NULL),
+                           &candidate, &r));
+    expect(ERR_NO_ADMIN_KEY, sign_on(f, 0, "GET", PROJECTS, NULL, &r));
+    assert_int_equal(f->server.requests, 0);
+    keeper_end(f);
+    change_settings(f, "hosts = 127.0.0.2\n", "hosts = 127.0.0.1\n");
+    keeper_spawn(f, NULL);
+    provision(f);
+    expect(OK,
+           ask(f, VERB_USE_KEY, json_pack("{s:s}", "org", "main"), NULL, &r));
+}
+
+/* The settings name a source: a PIN that was given is not handed back. */
+static void no_escrow_of_a_configured_pin(void **state)
+{
+    struct fixture *f = *state;
+    FRAME r = FRAME_INIT;
+    FILE *c = fopen(f->conf, "ae");
+    assert_non_null(c);
+    fputs("[hsm]\npin_source = /nowhere/pin\n", c);
+    assert_int_equal(fclose(c), 0);
+    keeper_end(f);
+    keeper_spawn(f, NULL);
+    expect(OK, login(f, SOFTHSM_PIN, &r));
+    assert_string_equal(member(&r, "checked"), "hsm");
+    assert_int_equal(r.fd, -1);
+}
+
 static void signatures_go_upstream_when_told(void **state)
 {
     struct fixture *f = *state;
@@ -678,6 +746,8 @@ int main(void)
         TEST(channels_side_by_side),
         TEST(environment_without_effect),
         TEST(signatures_go_upstream_when_told),
+        TEST(keys_go_to_listed_hosts_only),
+        TEST(no_escrow_of_a_configured_pin),
         TEST(ends_with_its_channels),
         cmocka_unit_test(command_line),
     };
