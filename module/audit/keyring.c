@@ -1,0 +1,231 @@
+/* keyring - see keyring.h. */
+#include "config.h"
+
+#include "module/audit/keyring.h"
+
+#include "common/base64.h"
+
+#include <openssl/ec.h>
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KEYID_MAX 128
+
+struct call_key {
+    char keyid[KEYID_MAX];
+    EVP_PKEY *key;
+};
+
+struct keyring {
+    struct note_key logs[KEYRING_MAX];
+    size_t logs_n;
+    bool given;
+    struct call_key calls[KEYRING_MAX];
+    size_t calls_n;
+};
+
+enum code keyring_new(struct keyring **out, struct error *e)
+{
+    *out = calloc(1, sizeof **out);
+    return *out ? OK : error_set(e, ERR_NOMEM, "keys of a log");
+}
+
+void keyring_free(struct keyring *k)
+{
+    if (!k)
+        return;
+    for (size_t i = 0; i < k->calls_n; i++)
+        EVP_PKEY_free(k->calls[i].key);
+    free(k);
+}
+
+void keyring_freep(struct keyring **k)
+{
+    keyring_free(*k);
+}
+
+/* ---- keys of the log ---- */
+
+static enum code add_log(struct keyring *k, const struct note_key *key,
+                         struct error *e)
+{
+    for (size_t i = 0; i < k->logs_n; i++)
+        if (memcmp(k->logs[i].id, key->id, sizeof key->id) == 0 &&
+            strcmp(k->logs[i].name, key->name) == 0)
+            return OK;
+    if (k->logs_n == KEYRING_MAX)
+        return error_set(e, ERR_LIMIT, "more than %d keys of a log",
+                         KEYRING_MAX);
+    k->logs[k->logs_n++] = *key;
+    return OK;
+}
+
+enum code keyring_give(struct keyring *k, const struct note_key *key,
+                       struct error *e)
+{
+    if (!k->given)
+        k->logs_n = 0;
+    k->given = true;
+    return add_log(k, key, e);
+}
+
+bool keyring_was_given(const struct keyring *k)
+{
+    return k->given;
+}
+
+/* The last of the origin's parts may be a number: it counts rollbacks. */
+static bool is_of(const struct note_key *key, const char *origin)
+{
+    size_t n = strlen(key->name);
+    if (strncmp(origin, key->name, n) != 0)
+        return false;
+    return !origin[n] ||
+           (origin[n] == '/' && origin[n + 1] &&
+            strspn(origin + n + 1, "0123456789") == strlen(origin + n + 1));
+}
+
+enum code keyring_check_note(const struct keyring *k, const struct note *n,
+                             const char *origin, struct error *e)
+{
+    bool good = false;
+    for (size_t i = 0; i < k->logs_n; i++) {
+        const struct note_key *known = &k->logs[i];
+        struct note_key key;
+        bool found = false;
+        if (!is_of(known, origin))
+            continue;
+        enum code rc = note_key(&key, origin, known->algorithm, known->key,
+                                known->key_len, e);
+        if (rc == OK)
+            rc = note_verify(n, &key, &found, e);
+        if (rc)
+            return rc;
+        good = good || found;
+    }
+    return good ? OK
+                : error_set(e, ERR_SEAL, "no signature of a known key of %s",
+                            origin);
+}
+
+/* ---- keys of calls ---- */
+
+static enum code add_call(struct keyring *k, const char *keyid,
+                          const char *public_key, struct error *e)
+{
+    uint8_t spki[512];
+    const unsigned char *at = spki;
+    size_t len;
+    if (strlen(keyid) >= KEYID_MAX ||
+        !base64_decode(public_key, strlen(public_key), spki, sizeof spki, &len))
+        return error_set(e, ERR_INVALID, "key %s is no public key", keyid);
+    EVP_PKEY *key = d2i_PUBKEY(NULL, &at, (long)len);
+    if (!key || !EVP_PKEY_is_a(key, "EC")) {
+        EVP_PKEY_free(key);
+        return error_set(e, ERR_INVALID, "key %s is no public key", keyid);
+    }
+    for (size_t i = 0; i < k->calls_n; i++) {
+        if (strcmp(k->calls[i].keyid, keyid) != 0)
+            continue;
+        bool same = EVP_PKEY_eq(k->calls[i].key, key) == 1;
+        EVP_PKEY_free(key);
+        return same ? OK : error_set(e, ERR_SEAL, "two keys are %s", keyid);
+    }
+    if (k->calls_n == KEYRING_MAX) {
+        EVP_PKEY_free(key);
+        return error_set(e, ERR_LIMIT, "more than %d keys of calls",
+                         KEYRING_MAX);
+    }
+    strcpy(k->calls[k->calls_n].keyid, keyid);
+    k->calls[k->calls_n++].key = key;
+    return OK;
+}
+
+static enum code learn_call(struct keyring *k, json_t *one, struct error *e)
+{
+    const char *keyid = "", *public_key = "";
+    const struct json_field fields[] = {
+        {"keyid", FIELD_STRING, true, &keyid, NULL},
+        {"public_key", FIELD_STRING, true, &public_key, NULL},
+    };
+    enum code rc = json_decode(one, JSON_FIELDS(fields), true, "key", e);
+    return rc ? rc : add_call(k, keyid, public_key, e);
+}
+
+enum code keyring_learn(struct keyring *k, json_t *record, struct error *e)
+{
+    json_t *logs = NULL, *calls = NULL, *one;
+    const struct json_field fields[] = {
+        {"log", FIELD_ARRAY, true, &logs, NULL},
+        {"call", FIELD_ARRAY, true, &calls, NULL},
+    };
+    size_t i;
+    enum code rc = json_decode(record, JSON_FIELDS(fields), true, "keys", e);
+    json_array_foreach(calls, i, one)
+    {
+        if (rc == OK)
+            rc = learn_call(k, one, e);
+    }
+    json_array_foreach(logs, i, one)
+    {
+        struct note_key key;
+        const char *text = json_string_value(one);
+        if (rc == OK && !k->given)
+            rc = note_key_parse(&key, text ? text : "", e);
+        if (rc == OK && !k->given)
+            rc = add_log(k, &key, e);
+    }
+    return rc;
+}
+
+static void sig_freep(ECDSA_SIG **sig)
+{
+    ECDSA_SIG_free(*sig);
+}
+
+static void md_ctx_freep(EVP_MD_CTX **ctx)
+{
+    EVP_MD_CTX_free(*ctx);
+}
+
+/* r‖s as DER, which OpenSSL wants. False: no memory, no numbers. */
+static bool to_der(const uint8_t signature[64], uint8_t der[80], size_t *len)
+{
+    CLEANUP(sig_freep) ECDSA_SIG *sig = ECDSA_SIG_new();
+    BIGNUM *r = BN_bin2bn(signature, 32, NULL);
+    BIGNUM *s = BN_bin2bn(signature + 32, 32, NULL);
+    if (!sig || !r || !s || ECDSA_SIG_set0(sig, r, s) != 1) {
+        BN_free(r);
+        BN_free(s);
+        return false;
+    }
+    int n = i2d_ECDSA_SIG(sig, &der);
+    *len = n > 0 ? (size_t)n : 0;
+    return n > 0;
+}
+
+enum code keyring_check_call(const struct keyring *k, const char *keyid,
+                             const void *base, size_t len,
+                             const uint8_t signature[64], struct error *e)
+{
+    uint8_t der[80];
+    size_t der_len, i = 0;
+    while (i < k->calls_n && strcmp(k->calls[i].keyid, keyid) != 0)
+        i++;
+    if (i == k->calls_n)
+        return error_set(e, ERR_NOT_FOUND, "no record introduced key %s",
+                         keyid);
+    CLEANUP(md_ctx_freep) EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    if (!ctx || !to_der(signature, der, &der_len) ||
+        EVP_DigestVerifyInit(ctx, NULL, EVP_sha256(), NULL, k->calls[i].key) !=
+            1)
+        return error_set(e, ERR_NOMEM, "check of a call's signature");
+    return EVP_DigestVerify(ctx, der, der_len, base, len) == 1
+               ? OK
+               : error_set(e, ERR_SEAL,
+                           "the signature is not that of key %s over this "
+                           "call",
+                           keyid);
+}

@@ -1,0 +1,42 @@
+/* keyring - the public keys that a log is verified with.
+ *
+ * Keys of the log come from the person who verifies, or else from the log's
+ * own `keys` records; keys of calls come from those records always, for the
+ * log's signature covers them.
+ */
+#ifndef HSMINT_AUDIT_KEYRING_H
+#define HSMINT_AUDIT_KEYRING_H
+
+#include "common/json.h"
+#include "common/note.h"
+
+#define KEYRING_MAX 64 /* of each kind */
+
+struct keyring;
+
+MUST_CHECK enum code keyring_new(struct keyring **out, struct error *e);
+void keyring_free(struct keyring *k); /* takes NULL */
+void keyring_freep(struct keyring **k);
+
+/* A key that was given: from then on those of records do not count for
+ * checkpoints. */
+MUST_CHECK enum code keyring_give(struct keyring *k, const struct note_key *key,
+                                  struct error *e);
+bool keyring_was_given(const struct keyring *k);
+/* The members `log` ([vkey]) and `call` ([{keyid, public_key}]) of a record.
+ * ERR_INVALID. Known ones are passed over; ERR_SEAL: another key under a known
+ * keyid. */
+MUST_CHECK enum code keyring_learn(struct keyring *k, json_t *record,
+                                   struct error *e);
+/* A good signature of a key of the log. ERR_SEAL: bad, or none. */
+MUST_CHECK enum code keyring_check_note(const struct keyring *k,
+                                        const struct note *n,
+                                        const char *origin, struct error *e);
+/* `signature`: 64 bytes r‖s over `base`. ERR_NOT_FOUND: unknown keyid;
+ * ERR_SEAL. */
+MUST_CHECK enum code keyring_check_call(const struct keyring *k,
+                                        const char *keyid, const void *base,
+                                        size_t len, const uint8_t signature[64],
+                                        struct error *e);
+
+#endif
