@@ -173,6 +173,6 @@ enum code json_parse(const char *text, size_t len, const char *what,
         return OK;
     if (json_error_code(&je) == json_error_out_of_memory)
         return error_set(e, ERR_NOMEM, "%s: out of memory", what);
-    return error_set(e, ERR_INVALID, "%s: %s at line %d, column %d", what,
-                     reason(&je), je.line, je.column);
+    return error_set(e, ERR_INVALID, "%s:%d:%d: %s", what, je.line, je.column,
+                     reason(&je));
 }

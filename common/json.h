@@ -40,7 +40,7 @@ MUST_CHECK enum code json_decode(json_t *object,
 #define JSON_FIELDS(f) (f), sizeof(f) / sizeof((f)[0])
 #define JSON_DEPTH_MAX 64
 /* One value from text: depth and size bounded (JSON_DEPTH_MAX, `len`),
- * duplicates refused. */
+ * duplicates refused: "WHAT:LINE:COLUMN: why". */
 MUST_CHECK enum code json_parse(const char *text, size_t len, const char *what,
                                 json_t **out, struct error *e);
 /* At most so many values are in the text (what it says is not looked at): one

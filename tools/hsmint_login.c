@@ -214,27 +214,37 @@ static void unset(json_t *identity, const char *member)
         (void)json_object_set_new(identity, member, json_null());
 }
 
-static void print_identity(json_t *identity)
+/* {capability, roles, policy} each, of allows or denies. */
+static void print_grants(json_t *grants, const char *heading)
 {
-    static const struct column columns[] = {
-        {"CAPABILITY", "capability"}, {"ROLES", "roles"}, {"POLICY", "policy"}};
-    JSON may = json_incref(json_object_get(identity, "capabilities"));
+    const struct column columns[] = {
+        {heading, "capability"}, {"ROLES", "roles"}, {"POLICY", "policy"}};
     json_t *one;
     size_t i;
-    (void)json_object_del(identity, "capabilities");
-    output_join(identity, "subjects");
-    unset(identity, "login_uid");
-    unset(identity, "audit_session");
-    output_fields(identity);
-    json_array_foreach(may, i, one)
+    if (json_array_size(grants) == 0)
+        return;
+    json_array_foreach(grants, i, one)
     {
         output_join(one, "roles");
     }
     (void)fputc('\n', stdout);
+    output_table(grants, columns, sizeof(columns) / sizeof(columns[0]));
+}
+
+static void print_identity(json_t *identity)
+{
+    JSON may = json_incref(json_object_get(identity, "capabilities"));
+    JSON never = json_incref(json_object_get(identity, "denials"));
+    (void)json_object_del(identity, "capabilities");
+    (void)json_object_del(identity, "denials");
+    output_join(identity, "subjects");
+    unset(identity, "login_uid");
+    unset(identity, "audit_session");
+    output_fields(identity);
     if (json_array_size(may) == 0)
-        printf("No policy lets you do anything.\n");
-    else
-        output_table(may, columns, sizeof(columns) / sizeof(columns[0]));
+        printf("\nNo policy lets you do anything.\n");
+    print_grants(may, "CAPABILITY");
+    print_grants(never, "NEVER");
 }
 
 enum code command_whoami(struct cli *c, struct error *e)
