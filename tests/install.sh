@@ -36,6 +36,10 @@ for f in README administrator.json auditor.json caller.json hsmint-exporter.json
 	want="$want
 $(dir docdir)/policies/$f"
 done
+for f in prometheus/README prometheus/scrape.yml prometheus/alerts.yml prometheus/alerts_test.yml grafana/README grafana/hsmint.json; do
+	want="$want
+$(dir docdir)/$f"
+done
 [ ! -x hsmint-exporter ] || want="$want
 $(dir sbindir)/hsmint-exporter"
 units=$(dir systemdsystemunitdir)

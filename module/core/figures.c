@@ -401,6 +401,23 @@ static void put_own(struct figures *f)
         (double)f->core->metrics.start_ms / 1000);
 }
 
+/* Those that have no sample now are named, too. */
+static void put_missing(struct figures *f)
+{
+    for (unsigned id = 0; id < METRICS_FAMILIES; id++) {
+        bool there = false;
+        size_t i;
+        json_t *one;
+
+        json_array_foreach(f->list, i, one) {
+            const char *name = json_string_value(json_object_get(one, "name"));
+            there = there || strcmp(name, metrics_table[id].name) == 0;
+        }
+        if (!there)
+            (void)family(f, id);
+    }
+}
+
 enum code core_metrics(struct core *c, const struct metrics_server *server,
                        json_t **out, struct error *e)
 {
@@ -420,6 +437,8 @@ enum code core_metrics(struct core *c, const struct metrics_server *server,
     code = put_counted(&f, e);
     if (!code)
         code = costly(c, list, e);
+    if (!code)
+        put_missing(&f);
     if (!code)
         *out = json_incref(list);
     return code;
