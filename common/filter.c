@@ -67,25 +67,27 @@ static struct scmp_arg_cmp comparison(const struct syscall_rule *rule)
 
 /* A name that this libseccomp, or this architecture, does not know stands for a
  * call that cannot be made here, and stays refused. */
-static enum code add(scmp_filter_ctx f, const struct syscall_rule *rule,
-                     struct error *e)
+static enum code add(scmp_filter_ctx f, uint32_t action,
+                     const struct syscall_rule *rule, struct error *e)
 {
     int number = seccomp_syscall_resolve_name(rule->name);
     struct scmp_arg_cmp c = comparison(rule);
-    bool absent = rule->check == CHECK_ABSENT;
-    unsigned n = rule->check == CHECK_NONE || absent ? 0 : 1;
+    bool plain = rule->check == CHECK_NONE || rule->check == CHECK_ABSENT;
     if (number == __NR_SCMP_ERROR)
         return OK;
-    int r = seccomp_rule_add_array(
-        f, absent ? SCMP_ACT_ERRNO(ENOSYS) : SCMP_ACT_ALLOW, number, n, &c);
+    int r = seccomp_rule_add_array(f, action, number, plain ? 0 : 1, &c);
     return r ? failed(r, rule->name, e) : OK;
 }
 
+/* The rows with that check, or all but them. */
 static enum code add_table(scmp_filter_ctx f, enum filter_role role,
-                           struct error *e)
+                           bool absent, struct error *e)
 {
+    uint32_t action = absent ? SCMP_ACT_ERRNO(ENOSYS) : SCMP_ACT_ALLOW;
     for (const struct syscall_rule *r = syscall_rules; r->name; r++) {
-        enum code rc = r->roles & role ? add(f, r, e) : OK;
+        bool wanted = (r->roles & role) &&
+                      (!absent || r->check == CHECK_ABSENT);
+        enum code rc = wanted ? add(f, action, r, e) : OK;
         if (rc)
             return rc;
     }
@@ -109,7 +111,7 @@ static enum code add_further(scmp_filter_ctx f, const char *names,
                              "[hsm] syscalls: there is no system call %s",
                              name);
         const struct syscall_rule rule = {.name = name, .check = CHECK_NONE};
-        enum code rc = add(f, &rule, e);
+        enum code rc = add(f, SCMP_ACT_ALLOW, &rule, e);
         if (rc)
             return rc;
         p += len + strspn(p + len, " ");
@@ -118,15 +120,15 @@ static enum code add_further(scmp_filter_ctx f, const char *names,
 }
 
 /* Calls of a foreign architecture (int 0x80, x32) are never a mistake. */
-static int set_attributes(scmp_filter_ctx f)
+static int set_attributes(scmp_filter_ctx f, bool logged)
 {
-    static const struct {
+    const struct {
         enum scmp_filter_attr name;
         uint32_t value;
     } attributes[] = {{SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS},
                       {SCMP_FLTATR_CTL_NNP, 1},
                       {SCMP_FLTATR_CTL_TSYNC, 1},
-                      {SCMP_FLTATR_CTL_LOG, 1},
+                      {SCMP_FLTATR_CTL_LOG, logged},
                       {SCMP_FLTATR_CTL_OPTIMIZE, 2}};
     for (size_t i = 0; i < sizeof attributes / sizeof attributes[0]; i++) {
         int r = seccomp_attr_set(f, attributes[i].name, attributes[i].value);
@@ -136,13 +138,28 @@ static int set_attributes(scmp_filter_ctx f)
     return 0;
 }
 
+/* What the C library asks for again and again to find it absent: a filter of
+ * its own, for the kernel logs all refusals of a filter or none. */
+static enum code load_absent(enum filter_role role, struct error *e)
+{
+    scmp_filter_ctx f CLEANUP(filter_freep) = seccomp_init(SCMP_ACT_ALLOW);
+    if (!f)
+        return error_set(e, ERR_NOMEM, "no memory for the seccomp filter");
+    int r = set_attributes(f, false);
+    enum code rc = r ? failed(r, NULL, e) : add_table(f, role, true, e);
+    if (rc)
+        return rc;
+    r = seccomp_load(f);
+    return r ? failed(r, NULL, e) : OK;
+}
+
 static enum code fill_and_load(scmp_filter_ctx f, enum filter_role role,
                                const struct settings *s, struct error *e)
 {
-    int r = set_attributes(f);
+    int r = set_attributes(f, true);
     if (r)
         return failed(r, NULL, e);
-    enum code rc = add_table(f, role, e);
+    enum code rc = add_table(f, role, false, e);
     if (!rc && s->hsm_syscalls && role != FILTER_DAEMON)
         rc = add_further(f, s->hsm_syscalls, e);
     if (rc)
@@ -164,7 +181,9 @@ enum code filter_install(enum filter_role role, const struct settings *s,
         seccomp_init(logs ? SCMP_ACT_LOG : SCMP_ACT_ERRNO(EPERM));
     if (!f)
         return error_set(e, ERR_NOMEM, "no memory for the seccomp filter");
-    enum code rc = fill_and_load(f, role, s, e);
+    enum code rc = load_absent(role, e);
+    if (!rc)
+        rc = fill_and_load(f, role, s, e);
     if (!rc && logs)
         log_warning("seccomp = log: calls that would be refused are made, and "
                     "logged by the kernel");
