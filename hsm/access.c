@@ -31,14 +31,14 @@ enum code access_describe(struct channel *c, struct frame *in,
 
 /* Looked at (tee), not taken out: an escrow is read by one keeper after the
  * other. Whole, which the end of its writers tells. */
-static enum code copy_pipe(int fd, struct secret *to, struct error *e)
+static enum code copy_pipe(int fd, int ms, struct secret *to, struct error *e)
 {
     int ends[2], there = 0;
     if (pipe2(ends, O_CLOEXEC))
         return error_set(e, ERR_IO, "no pipe to read the PIN");
     FD reader = ends[0];
     FD writer = ends[1];
-    enum code rc = deadline_wait(fd, 0, deadline_after(PIN_MS), e);
+    enum code rc = deadline_wait(fd, 0, deadline_after(ms), e);
     if (rc)
         return error_set(e, rc, "the PIN did not arrive in time");
     size_t room = secret_capacity(to);
@@ -54,7 +54,7 @@ static enum code copy_pipe(int fd, struct secret *to, struct error *e)
     return OK;
 }
 
-static enum code read_pin(int fd, struct secret **pin, struct error *e)
+enum code access_read_pipe(int fd, int ms, struct secret **out, struct error *e)
 {
     struct stat st;
     SECRET s = NULL;
@@ -63,12 +63,12 @@ static enum code read_pin(int fd, struct secret **pin, struct error *e)
     if (fstat(fd, &st) || !S_ISFIFO(st.st_mode))
         return error_set(e, ERR_INVALID, "the PIN's descriptor is no pipe");
     enum code rc = secret_new(&s, PIPE_MAX, e);
-    if (rc || (rc = copy_pipe(fd, s, e)))
+    if (rc || (rc = copy_pipe(fd, ms, s, e)))
         return rc;
     secret_chomp(s);
     if (secret_len(s) == 0)
         return error_set(e, ERR_INVALID, "the PIN is empty");
-    *pin = s;
+    *out = s;
     s = NULL;
     return OK;
 }
@@ -94,7 +94,7 @@ enum code access_login(struct channel *c, struct frame *in, struct frame *out,
                          "login: a descriptor beside the configured PIN");
     SECRET pin = NULL;
     if ((rc = pin_is_configured(c->keeper->settings, &configured, e)) ||
-        (given && (rc = read_pin(in->fd, &pin, e))))
+        (given && (rc = access_read_pipe(in->fd, PIN_MS, &pin, e))))
         return rc;
     /* It would cost one of the HSM's tries. */
     if (given && secretid_is_one(secret_data(pin), secret_len(pin)))

@@ -37,6 +37,10 @@ void permit_serve(struct channel *c);
 /* One verb: reads in->head, body and fd (all stay the frame's), fills out. */
 typedef enum code (*verb_fn)(struct channel *c, struct frame *in,
                              struct frame *out, struct error *e);
+/* access.c: what a pipe holds, left in it, so that it can be read again; waits
+ * `ms` for the end of its writers. */
+MUST_CHECK enum code access_read_pipe(int fd, int ms, struct secret **out,
+                                      struct error *e);
 enum code access_describe(struct channel *c, struct frame *in,
                           struct frame *out, struct error *e);
 enum code access_login(struct channel *c, struct frame *in, struct frame *out,

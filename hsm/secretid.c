@@ -95,13 +95,9 @@ enum code secretid_check(struct channel *c, struct frame *in, struct frame *out,
         return rc;
     if (in->fd < 0)
         return error_set(e, ERR_INVALID, "check-login brought no descriptor");
-    /* Room for a line's end: more than one is no secret id. */
-    rc = secret_from_fd(&text, in->fd, SECRETID_MAX + 2, READ_MS, true, e);
-    if (rc == ERR_NOMEM)
-        return rc;
+    rc = access_read_pipe(in->fd, READ_MS, &text, e);
     if (rc)
-        return refuse(e);
-    secret_chomp(text);
+        return rc == ERR_INVALID || rc == ERR_DEADLINE ? refuse(e) : rc;
     rc = secretid_parse(&id, (const char *)secret_data(text), secret_len(text),
                         name, e);
     return rc ? rc : hash(c->keeper, &id, &out->head, e);

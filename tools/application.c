@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <openssl/evp.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -136,33 +137,58 @@ static void add(struct applications *t, struct application *a)
 
 /* ---- attach and detach ---- */
 
+struct before { /* what an application left at the daemon before */
+    char owner[IDENTITY_OWNER_MAX]; /* by its uid */
+    struct core_login login;
+    bool found, foreign;
+};
+
 static enum code find_bound(const struct store_lease *l, void *ctx,
                             struct error *e)
 {
+    static const char login[] = "login:";
+    struct before *b = ctx;
     (void)e;
-    bool *found = ctx;
-    if (l->bound && (l->state == LEASE_PENDING || l->state == LEASE_ACTIVE))
-        *found = true;
+    if (!l->bound || (l->state != LEASE_PENDING && l->state != LEASE_ACTIVE))
+        return OK;
+    b->found = true;
+    if (strncmp(l->owner, login, strlen(login)) == 0 &&
+        strlen(l->owner + strlen(login)) < sizeof b->login.name)
+        strcpy(b->login.name, l->owner + strlen(login));
+    else if (strcmp(l->owner, b->owner) != 0)
+        b->foreign = true;
     return OK;
 }
 
-/* Does a bound lease of this owner carry the hash? */
-static enum code left_from_before(struct applications *t, const char *owner,
-                                  const char *hash, bool *found,
+/* Do bound leases carry the hash, and none of them is another uid's? */
+static enum code left_from_before(struct applications *t,
+                                  const struct identity *id, const char *hash,
+                                  struct core_login *login, bool *found,
                                   struct error *e)
 {
+    struct before b = {.found = false};
     struct store_lease_query q = {
-        .owner = owner, .application = hash, .live_only = true, .limit = 64};
-    *found = false;
-    return store_lease_each(t->store, &q, find_bound, found, e);
+        .application = hash, .live_only = true, .limit = 64};
+    snprintf(b.owner, sizeof b.owner, "user:%lu", (unsigned long)id->uid);
+    enum code rc = store_lease_each(t->store, &q, find_bound, &b, e);
+    *found = rc == OK && b.found && !b.foreign;
+    *login = b.login;
+    return rc;
 }
 
-static bool join(struct applications *t, const char *hash, uid_t uid,
-                 struct application **out)
+static bool is_same(const struct application *a, uid_t uid, bool borrowed,
+                    const char *unit)
+{
+    return a->uid == uid && a->borrowed == borrowed &&
+           strcmp(a->unit, unit) == 0;
+}
+
+static bool join(struct applications *t, const char *hash,
+                 const struct identity *id, struct application **out)
 {
     pthread_mutex_lock(&t->lock);
     struct application *a = find_hash(t, hash);
-    if (a && a->uid == uid)
+    if (a && is_same(a, id->uid, id->borrowed, id->unit ? id->unit : ""))
         a->connections++;
     else
         a = NULL;
@@ -202,17 +228,24 @@ static enum code enter(struct applications *t, struct application *a,
     pthread_mutex_lock(&t->lock);
     struct application *twin = find_hash(t, a->hash);
     enum code rc = OK;
-    if (twin)
+    if (twin && is_same(twin, a->uid, a->borrowed, a->unit))
         twin->connections++;
-    else if (returning && !t->grace)
+    else if (twin || (returning && !t->grace))
         rc = error_set(e, ERR_NOT_FOUND, "this token is not known");
     else
         rc = check_limit(t, a->uid, e);
     if (rc == OK && !twin)
         add(t, a);
     pthread_mutex_unlock(&t->lock);
-    *out = twin ? twin : a;
+    if (rc == OK)
+        *out = twin ? twin : a;
     return rc;
+}
+
+static void application_free(struct application *a)
+{
+    free(a->unit);
+    free(a);
 }
 
 static void application_freep(struct application **a)
@@ -220,52 +253,58 @@ static void application_freep(struct application **a)
     if (!*a)
         return;
     fd_closep(&(*a)->pidfd);
-    free(*a);
+    application_free(*a);
 }
 
 static enum code enter_new(struct applications *t, struct wire_peer *peer,
-                           const char *program, const char *hash,
-                           bool returning, struct application **out,
-                           struct error *e)
+                           const struct identity *id, const char *program,
+                           const char *hash, const struct core_login *returning,
+                           struct application **out, struct error *e)
 {
     CLEANUP(application_freep) struct application *a = calloc(1, sizeof *a);
-    if (!a)
+    if (a)
+        a->pidfd = -1;
+    if (!a || !(a->unit = strdup(id->unit ? id->unit : "")))
         return error_set(e, ERR_NOMEM, "application of process %d",
                          (int)peer->pid);
     strcpy(a->hash, hash);
     text_escape(a->program, sizeof a->program, program, strlen(program));
-    a->uid = peer->uid;
+    a->uid = id->uid;
+    a->borrowed = id->borrowed;
     a->pid = peer->pid;
     a->pidfd = peer->pidfd;
     peer->pidfd = -1;
-    enum code rc = enter(t, a, returning, out, e);
+    if (returning)
+        a->login = *returning;
+    enum code rc = enter(t, a, returning != NULL, out, e);
     if (rc == OK && *out == a)
         a = NULL;
     return rc;
 }
 
 static enum code attach_known(struct applications *t, struct wire_peer *peer,
-                              const char *owner, const char *program,
+                              const struct identity *id, const char *program,
                               const char *token, struct application **out,
                               struct error *e)
 {
     char hash[WIRE_TOKEN_HEX + 1];
+    struct core_login login;
     bool found = false;
     enum code rc = token_hash(token, hash, e);
     if (rc)
         return rc;
-    if (join(t, hash, peer->uid, out))
+    if (join(t, hash, id, out))
         return OK;
     pthread_mutex_lock(&t->lock);
     bool grace = t->grace;
     pthread_mutex_unlock(&t->lock);
     if (grace)
-        rc = left_from_before(t, owner, hash, &found, e);
+        rc = left_from_before(t, id, hash, &login, &found, e);
     if (rc)
         return rc;
     if (!found)
         return error_set(e, ERR_NOT_FOUND, "this token is not known");
-    rc = enter_new(t, peer, program, hash, true, out, e);
+    rc = enter_new(t, peer, id, program, hash, &login, out, e);
     if (rc == OK)
         log_info("%s, process %d, is back with its leases", (*out)->program,
                  (int)peer->pid);
@@ -273,20 +312,36 @@ static enum code attach_known(struct applications *t, struct wire_peer *peer,
 }
 
 enum code application_attach(struct applications *t, struct wire_peer *peer,
-                             const char *owner, const char *program,
+                             const struct identity *id, const char *program,
                              const char *token,
                              char new_token[WIRE_TOKEN_HEX + 1],
                              struct application **out, struct error *e)
 {
     char hash[WIRE_TOKEN_HEX + 1];
     if (token)
-        return attach_known(t, peer, owner, program, token, out, e);
+        return attach_known(t, peer, id, program, token, out, e);
     enum code rc = token_new(new_token, e);
     if (rc == OK)
         rc = token_hash(new_token, hash, e);
     if (rc == OK)
-        rc = enter_new(t, peer, program, hash, false, out, e);
+        rc = enter_new(t, peer, id, program, hash, NULL, out, e);
     return rc;
+}
+
+void application_set_login(struct applications *t, struct application *a,
+                           const struct core_login *login)
+{
+    pthread_mutex_lock(&t->lock);
+    a->login = login ? *login : (struct core_login){.name = ""};
+    pthread_mutex_unlock(&t->lock);
+}
+
+void application_login(struct applications *t, const struct application *a,
+                       struct core_login *out)
+{
+    pthread_mutex_lock(&t->lock);
+    *out = a->login;
+    pthread_mutex_unlock(&t->lock);
 }
 
 void application_detach(struct applications *t, struct application *a)
@@ -303,7 +358,7 @@ void application_detach(struct applications *t, struct application *a)
     if (ends && !retired)
         core_end_session(t->core, a->hash, 0);
     if (last)
-        free(a);
+        application_free(a);
 }
 
 bool application_dead(struct applications *t, struct application *a)

@@ -8,8 +8,9 @@
  *
  * After a restart of the daemon nobody is attached. For APPLICATION_GRACE_MS a
  * client may join again with the token that it has, if a bound lease of its
- * uid carries the token's hash; then the bound leases of all that did not are
- * ended.
+ * uid, or of a named login, carries the token's hash; then the bound leases of
+ * all that did not are ended. Who had a named login is back without it: it is
+ * told so at each call until it logs in or out.
  *
  * Thread-safe: one lock in the table, never held across a call of core.
  */
@@ -19,6 +20,7 @@
 #include "common/error.h"
 #include "common/wire.h"
 #include "module/core/core.h"
+#include "module/core/logins.h"
 #include "module/store/store.h"
 
 #include <stdbool.h>
@@ -35,6 +37,8 @@ struct application {
     char hash[WIRE_TOKEN_HEX + 1];
     char program[APPLICATION_PROGRAM_MAX]; /* escaped */
     uid_t uid;
+    bool borrowed;
+    char *unit; /* owned */
     pid_t pid;
     uint64_t number; /* of this daemon; names its pidfd in epoll */
 
@@ -43,6 +47,8 @@ struct application {
     int pidfd;
     int connections;
     bool dead;
+    struct core_login login; /* name "": none; accessor "": it had it at the
+                                daemon before this one */
 };
 
 struct applications;
@@ -58,14 +64,19 @@ void applications_limit(struct applications *t, int total, int of_uid);
 void applications_free(struct applications *t);
 
 /* token NULL: a new application, whose token is written. Else joins the one
- * with this token: ERR_NOT_FOUND when it is unknown, over or another uid's,
- * and the client attaches anew. Takes peer->pidfd (sets it to -1) for a new
- * application. `owner` is the peer's identity. */
+ * with this token: ERR_NOT_FOUND when it is unknown, over, or another uid's or
+ * unit's, and the client attaches anew. Takes peer->pidfd (sets it to -1) for
+ * a new application. `id` is the peer's identity. */
 MUST_CHECK enum code
 application_attach(struct applications *t, struct wire_peer *peer,
-                   const char *owner, const char *program, const char *token,
-                   char new_token[WIRE_TOKEN_HEX + 1], struct application **out,
-                   struct error *e);
+                   const struct identity *id, const char *program,
+                   const char *token, char new_token[WIRE_TOKEN_HEX + 1],
+                   struct application **out, struct error *e);
+/* What it is logged in as; `login` NULL: nobody. */
+void application_set_login(struct applications *t, struct application *a,
+                           const struct core_login *login);
+void application_login(struct applications *t, const struct application *a,
+                       struct core_login *out);
 /* One connection less; the last one ends the application. */
 void application_detach(struct applications *t, struct application *a);
 bool application_dead(struct applications *t, struct application *a);

@@ -70,44 +70,19 @@ enum code handle_attach(struct call *c, const struct arguments *a, json_t **out,
     if (rc)
         return rc;
     char made[WIRE_TOKEN_HEX + 1];
-    rc = application_attach(c->daemon->applications, c->peer, c->owner,
-                            a->program, a->token, made, c->application, e);
+    struct core_login login;
+    rc = application_attach(c->daemon->applications, c->peer, c->id, a->program,
+                            a->token, made, c->application, e);
     if (rc)
         return rc;
+    application_login(c->daemon->applications, *c->application, &login);
     const char *mode =
         c->daemon->settings->mode == MODE_SYSTEM ? "system" : "user";
     *out = json_pack("{s:s, s:s, s:s, s:s}", "token",
                      a->token ? a->token : made, "mode", mode, "instance", name,
-                     "login", "");
+                     "login", login.accessor[0] ? login.name : "");
     wipe(made, sizeof made);
     return *out ? OK : error_set(e, ERR_NOMEM, "reply to Attach");
-}
-
-enum code handle_login(struct call *c, const struct arguments *a, json_t **out,
-                       struct error *e)
-{
-    *out = json_pack("{s:s}", "login", "");
-    struct daemon *d = c->daemon;
-    struct caller by = handler_caller(c);
-    enum code rc = a->so ? core_permit(d->core, &by, CAP_ADMINISTER, NULL,
-                                       NULL, e)
-                         : OK;
-    if (rc)
-        return rc;
-    /* The socket has told who asks: nothing more to check. */
-    if (c->fd_in < 0 && !a->force && d->settings->mode == MODE_SYSTEM &&
-        !core_locked(d->core))
-        return OK;
-    return core_login(d->core, &by, c->fd_in, a->force, e);
-}
-
-/* An application's login state is the module's (method.h): there is nothing to
- * undo here, and others' logins are not touched. */
-enum code handle_logout(struct call *c, const struct arguments *a, json_t **out,
-                        struct error *e)
-{
-    (void)c, (void)a, (void)out, (void)e;
-    return OK;
 }
 
 enum code handle_lock(struct call *c, const struct arguments *a, json_t **out,

@@ -13,6 +13,11 @@
 HANDLER(attach);
 HANDLER(login);
 HANDLER(logout);
+HANDLER(create_login);
+HANDLER(rotate_login);
+HANDLER(get_login);
+HANDLER(list_logins);
+HANDLER(delete_login);
 HANDLER(lock);
 HANDLER(stop);
 HANDLER(status);

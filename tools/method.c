@@ -47,6 +47,7 @@ static const struct {
     ARG(LIMIT, limit, FIELD_INT),
     ARG(INTERFACE, interface, FIELD_STRING),
     ARG(COUNT, count, FIELD_INT),
+    ARG(KIND, kind, FIELD_STRING),
 };
 
 static const char *const kinds[] = {
@@ -66,21 +67,30 @@ static enum code get_description(struct call *c, const struct arguments *a,
 #define CAP(name) CAPABILITY_BIT(CAP_##name)
 #define LEASE(own, any) METHOD_LEASE, CAP(own) | CAP(any)
 const struct method method_table[] = {
-    {"Attach", handle_attach, P(VERSION) | P(PROGRAM), P(TOKEN), METHOD_OPEN,
-     0},
-    /* `so` and `force` need administer. */
-    {"Login", handle_login, 0, P(SO) | P(FORCE), METHOD_FD, 0},
-    {"Logout", handle_logout, 0, 0, 0, 0},
+    {"Attach", handle_attach, P(VERSION) | P(PROGRAM), P(TOKEN),
+     METHOD_OPEN | METHOD_ANYBODY, 0},
+    /* `so`, `force` and the HSM's PIN need administer. */
+    {"Login", handle_login, 0, P(SO) | P(FORCE) | P(NAME) | P(KIND),
+     METHOD_FD | METHOD_ANYBODY, 0},
+    {"Logout", handle_logout, 0, 0, METHOD_ANYBODY, 0},
+    {"CreateLogin", handle_create_login, P(NAME) | P(FIELDS) | CHANGE, 0,
+     METHOD_DAEMON, CAP(ADMINISTER)},
+    {"RotateLogin", handle_rotate_login, P(NAME) | P(FIELDS) | CHANGE, 0,
+     METHOD_DAEMON, CAP(ADMINISTER)},
+    {"GetLogin", handle_get_login, P(NAME), 0, METHOD_DAEMON, CAP(ADMINISTER)},
+    {"ListLogins", handle_list_logins, 0, 0, METHOD_DAEMON, CAP(ADMINISTER)},
+    {"DeleteLogin", handle_delete_login, P(NAME) | CHANGE, 0,
+     METHOD_DAEMON | METHOD_JOURNAL, CAP(ADMINISTER)},
     {"Lock", handle_lock, 0, 0, METHOD_DAEMON, CAP(ADMINISTER)},
     {"Stop", handle_stop, 0, P(FORCE), METHOD_DAEMON, CAP(ADMINISTER)},
     {"Status", handle_status, 0, 0, METHOD_DAEMON, CAP(STATUS)},
     {"CheckService", handle_check_service, 0, P(ORG), METHOD_DAEMON,
      CAP(STATUS)},
     {"Metrics", handle_metrics, 0, 0, METHOD_DAEMON, CAP(STATUS)},
-    {"Slots", handle_slots, 0, 0, 0, 0},
-    {"AuditKeys", handle_audit_keys, 0, 0, 0, 0},
+    {"Slots", handle_slots, 0, 0, METHOD_ANYBODY, 0},
+    {"AuditKeys", handle_audit_keys, 0, 0, METHOD_ANYBODY, 0},
     {"Random", handle_random, P(COUNT), 0, METHOD_DAEMON, CAPABILITY_ALL},
-    {"EndSession", handle_end_session, P(SESSION), 0, 0, 0},
+    {"EndSession", handle_end_session, P(SESSION), 0, METHOD_ANYBODY, 0},
     {"Init", handle_init, CHANGE, P(ORG), METHOD_JOURNAL, CAP(ADMINISTER)},
     {"SetConfig", handle_set_config, P(FIELDS) | CHANGE, P(ORG),
      METHOD_FD | METHOD_JOURNAL, CAP(ADMINISTER)},
@@ -109,9 +119,10 @@ const struct method method_table[] = {
     {"ReadKey", handle_read_key, P(LEASE_ID), 0, LEASE(READ, READ)},
     {"LabelLease", handle_label_lease, P(LEASE_ID), P(LABEL) | P(ID),
      LEASE(MINT, MINT)},
-    {"org.varlink.service.GetInfo", get_info, 0, 0, METHOD_OPEN, 0},
+    {"org.varlink.service.GetInfo", get_info, 0, 0,
+     METHOD_OPEN | METHOD_ANYBODY, 0},
     {"org.varlink.service.GetInterfaceDescription", get_description,
-     P(INTERFACE), 0, METHOD_OPEN, 0},
+     P(INTERFACE), 0, METHOD_OPEN | METHOD_ANYBODY, 0},
 };
 const size_t method_count = sizeof method_table / sizeof method_table[0];
 
@@ -205,6 +216,32 @@ static enum code permit(const struct method *m, const struct call *c,
     return OK;
 }
 
+struct person { /* the peer, with the login that its application has */
+    struct identity id; /* shares what the connection's owns */
+    char owner[IDENTITY_OWNER_MAX];
+};
+
+/* From here on the call is made by `p`, or not at all: never silently by the
+ * uid that a lost login has beside it. */
+static enum code take_login(const struct method *m, struct call *c,
+                            struct person *p, struct error *e)
+{
+    struct core_login login;
+    if (!*c->application)
+        return OK;
+    application_login(c->daemon->applications, *c->application, &login);
+    if (!login.name[0])
+        return OK;
+    p->id = *c->id;
+    strcpy(p->id.login, login.name);
+    identity_owner(&p->id, p->owner);
+    c->id = &p->id;
+    c->owner = p->owner;
+    return m->flags & METHOD_ANYBODY
+               ? OK
+               : core_login_alive(c->daemon->core, &login, e);
+}
+
 /* Before the journal, so that a kept answer is for those who may still ask. */
 static enum code authorise(const struct method *m, const struct call *c,
                            const struct arguments *a, struct error *e)
@@ -289,8 +326,11 @@ static json_t *answer(const struct method *m, struct call *c,
 {
     struct error e = {.code = OK};
     struct arguments a;
+    struct person person;
     JSON out = NULL;
     enum code rc = permit(m, c, &e);
+    if (rc == OK)
+        rc = take_login(m, c, &person, &e);
     if (rc == OK)
         rc = decode(m, parameters, &a, &e);
     if (rc == OK)

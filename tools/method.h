@@ -3,10 +3,10 @@
  * spec/org.hsmint.varlink is the contract; a test compares the table with it.
  *
  * Who may do what is spec/POLICY.md; the table says which capabilities a
- * method needs, and core is asked before the method is called. Login gives no
- * rights in the daemon: in user mode it unlocks a locked daemon or checks the
- * PIN, in system mode without a PIN it confirms the peer's identity. Which
- * application is logged in, as PKCS#11 counts it, is the module's to remember.
+ * method needs, and core is asked before the method is called. A named login is
+ * the application's: it is looked at for every call, and one that was deleted
+ * or is over is told so instead. Whether an application is logged in as PKCS#11
+ * counts it is the module's to remember.
  */
 #ifndef HSMINT_METHOD_H
 #define HSMINT_METHOD_H
@@ -45,12 +45,13 @@ enum method_param {
     PARAM_LIMIT,
     PARAM_INTERFACE,
     PARAM_COUNT,
+    PARAM_KIND,
     METHOD_PARAMS
 };
 
 struct arguments { /* absent: NULL, 0, false */
     const char *program, *token, *org, *request_id, *name, *role, *label, *id;
-    const char *lease_id, *before, *interface;
+    const char *lease_id, *before, *interface, *kind;
     json_int_t version, session, ttl, limit, count;
     bool so, force, bound, reuse, all, live;
     json_t *fields; /* borrowed */
@@ -61,7 +62,7 @@ struct call { /* one request on one connection */
     struct daemon *daemon;
     struct wire_peer *peer;
     const char *owner;
-    const struct identity *id;
+    const struct identity *id; /* with the application's login, once called */
     struct application **application; /* of the connection; Attach sets it */
     int fd_in;  /* came along, or -1; stays the server's */
     int fd_out; /* goes along with the reply, or -1 */
@@ -78,6 +79,7 @@ enum method_flags {
     METHOD_DAEMON = 8,  /* about the whole daemon: `org` is not asked for */
     METHOD_ROLE = 16,   /* `name` is the role that it is about */
     METHOD_LEASE = 32,  /* core asks, by the role of lease or mint */
+    METHOD_ANYBODY = 64, /* also for an application whose login is over */
 };
 
 struct method {

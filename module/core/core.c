@@ -119,6 +119,7 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .sweep = SWEEP_INIT,
                        .watch = WATCH_INIT,
                        .health = HEALTH_INIT,
+                       .entrances = ENTRANCES_INIT,
                        .orgs_lock = PTHREAD_MUTEX_INITIALIZER};
     k.metrics = &c->metrics;
     shares_init(&c->shares, service_places(o->settings));
@@ -178,6 +179,11 @@ enum code core_lock(struct core *c, const struct caller *by, struct error *e)
 bool core_locked(struct core *c)
 {
     return unlock_is_locked(c);
+}
+
+bool core_wants_pin(struct core *c)
+{
+    return unlock_is_locked(c) && !unlock_has_source(c);
 }
 
 bool core_busy(struct core *c)

@@ -61,6 +61,8 @@ bool core_not_ready(struct core *c, struct error *why);
 /* Sweeper or store have made no step for longer than any step takes: only a
  * new process helps. *why says which. */
 bool core_stuck(struct core *c, struct error *why);
+/* Locked, and the HSM's PIN is configured nowhere: somebody has to give it. */
+bool core_wants_pin(struct core *c);
 /* Live leases or pending work: a user daemon must not leave. */
 bool core_busy(struct core *c);
 /* Provision the HSM's keys (once) and add the organisation (ERR_EXISTS). */

@@ -9,6 +9,7 @@
 
 #include "module/core/core.h"
 #include "module/core/ended.h"
+#include "module/core/entrance.h"
 #include "module/core/health.h"
 #include "module/core/inflight.h"
 #include "module/core/keeper.h"
@@ -42,6 +43,7 @@ struct core {
     struct ended ended;
     struct shares shares;
     struct sweep sweep;
+    struct entrances entrances;
     struct metrics metrics;
     struct watch watch;
     struct health health;

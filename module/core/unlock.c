@@ -22,7 +22,7 @@ static int deadline(const struct core *c)
     return (int)c->settings->hsm_deadline_ms;
 }
 
-static bool pin_is_configured(const struct core *c)
+bool unlock_has_source(const struct core *c)
 {
     const struct settings *s = c->settings;
 
@@ -296,7 +296,7 @@ bool unlock_is_locked(struct core *c)
 
     pthread_mutex_lock(&c->unlock.lock);
     locked = c->unlock.locked_by_hand ||
-             (c->unlock.escrow < 0 && !pin_is_configured(c) &&
+             (c->unlock.escrow < 0 && !unlock_has_source(c) &&
               atomic_load(&c->unlock.ready) == 0);
     pthread_mutex_unlock(&c->unlock.lock);
     return locked;
@@ -314,7 +314,7 @@ static enum code log_in_again(struct core *c, uint64_t generation,
     if (c->unlock.escrow >= 0)
         pin = fcntl(c->unlock.escrow, F_DUPFD_CLOEXEC, 0);
     pthread_mutex_unlock(&c->unlock.lock);
-    if (by_hand || (pin < 0 && !pin_is_configured(c)))
+    if (by_hand || (pin < 0 && !unlock_has_source(c)))
         return error_set(e, ERR_LOCKED,
                          "hsmint is locked: log in with the HSM's PIN "
                          "(`hsmint login`)");

@@ -58,6 +58,8 @@ bool unlock_failure(struct core *c, struct error *why);
 void unlock_again(struct core *c);
 /* Somebody has to log in: nothing here can unlock by itself. */
 bool unlock_is_locked(struct core *c);
+/* The HSM's PIN is configured. */
+bool unlock_has_source(const struct core *c);
 void unlock_clear(struct core *c);
 
 /* keeper_call() on a keeper that is ready; made ready and asked once more

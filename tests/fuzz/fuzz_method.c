@@ -117,6 +117,78 @@ json_t *core_pin(struct core *c)
     (void)c;
     return json_object();
 }
+bool core_may(struct core *c, const struct caller *by, uint32_t caps,
+              const char *org, const char *role)
+{
+    (void)c, (void)by, (void)caps, (void)org, (void)role;
+    return allowed;
+}
+bool core_wants_pin(struct core *c)
+{
+    (void)c;
+    return !allowed;
+}
+enum code core_login_prove(struct core *c, const struct caller *by,
+                           const char *kind, const char *name, int fd,
+                           struct core_login *out, struct error *e)
+{
+    (void)c, (void)kind;
+    CHECK(fd >= 0 && by->id && !by->id->login[0]);
+    if (!allowed)
+        return error_set(e, ERR_PIN_WRONG, "no");
+    *out = (struct core_login){.name = "fuzz", .accessor = "a"};
+    CHECK(!name || strlen(name) < 2000000);
+    return OK;
+}
+enum code core_login_alive(struct core *c, const struct core_login *l,
+                           struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(l->name[0]);
+    return OK;
+}
+static enum code made_login(const char *name, const char *request_id,
+                            json_t **out, int *fd, struct error *e)
+{
+    SECRET s = NULL;
+    CHECK(name && request_id);
+    if (secret_dup(&s, "fuzz.secret", 11, e) || secret_to_pipe(s, fd, e))
+        return e->code;
+    return gives(out, json_object());
+}
+enum code core_login_create(struct core *c, const struct caller *by,
+                            const char *name, json_t *fields,
+                            const char *request_id, json_t **out,
+                            int *secret_fd, struct error *e)
+{
+    (void)c, (void)by, (void)fields;
+    return made_login(name, request_id, out, secret_fd, e);
+}
+enum code core_login_rotate(struct core *c, const struct caller *by,
+                            const char *name, json_t *fields,
+                            const char *request_id, json_t **out,
+                            int *secret_fd, struct error *e)
+{
+    (void)c, (void)by, (void)fields;
+    return made_login(name, request_id, out, secret_fd, e);
+}
+enum code core_login_get(struct core *c, const char *name, json_t **out,
+                         struct error *e)
+{
+    (void)c, (void)name, (void)e;
+    return gives(out, json_object());
+}
+enum code core_login_list(struct core *c, json_t **out, struct error *e)
+{
+    (void)c, (void)e;
+    return gives(out, json_array());
+}
+enum code core_login_delete(struct core *c, const struct caller *by,
+                            const char *name, struct error *e)
+{
+    (void)c, (void)by, (void)name, (void)e;
+    return OK;
+}
 enum code core_audit_keys(struct core *c, json_t **out, struct error *e)
 {
     (void)c, (void)e;
@@ -337,7 +409,8 @@ static struct application *attach(struct daemon *d, struct wire_peer *peer)
 {
     char token[WIRE_TOKEN_HEX + 1];
     struct application *a = NULL;
-    CHECK(application_attach(d->applications, peer, "user:0", "fuzz", NULL,
+    const struct identity id = {.uid = peer->uid};
+    CHECK(application_attach(d->applications, peer, &id, "fuzz", NULL,
                              token, &a, NULL) == OK);
     return a;
 }

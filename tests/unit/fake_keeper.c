@@ -305,6 +305,50 @@ static enum code log_in(struct fake *f, const struct frame *in,
     return OK;
 }
 
+/* A hash that is none: 64 digits that differ with the text. */
+static json_t *hash_login(const char *name, const char *random)
+{
+    uint64_t h = 14695981039346656037u;
+    char hmac[65];
+
+    for (const char *s = name; *s; s++)
+        h = (h ^ (uint8_t)*s) * 1099511628211u;
+    for (const char *s = random; *s; s++)
+        h = (h ^ (uint8_t)*s) * 1099511628211u;
+    snprintf(hmac, sizeof(hmac), "%064llx", (unsigned long long)h);
+    return json_pack("{ss ss}", "name", name, "hmac", hmac);
+}
+
+static enum code make_login(struct fake *f, const struct frame *in,
+                            struct frame *out, struct error *e)
+{
+    const char *name = json_string_value(json_object_get(in->head, "name"));
+    char text[128], random[16];
+    SECRET s = NULL;
+
+    snprintf(random, sizeof(random), "random%d", ++f->logins);
+    int len = snprintf(text, sizeof(text), "%s.%s", name, random);
+    out->head = hash_login(name, random);
+    enum code code = secret_dup(&s, text, (size_t)len, e);
+    return code ? code : secret_to_pipe(s, &out->fd, e);
+}
+
+static enum code check_login(struct fake *f, const struct frame *in,
+                             struct frame *out, struct error *e)
+{
+    char text[4097] = "";
+    ssize_t n = read(in->fd, text, sizeof(text) - 1);
+    char *dot = n > 0 ? strrchr(text, '.') : NULL;
+
+    if (!f->logged_in)
+        return error_set(e, ERR_LOCKED, "not logged in");
+    if (!dot)
+        return error_set(e, ERR_PIN_WRONG, "no secret id");
+    *dot = '\0';
+    out->head = hash_login(text, dot + 1);
+    return OK;
+}
+
 static enum code dispatch(struct fake *f, const struct frame *in,
                           struct frame *out, struct error *e)
 {
@@ -340,6 +384,10 @@ static enum code dispatch(struct fake *f, const struct frame *in,
         return unwrap(in, out, e);
     case VERB_HMAC:
         return hmac(f, out);
+    case VERB_MAKE_LOGIN:
+        return make_login(f, in, out, e);
+    case VERB_CHECK_LOGIN:
+        return check_login(f, in, out, e);
     default:
         return OK;
     }

@@ -58,7 +58,7 @@ struct fake {
     void *_Atomic hook_ctx;
     /* the keeper */
     struct fake_call calls[FAKE_CALLS];
-    int n_calls, markers;
+    int n_calls, markers, logins;
     bool logged_in;
     atomic_bool needs_pin, no_hsm;
 };

@@ -79,8 +79,9 @@ static enum code attach(struct fixture *f, uid_t uid, const char *token,
 {
     struct wire_peer peer = {.uid = uid, .pid = getpid(), .pidfd = -1};
     struct error e = {.code = OK};
-    return application_attach(f->table, &peer, OWNER, "test\n", token, made,
-                              out, &e);
+    const struct identity id = {.uid = uid};
+    return application_attach(f->table, &peer, &id, "test\n", token, made, out,
+                              &e);
 }
 
 static void joins_by_token(void **state)
@@ -170,12 +171,13 @@ static void process_end_ends_it(void **state)
         .pid = pid,
         .pidfd = (int)syscall(SYS_pidfd_open, pid, 0),
     };
+    const struct identity id = {.uid = 1000};
     if (peer.pidfd < 0 && errno == ENOSYS) { /* valgrind */
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);
         skip();
     }
-    assert_int_equal(application_attach(f->table, &peer, OWNER, "child", NULL,
+    assert_int_equal(application_attach(f->table, &peer, &id, "child", NULL,
                                         token, &a, &e),
                      OK);
     assert_int_equal(peer.pidfd, -1);
@@ -199,7 +201,7 @@ static void process_end_ends_it(void **state)
 /* ---- the grace ---- */
 
 struct left { /* a bound lease of an application from before the restart */
-    const char *hash;
+    const char *owner, *hash;
     enum lease_state state;
     bool bound;
 };
@@ -207,9 +209,10 @@ struct left { /* a bound lease of an application from before the restart */
 static enum code insert(struct store_tx *tx, void *ctx, struct error *e)
 {
     const struct left *left = ctx;
-    char role[] = "r", owner[] = OWNER, none[] = "", hash[80];
+    char role[] = "r", owner[80], none[] = "", hash[80];
     int64_t org = 0;
     snprintf(hash, sizeof hash, "%s", left->hash);
+    snprintf(owner, sizeof owner, "%s", left->owner);
     enum code rc = store_org_add(tx, "default", 1, &org, NULL);
     if (rc && rc != ERR_EXISTS)
         return rc;
@@ -240,13 +243,20 @@ static enum code insert(struct store_tx *tx, void *ctx, struct error *e)
     return rc ? rc : store_lease_insert(tx, &l, e);
 }
 
-static void leave_lease(struct fixture *f, const char *hash,
-                        enum lease_state lease_state, bool bound)
+static void leave_lease_of(struct fixture *f, const char *owner,
+                           const char *hash, enum lease_state lease_state,
+                           bool bound)
 {
-    struct left left = {hash, lease_state, bound};
+    struct left left = {owner, hash, lease_state, bound};
     struct error e = {.code = OK};
     if (store_commit(f->store, STORE_NORMAL, insert, &left, &e))
         fail_msg("%s", e.text);
+}
+
+static void leave_lease(struct fixture *f, const char *hash,
+                        enum lease_state lease_state, bool bound)
+{
+    leave_lease_of(f, OWNER, hash, lease_state, bound);
 }
 
 /* A token as an earlier daemon gave it, and its hash. */
@@ -307,6 +317,90 @@ static void who_stays_away_is_ended(void **state)
     assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_NOT_FOUND);
 }
 
+static enum code attach_as(struct fixture *f, const struct identity *id,
+                           const char *token, char *made,
+                           struct application **out)
+{
+    struct wire_peer peer = {.uid = id->uid, .pid = getpid(), .pidfd = -1};
+    return application_attach(f->table, &peer, id, "test", token, made, out,
+                              NULL);
+}
+
+/* Of one uid, but in a container, or of another unit. */
+static void token_is_bound_to_the_whole_identity(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1], pay[] = "pay.service", pal[] = "x.service";
+    struct identity id = {.uid = 1000, .unit = pay};
+    struct application *a, *b;
+    assert_int_equal(attach_as(f, &id, NULL, token, &a), OK);
+    id.unit = pal;
+    assert_int_equal(attach_as(f, &id, token, NULL, &b), ERR_NOT_FOUND);
+    id.unit = pay;
+    id.borrowed = true;
+    assert_int_equal(attach_as(f, &id, token, NULL, &b), ERR_NOT_FOUND);
+    id.borrowed = false;
+    assert_int_equal(attach_as(f, &id, token, NULL, &b), OK);
+    assert_ptr_equal(a, b);
+    application_detach(f->table, a);
+    application_detach(f->table, b);
+}
+
+static void login_is_the_applications(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1];
+    struct application *a, *b;
+    struct core_login batch = {"batch", "accessor"}, got;
+    assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
+    application_login(f->table, a, &got);
+    assert_string_equal(got.name, "");
+    application_set_login(f->table, a, &batch);
+    assert_int_equal(attach(f, 1000, token, NULL, &b), OK);
+    application_login(f->table, b, &got);
+    assert_string_equal(got.name, "batch");
+    assert_string_equal(got.accessor, "accessor");
+    /* Nobody else gets at it by the token. */
+    struct application *c = NULL;
+    assert_int_equal(attach(f, 1001, token, NULL, &c), ERR_NOT_FOUND);
+    assert_null(c);
+    application_set_login(f->table, b, NULL);
+    application_login(f->table, a, &got);
+    assert_string_equal(got.name, "");
+    application_detach(f->table, a);
+    application_detach(f->table, b);
+}
+
+/* Its leases wait for it, but the login has to be shown again. */
+static void a_login_does_not_outlive_the_daemon(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1], hash[WIRE_TOKEN_HEX + 1];
+    struct application *a, *b = NULL;
+    struct core_login got;
+    earlier(f, token, hash);
+    leave_lease_of(f, "login:batch", hash, LEASE_ACTIVE, true);
+    assert_int_equal(attach(f, 1000, token, NULL, &a), OK);
+    application_login(f->table, a, &got);
+    assert_string_equal(got.name, "batch");
+    assert_string_equal(got.accessor, "");
+    assert_int_equal(attach(f, 1001, token, NULL, &b), ERR_NOT_FOUND);
+    assert_null(b);
+    application_detach(f->table, a);
+}
+
+static void what_another_uid_left_is_not_taken(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1], hash[WIRE_TOKEN_HEX + 1];
+    struct application *a = NULL;
+    earlier(f, token, hash);
+    leave_lease_of(f, "user:1001", hash, LEASE_ACTIVE, true);
+    leave_lease_of(f, "login:batch", hash, LEASE_ACTIVE, true);
+    assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_NOT_FOUND);
+    assert_null(a);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -320,6 +414,10 @@ int main(void)
         T(returns_within_the_grace),
         T(only_living_bound_leases_count),
         T(who_stays_away_is_ended),
+        T(token_is_bound_to_the_whole_identity),
+        T(login_is_the_applications),
+        T(a_login_does_not_outlive_the_daemon),
+        T(what_another_uid_left_is_not_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,168 @@
+#include "config.h"
+
+#include "module/core/entrance.h"
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "module/core/gate.h"
+#include "module/core/internal.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define FAILURES_A_MINUTE 60 /* that are recorded one by one */
+
+enum code entrance_refuse(struct error *e)
+{
+    return error_set(e, ERR_PIN_WRONG,
+                     "there is no such login, or this is not its secret id");
+}
+
+/* ---- the verifiers ---- */
+
+/* Whole, its writers gone: nobody holds the keeper up by writing slowly. It is
+ * looked at from outside, never read. */
+static bool is_whole_pipe(int fd)
+{
+    struct stat st;
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode) && poll(&p, 1, 0) == 1 &&
+           p.revents & POLLHUP && p.revents & POLLIN;
+}
+
+static enum code verify_secret_id(struct core *c, const char *name, int fd,
+                                  struct proof *out, struct error *e)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+    if (!is_whole_pipe(fd))
+        return error_set(e, ERR_INVALID,
+                         "Login: a secret id comes as the read end of a pipe "
+                         "that holds it whole");
+    request.verb = VERB_CHECK_LOGIN;
+    request.head = json_pack("{ss*}", "name", name);
+    request.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (!request.head || request.fd < 0)
+        return error_set(e, ERR_NOMEM, "Login: check a secret id");
+    enum code rc = unlock_call(c, &request, (int)c->settings->hsm_deadline_ms,
+                               &reply, NULL, e);
+    if (rc)
+        return rc;
+    const char *whose = json_string_value(json_object_get(reply.head, "name"));
+    const char *hmac = json_string_value(json_object_get(reply.head, "hmac"));
+    if (!whose || strlen(whose) >= sizeof out->name || !hmac ||
+        strlen(hmac) != LOGIN_HMAC_HEX)
+        return error_set(e, ERR_KEEPER, "the keeper checked no secret id");
+    strcpy(out->name, whose);
+    strcpy(out->hmac, hmac);
+    return OK;
+}
+
+static const struct entrance {
+    const char *kind;
+    enum code (*verify)(struct core *c, const char *name, int fd,
+                        struct proof *out, struct error *e);
+} entrances[] = {
+    {"secret-id", verify_secret_id},
+};
+
+static const struct entrance *find_entrance(const char *kind)
+{
+    for (size_t i = 0; i < sizeof entrances / sizeof entrances[0]; i++)
+        if (!kind || strcmp(entrances[i].kind, kind) == 0)
+            return &entrances[i];
+    return NULL;
+}
+
+/* ---- failures ---- */
+
+struct failure {
+    const struct caller *by;
+    const char *kind, *name, *reason;
+    int in_a_row;
+    int64_t unrecorded; /* before this one, for want of room */
+};
+
+static enum code write_failure(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct failure *f = ctx;
+    char who[IDENTITY_TEXT_MAX];
+    identity_text(f->by->id, who, sizeof who);
+    return gate_event(
+        tx, "login failed", f->by,
+        json_pack("{ss* ss ss ss si sI}", "name", f->name, "entrance", f->kind,
+                  "peer", who, "reason", f->reason, "in_a_row", f->in_a_row,
+                  "unrecorded", (json_int_t)f->unrecorded),
+        e);
+}
+
+/* The throttle bounds what one peer can write; this bounds what all can. */
+static bool may_record(struct entrances *t, int64_t *unrecorded)
+{
+    int64_t now = clock_monotonic_ms();
+    pthread_mutex_lock(&t->lock);
+    if (now - t->minute_ms >= 60000 || t->minute_ms == 0) {
+        t->minute_ms = now;
+        t->recorded = 0;
+    }
+    bool may = t->recorded < FAILURES_A_MINUTE;
+    if (may)
+        t->recorded++;
+    else
+        t->unrecorded++;
+    *unrecorded = t->unrecorded;
+    if (may)
+        t->unrecorded = 0;
+    pthread_mutex_unlock(&t->lock);
+    return may;
+}
+
+/* What cannot be written does not change the answer. */
+static void record_failure(struct core *c, struct failure *f)
+{
+    struct error e = {.code = OK};
+    if (may_record(&c->entrances, &f->unrecorded) &&
+        store_commit(c->store, STORE_NORMAL, write_failure, f, &e))
+        log_failure(&e, "record a failed login");
+}
+
+static enum throttle_outcome outcome_of(enum code rc)
+{
+    if (rc == OK)
+        return THROTTLE_RIGHT;
+    return rc == ERR_PIN_WRONG || rc == ERR_DENIED ? THROTTLE_WRONG
+                                                   : THROTTLE_NEITHER;
+}
+
+enum code core_login_prove(struct core *c, const struct caller *by,
+                           const char *kind, const char *name, int fd,
+                           struct core_login *out, struct error *e)
+{
+    struct proof p = {.name = ""};
+    struct error why = {.code = OK};
+    const struct entrance *way = find_entrance(kind);
+    if (!way)
+        return error_set(e, ERR_INVALID, "Login: no entrance \"%s\" here",
+                         kind);
+    enum code rc = name ? text_check_name("login", name, e) : OK;
+    if (!rc)
+        rc = throttle_enter(&c->entrances.throttle, by->id, e);
+    if (rc)
+        return rc;
+    rc = way->verify(c, name, fd, &p, &why);
+    if (!rc)
+        rc = logins_use(c, by, way->kind, &p, out, &why);
+    struct failure f = {.by = by,
+                        .kind = way->kind,
+                        .name = p.name[0] ? p.name : name,
+                        .reason = why.text};
+    f.in_a_row =
+        throttle_leave(&c->entrances.throttle, by->id, outcome_of(rc));
+    if (outcome_of(rc) == THROTTLE_WRONG)
+        record_failure(c, &f);
+    if (rc && e)
+        *e = why;
+    return rc;
+}

@@ -1,0 +1,327 @@
+#include "config.h"
+
+#include "module/core/logins.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/text.h"
+#include "module/core/entrance.h"
+#include "module/core/gate.h"
+#include "module/core/internal.h"
+#include "module/core/login.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- make and rotate ---- */
+
+struct change {
+    const char *name;
+    const struct caller *by;
+    bool rotates;
+    struct login_fields fields;
+    struct login_secret made;
+    struct login login; /* as it is afterwards */
+};
+
+static enum code read_login(struct store_tx *tx, const char *name,
+                            struct login *l, struct error *e)
+{
+    CLEANUP(store_document_clear) struct store_document d = {.kind = NULL};
+    enum code rc = store_tx_document_get(tx, LOGIN_KIND, name, &d, e);
+    return rc ? rc : login_parse(l, d.body, e);
+}
+
+static enum code write_login(struct store_tx *tx, const char *name,
+                             const struct login *l, int64_t now,
+                             struct error *e)
+{
+    FREE char *body = NULL;
+    enum code rc = login_body(l, &body, e);
+    return rc ? rc
+              : store_document_put(tx, LOGIN_KIND, name, body, now, e);
+}
+
+static bool made_by(const struct login *l, const char *request_id)
+{
+    return l->secrets_n == 1 &&
+           strcmp(l->secrets[0].request_id, request_id) == 0;
+}
+
+/* What is there already: nothing for a new login, unless the same request made
+ * it; something for a rotation. */
+static enum code start_from(struct store_tx *tx, struct change *w, int64_t now,
+                            struct error *e)
+{
+    w->login = (struct login){.created_ms = now};
+    enum code rc = read_login(tx, w->name, &w->login, e);
+    if (rc == ERR_NOT_FOUND && !w->rotates) {
+        error_clear(e);
+        return OK;
+    }
+    if (rc || w->rotates || made_by(&w->login, w->made.request_id))
+        return rc;
+    return error_set(e, ERR_EXISTS,
+                     "there is a login %s already: `hsmint login rotate` gives "
+                     "it another secret id",
+                     w->name);
+}
+
+static enum code write_change(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct change *w = ctx;
+    int64_t now = clock_wall_ms();
+    enum code rc = start_from(tx, w, now, e);
+    if (rc)
+        return rc;
+    login_put_secret(&w->login, &w->fields, &w->made, now);
+    rc = write_login(tx, w->name, &w->login, now, e);
+    return rc ? rc
+              : gate_event(tx, w->rotates ? "login rotate" : "login create",
+                           w->by, login_json(w->name, &w->login), e);
+}
+
+/* The keeper's, by descriptor: it is never here. */
+static enum code make_secret(struct core *c, struct change *w,
+                             const char *request_id, int *fd, struct error *e)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+    request.verb = VERB_MAKE_LOGIN;
+    request.head = json_pack("{ss}", "name", w->name);
+    if (!request.head)
+        return error_set(e, ERR_NOMEM, "secret id");
+    enum code rc = unlock_call(c, &request, (int)c->settings->hsm_deadline_ms,
+                               &reply, NULL, e);
+    if (rc)
+        return rc;
+    const char *hmac = json_string_value(json_object_get(reply.head, "hmac"));
+    if (!hmac || strlen(hmac) != LOGIN_HMAC_HEX || reply.fd < 0)
+        return error_set(e, ERR_KEEPER, "the keeper gave no secret id");
+    strcpy(w->made.hmac, hmac);
+    strcpy(w->made.request_id, request_id);
+    *fd = reply.fd;
+    reply.fd = -1;
+    return text_id(w->made.accessor, e);
+}
+
+static enum code change(struct core *c, struct change *w, json_t *fields,
+                        const char *request_id, json_t **out, int *secret_fd,
+                        struct error *e)
+{
+    FD fd = -1;
+    enum code rc = text_check_name("login", w->name, e);
+    if (!rc)
+        rc = login_fields_parse(&w->fields, fields, w->rotates, e);
+    if (!rc)
+        rc = make_secret(c, w, request_id, &fd, e);
+    if (!rc)
+        rc = store_commit(c->store, STORE_NORMAL, write_change, w, e);
+    if (rc)
+        return rc;
+    *out = login_json(w->name, &w->login);
+    if (!*out)
+        return error_set(e, ERR_NOMEM, "login");
+    *secret_fd = fd;
+    fd = -1;
+    return OK;
+}
+
+enum code core_login_create(struct core *c, const struct caller *by,
+                            const char *name, json_t *fields,
+                            const char *request_id, json_t **out,
+                            int *secret_fd, struct error *e)
+{
+    struct change w = {.name = name, .by = by};
+    return change(c, &w, fields, request_id, out, secret_fd, e);
+}
+
+enum code core_login_rotate(struct core *c, const struct caller *by,
+                            const char *name, json_t *fields,
+                            const char *request_id, json_t **out,
+                            int *secret_fd, struct error *e)
+{
+    struct change w = {.name = name, .by = by, .rotates = true};
+    return change(c, &w, fields, request_id, out, secret_fd, e);
+}
+
+/* ---- look and delete ---- */
+
+static enum code find_login(struct core *c, const char *name, struct login *l,
+                            struct error *e)
+{
+    CLEANUP(store_document_clear) struct store_document d = {.kind = NULL};
+    enum code rc = store_document_get(c->store, LOGIN_KIND, name, &d, e);
+    return rc ? rc : login_parse(l, d.body, e);
+}
+
+enum code core_login_get(struct core *c, const char *name, json_t **out,
+                         struct error *e)
+{
+    struct login l;
+    enum code rc = find_login(c, name, &l, e);
+    if (rc)
+        return rc;
+    *out = login_json(name, &l);
+    return *out ? OK : error_set(e, ERR_NOMEM, "login");
+}
+
+static enum code add_login(const struct store_document *d, void *ctx,
+                           struct error *e)
+{
+    struct login l;
+    enum code rc = login_parse(&l, d->body, e);
+    if (rc)
+        return error_prefix(e, "login %s", d->name);
+    if (json_array_append_new(ctx, login_json(d->name, &l)))
+        return error_set(e, ERR_NOMEM, "list of logins");
+    return OK;
+}
+
+enum code core_login_list(struct core *c, json_t **out, struct error *e)
+{
+    JSON list = json_array();
+    if (!list)
+        return error_set(e, ERR_NOMEM, "list of logins");
+    enum code rc =
+        store_document_each(c->store, LOGIN_KIND, add_login, list, e);
+    if (!rc)
+        *out = json_incref(list);
+    return rc;
+}
+
+static enum code delete_login(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct change *w = ctx;
+    enum code rc = store_document_delete(tx, LOGIN_KIND, w->name, e);
+    return rc ? rc
+              : gate_event(tx, "login delete", w->by,
+                           json_pack("{ss}", "name", w->name), e);
+}
+
+/* May use the reserve: it takes away. */
+enum code core_login_delete(struct core *c, const struct caller *by,
+                            const char *name, struct error *e)
+{
+    struct change w = {.name = name, .by = by};
+    return store_commit(c->store, STORE_RESERVE, delete_login, &w, e);
+}
+
+/* ---- an application's login ---- */
+
+static const struct login_secret *by_accessor(const struct login *l,
+                                              const char *accessor)
+{
+    for (size_t i = 0; i < l->secrets_n; i++)
+        if (strcmp(l->secrets[i].accessor, accessor) == 0)
+            return &l->secrets[i];
+    return NULL;
+}
+
+enum code core_login_alive(struct core *c, const struct core_login *l,
+                           struct error *e)
+{
+    struct login login;
+    enum code rc = find_login(c, l->name, &login, e);
+    if (rc == ERR_NOT_FOUND)
+        return error_set(e, ERR_NOT_LOGGED_IN, "login %s was deleted", l->name);
+    if (rc)
+        return rc;
+    const struct login_secret *s = by_accessor(&login, l->accessor);
+    if (!l->accessor[0])
+        return error_set(e, ERR_NOT_LOGGED_IN,
+                         "login %s: hsmintd was started anew: log in again",
+                         l->name);
+    if (!s)
+        return error_set(e, ERR_NOT_LOGGED_IN,
+                         "login %s: its secret id was rotated: log in again "
+                         "with the new one",
+                         l->name);
+    if (login_secret_over(s, clock_wall_ms()))
+        return error_set(e, ERR_NOT_LOGGED_IN,
+                         "login %s: the lifetime of its secret id is over: log "
+                         "in again with another one",
+                         l->name);
+    return OK;
+}
+
+/* ---- a use ---- */
+
+struct use {
+    const struct proof *proof;
+    const struct caller *by;
+    const char *kind;
+    char accessor[TEXT_ID_LEN + 1];
+};
+
+/* Only who brought the right one learns why it is not good enough. */
+static enum code check_use(const struct login *l, const struct login_secret *s,
+                           const struct use *u, struct error *e)
+{
+    const struct identity *id = u->by->id;
+    if (login_secret_over(s, clock_wall_ms()))
+        return error_set(e, ERR_PIN_WRONG,
+                         "login %s: the lifetime of this secret id is over",
+                         u->proof->name);
+    if (s->uses_left == 0)
+        return error_set(e, ERR_PIN_WRONG,
+                         "login %s: this secret id was used as often as it may",
+                         u->proof->name);
+    if (l->uids_n && (id->borrowed || !login_serves_uid(l, id->uid)))
+        return error_set(e, ERR_DENIED,
+                         "login %s is bound to other uids than %lu%s",
+                         u->proof->name, (unsigned long)id->uid,
+                         id->borrowed ? ", for which nothing vouches" : "");
+    return OK;
+}
+
+static json_t *use_json(const struct use *u)
+{
+    char who[IDENTITY_TEXT_MAX];
+    identity_text(u->by->id, who, sizeof who);
+    return json_pack("{ss ss ss ss}", "name", u->proof->name, "accessor",
+                     u->accessor, "entrance", u->kind, "peer", who);
+}
+
+static enum code write_use(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct use *u = ctx;
+    struct login l;
+    enum code rc = read_login(tx, u->proof->name, &l, e);
+    if (rc && rc != ERR_NOT_FOUND)
+        return rc;
+    struct login_secret *s = rc ? NULL : login_find_hmac(&l, u->proof->hmac);
+    if (!s)
+        return entrance_refuse(e);
+    rc = check_use(&l, s, u, e);
+    if (rc)
+        return rc;
+    if (s->uses_left != LOGIN_ANY)
+        s->uses_left--;
+    s->last_used_ms = clock_wall_ms();
+    strcpy(u->accessor, s->accessor);
+    rc = write_login(tx, u->proof->name, &l, s->last_used_ms, e);
+    return rc ? rc : gate_event(tx, "login", u->by, use_json(u), e);
+}
+
+/* A look first, so that what is wrong takes no turn of the one writer. */
+enum code logins_use(struct core *c, const struct caller *by, const char *kind,
+                     const struct proof *p, struct core_login *out,
+                     struct error *e)
+{
+    struct login l = {.secrets_n = 1};
+    struct use u = {.proof = p, .by = by, .kind = kind};
+    enum code rc = find_login(c, p->name, &l, e);
+    if (rc && rc != ERR_NOT_FOUND)
+        return rc;
+    if (!login_find_hmac(&l, p->hmac))
+        return entrance_refuse(e);
+    error_clear(e);
+    rc = store_commit(c->store, STORE_RESERVE, write_use, &u, e);
+    if (rc)
+        return rc;
+    *out = (struct core_login){.name = ""};
+    strcpy(out->name, p->name);
+    strcpy(out->accessor, u.accessor);
+    return OK;
+}
