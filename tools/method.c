@@ -321,6 +321,23 @@ static json_t *service_error(const char *name, const char *key,
                      "parameters", key, value);
 }
 
+/* By what the method needs: the caller's own words are no label. */
+static void count_refusal(const struct method *m, const struct call *c,
+                          enum code rc)
+{
+    static const struct {
+        enum code code;
+        const char *reason;
+    } reasons[] = {
+        {ERR_DENIED, "policy"},        {ERR_LIMIT, "limit"},
+        {ERR_NOT_LOGGED_IN, "login"},  {ERR_PIN_WRONG, "login"},
+        {ERR_PIN_HELD, "login"},       {ERR_PIN_LOCKED, "login"},
+    };
+    for (size_t i = 0; i < sizeof reasons / sizeof reasons[0]; i++)
+        if (reasons[i].code == rc)
+            core_count_refusal(c->daemon->core, m->needs, reasons[i].reason);
+}
+
 static json_t *answer(const struct method *m, struct call *c,
                       json_t *parameters)
 {
@@ -343,6 +360,7 @@ static json_t *answer(const struct method *m, struct call *c,
         return wire_reply(out ? json_incref(out) : json_object());
     fd_closep(&c->fd_out);
     c->fd_out = -1;
+    count_refusal(m, c, rc);
     log_debug("%s for %s, process %d: %s: %s", m->name, c->owner,
               (int)c->peer->pid, error_name(rc), e.text);
     return wire_error_reply(&e);

@@ -85,9 +85,9 @@ void core_alarm(struct core *c, enum alarm alarm, const char *object,
 MUST_CHECK enum code core_metrics(struct core *c,
                                   const struct metrics_server *server,
                                   json_t **out, struct error *e);
-/* For what core does not see: a refused login. */
-void core_count_refusal(struct core *c, const char *capability,
-                        const char *reason);
+/* A call was refused that needed one of these capabilities (a mask; 0: none).
+ * `reason` lives for ever: "policy", "limit", "login". */
+void core_count_refusal(struct core *c, uint32_t needed, const char *reason);
 /* [{id, org, label, serial}] in order of id. */
 MUST_CHECK enum code core_slots(struct core *c, json_t **out, struct error *e);
 /* What the HSM last told of its user PIN: {count_low, final_try, locked}. NULL:

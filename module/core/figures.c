@@ -444,8 +444,15 @@ enum code core_metrics(struct core *c, const struct metrics_server *server,
     return code;
 }
 
-void core_count_refusal(struct core *c, const char *capability,
-                        const char *reason)
+void core_count_refusal(struct core *c, uint32_t needed, const char *reason)
 {
-    metrics_refusal(&c->metrics, capability, reason);
+    unsigned first = 0;
+
+    while (first < CAPABILITIES && !(needed >> first & 1))
+        first++;
+    metrics_refusal(&c->metrics,
+                    first < CAPABILITIES
+                        ? capability_name((enum capability)first)
+                        : "none",
+                    reason);
 }

@@ -4,6 +4,7 @@
 #include "module/core/metrics.h"
 
 #include "common/clock.h"
+#include "module/core/policy.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,6 +142,13 @@ static void begin_series(struct metrics *m)
                 .family = METRICS_REQUESTS, .a = methods[i], .b = results[k]};
             add(m, &key, 0);
         }
+    }
+    for (unsigned cap = 0; cap < CAPABILITIES; cap++) {
+        struct metrics_series key = {
+            .family = METRICS_REFUSALS,
+            .a = capability_name((enum capability)cap),
+            .b = "policy"};
+        add(m, &key, 0);
     }
 }
 

@@ -107,6 +107,11 @@ enum code core_check_service(struct core *c, const struct caller *by,
     (void)c, (void)by, (void)org, (void)e;
     return gives(out, json_object());
 }
+void core_count_refusal(struct core *c, uint32_t needed, const char *reason)
+{
+    (void)c;
+    CHECK(needed <= CAPABILITY_ALL && *reason);
+}
 enum code core_slots(struct core *c, json_t **out, struct error *e)
 {
     (void)c, (void)e;
