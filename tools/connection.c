@@ -450,6 +450,7 @@ void connection_event(struct connection *c)
 static void time_is_up(struct connection *c)
 {
     struct error e = {.code = OK};
+    atomic_fetch_add(&c->loop->quotas.hits[QUOTA_LIMIT_TIME], 1);
     if (c->state != CONNECTION_READING) {
         log_debug("process %d is cut: it neither read nor wrote in time",
                   (int)c->peer.pid);

@@ -32,6 +32,7 @@ static void leave_ring(struct queue *q, struct queue_flow *f)
 void queue_put(struct queue *q, struct queue_flow *f, struct queue_item *i)
 {
     i->next = NULL;
+    q->waiting++;
     if (f->first) {
         f->last->next = i;
     } else {
@@ -81,6 +82,7 @@ struct queue_item *queue_take(struct queue *q, int64_t now_ms,
     bucket_take(&f->bucket, &q->rate, now_ms);
     f->under_way++;
     q->under_way++;
+    q->waiting--;
     *flow = f;
     return i;
 }

@@ -35,7 +35,7 @@ struct queue {
     bool shared;
 
     struct queue_flow *turn; /* whose it is; NULL: nothing waits */
-    int under_way;
+    int under_way, waiting;
 };
 
 void queue_put(struct queue *q, struct queue_flow *f, struct queue_item *i);

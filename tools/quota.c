@@ -4,6 +4,24 @@
 
 #include <stdlib.h>
 
+const char *quota_limit_name(enum quota_limit l)
+{
+    static const char *const names[QUOTA_LIMITS] = {
+        [QUOTA_LIMIT_CONNECTIONS] = "connections",
+        [QUOTA_LIMIT_MEMORY] = "memory",
+        [QUOTA_LIMIT_DESCRIPTORS] = "descriptors",
+        [QUOTA_LIMIT_TIME] = "time",
+    };
+    return names[l];
+}
+
+static bool beyond_limit(struct quotas *t, enum quota_limit l, bool is_beyond)
+{
+    if (is_beyond)
+        atomic_fetch_add(&t->hits[l], 1);
+    return is_beyond;
+}
+
 struct quota *quota_of(struct quotas *t, uid_t uid)
 {
     struct quota **row = &t->rows[uid % QUOTA_ROWS];
@@ -22,12 +40,14 @@ struct quota *quota_of(struct quotas *t, uid_t uid)
 
 enum code quota_enter(struct quotas *t, struct quota *q, struct error *e)
 {
-    if (t->connections >= t->connections_max)
+    if (beyond_limit(t, QUOTA_LIMIT_CONNECTIONS,
+                     t->connections >= t->connections_max))
         return error_set(e, ERR_LIMIT,
                          "%d connections are open, which is the limit: close "
                          "some, or raise [daemon] max_connections",
                          t->connections);
-    if (q->connections >= t->limits.connections)
+    if (beyond_limit(t, QUOTA_LIMIT_CONNECTIONS,
+                     q->connections >= t->limits.connections))
         return error_set(e, ERR_LIMIT,
                          "uid %lu has %d connections open, which is the limit: "
                          "close some, or raise [limits] connections",
@@ -77,18 +97,21 @@ enum code quota_hold(struct quotas *t, struct quota *q, struct quota_share *s,
     uint64_t beyond = bytes > QUOTA_FREE_BYTES ? bytes - QUOTA_FREE_BYTES : 0;
     bool more = beyond > s->memory, another = descriptor && !s->descriptor;
     count(t, q, s, beyond, descriptor);
-    if (more && q->memory > t->limits.memory)
+    if (beyond_limit(t, QUOTA_LIMIT_MEMORY,
+                     more && q->memory > t->limits.memory))
         return error_set(e, ERR_LIMIT,
                          "unfinished messages of uid %lu take %llu bytes, more "
                          "than [limits] memory",
                          (unsigned long)q->uid, (unsigned long long)q->memory);
-    if (more && t->memory > t->limits.memory_total)
+    if (beyond_limit(t, QUOTA_LIMIT_MEMORY,
+                     more && t->memory > t->limits.memory_total))
         return error_set(e, ERR_LIMIT,
                          "unfinished messages take %llu bytes, more than "
                          "[limits] memory_total: try again later",
                          (unsigned long long)t->memory);
-    if (another && (q->descriptors > QUOTA_DESCRIPTORS ||
-                    t->descriptors > QUOTA_DESCRIPTORS_TOTAL))
+    if (beyond_limit(t, QUOTA_LIMIT_DESCRIPTORS,
+                     another && (q->descriptors > QUOTA_DESCRIPTORS ||
+                                 t->descriptors > QUOTA_DESCRIPTORS_TOTAL)))
         return error_set(e, ERR_LIMIT,
                          "%d descriptors came with unfinished messages of uid "
                          "%lu: too many at a time",

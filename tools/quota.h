@@ -11,6 +11,7 @@
 #include "common/settings.h"
 #include "tools/queue.h"
 
+#include <stdatomic.h>
 #include <sys/types.h>
 
 #define QUOTA_FREE_BYTES 4096      /* of each connection: not counted */
@@ -29,6 +30,16 @@ struct quota {
     struct queue_flow flow;
 };
 
+/* What held somebody back, counted. */
+enum quota_limit {
+    QUOTA_LIMIT_CONNECTIONS,
+    QUOTA_LIMIT_MEMORY,
+    QUOTA_LIMIT_DESCRIPTORS,
+    QUOTA_LIMIT_TIME, /* of a request, or to read its reply */
+    QUOTA_LIMITS
+};
+const char *quota_limit_name(enum quota_limit l);
+
 #define QUOTA_ROWS 256
 struct quotas {
     struct settings_limits limits;
@@ -36,6 +47,7 @@ struct quotas {
     int connections, turned_away, descriptors;
     uint64_t memory;
     bool unused; /* there may be one without a connection */
+    atomic_uint_fast64_t hits[QUOTA_LIMITS]; /* read by any thread */
     struct quota *rows[QUOTA_ROWS];
 };
 

@@ -222,7 +222,13 @@ void server_figures(struct server *s, struct metrics_server *out)
 {
     *out = (struct metrics_server){
         .connections = (int64_t)server_connections(s),
-        .applications = (int64_t)applications_count(s->daemon->applications)};
+        .applications = (int64_t)applications_count(s->daemon->applications),
+        .in_flight = workers_busy(s->loop.workers),
+        .limits_n = QUOTA_LIMITS};
+    for (unsigned i = 0; i < QUOTA_LIMITS; i++) {
+        out->limits[i].name = quota_limit_name((enum quota_limit)i);
+        out->limits[i].hits = atomic_load(&s->loop.quotas.hits[i]);
+    }
 }
 
 /* SIGHUP. */

@@ -140,6 +140,14 @@ bool workers_flow_idle(struct workers *w, const struct queue_flow *f,
     return idle;
 }
 
+int workers_busy(struct workers *w)
+{
+    pthread_mutex_lock(&w->lock);
+    int n = w->queue.under_way + w->queue.waiting;
+    pthread_mutex_unlock(&w->lock);
+    return n;
+}
+
 void workers_free(struct workers *w)
 {
     if (!w)

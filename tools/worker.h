@@ -31,6 +31,8 @@ int64_t workers_tick(struct workers *w, int64_t now_ms);
 /* May the flow be forgotten? Nothing is put into it meanwhile. */
 bool workers_flow_idle(struct workers *w, const struct queue_flow *f,
                        int64_t now_ms);
+/* How much waits or is under way. */
+int workers_busy(struct workers *w);
 /* NULL is fine. Everything that was put has been done. */
 void workers_free(struct workers *w);
 

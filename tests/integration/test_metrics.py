@@ -355,6 +355,23 @@ def test_wrong_options(options):
     assert r.returncode == 2
 
 
+def test_callers_and_limits(daemon_stopped):
+    d = daemon_stopped
+    d.settings["limits"] = {"connections": 6, "message_time": "1s"}
+    d.start()
+    with d.attached() as c:
+        now = told(c)
+        assert pick(now, "hsmint_connections") == 1 and pick(now, "hsmint_requests_in_flight") == 1
+        assert pick(now, "hsmint_limits_total") == 0
+        others = [d.connect() for _ in range(8)]
+        wait_for(lambda: pick(told(c), "hsmint_limits_total", limit="connections") == 3, 10, "connections refused")
+        assert pick(told(c), "hsmint_connections") == 6
+        others[0].sock.sendall(b'{"method":')  # and never the rest
+        wait_for(lambda: pick(told(c), "hsmint_limits_total", limit="time") >= 1, 10, "a slow sender cut")
+        for o in others:
+            o.close()
+
+
 def test_once(ready):
     status, text, _ = once(ready)
     assert status == 0 and pick(parse(text), "hsmint_up") == 1
