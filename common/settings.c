@@ -37,6 +37,7 @@ static const struct key keys[] = {
     {"daemon", "mode", WORD, AT(mode), 0, 0, 0, "|user|system|"},
     {"daemon", "state_dir", PATH, AT(state_dir), 0, 0, 0, NULL},
     {"daemon", "socket", PATH, AT(socket), 0, 0, 0, NULL},
+    {"daemon", "policies_dir", PATH, AT(policies_dir), 0, 0, 0, NULL},
     {"daemon", "log", WORD, AT(log), 0, 0, 0, "|journal|syslog|stderr|none|"},
     {"daemon", "log_level", WORD, AT(log_level), 0, 0, 0,
      "|error|warning|info|debug|"},

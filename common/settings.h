@@ -32,6 +32,8 @@ struct settings {
     enum settings_mode mode; /* mode = user | system; default user */
     char *state_dir;       /* default ~/.local/state/hsmint, /var/lib/hsmint */
     char *socket;          /* default as DESIGN; --socket wins */
+    char *policies_dir; /* NULL: /etc/hsmint/policies.d; a named one has to
+                           be there */
     char *log;             /* journal | syslog | stderr | none */
     char *log_level;       /* error | warning | info | debug */
     int64_t idle_exit_s;   /* user mode; default 300, 0 never */

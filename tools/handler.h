@@ -42,6 +42,12 @@ HANDLER(get_lease);
 HANDLER(list_leases);
 HANDLER(read_key);
 HANDLER(label_lease);
+HANDLER(set_policy);
+HANDLER(get_policy);
+HANDLER(list_policies);
+HANDLER(delete_policy);
+HANDLER(test_policy);
+HANDLER(who_am_i);
 
 #undef HANDLER
 

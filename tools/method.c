@@ -48,6 +48,8 @@ static const struct {
     ARG(INTERFACE, interface, FIELD_STRING),
     ARG(COUNT, count, FIELD_INT),
     ARG(KIND, kind, FIELD_STRING),
+    ARG(WHO, who, FIELD_OBJECT),
+    ARG(CAPABILITY, capability, FIELD_STRING),
 };
 
 static const char *const kinds[] = {
@@ -119,6 +121,18 @@ const struct method method_table[] = {
     {"ReadKey", handle_read_key, P(LEASE_ID), 0, LEASE(READ, READ)},
     {"LabelLease", handle_label_lease, P(LEASE_ID), P(LABEL) | P(ID),
      LEASE(MINT, MINT)},
+    {"WhoAmI", handle_who_am_i, 0, 0, 0, 0},
+    {"SetPolicy", handle_set_policy, P(NAME) | P(FIELDS) | CHANGE, 0,
+     METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},
+    {"GetPolicy", handle_get_policy, P(NAME), 0, METHOD_DAEMON,
+     CAP(ADMINISTER) | CAP(AUDIT)},
+    {"ListPolicies", handle_list_policies, 0, 0, METHOD_DAEMON,
+     CAP(ADMINISTER) | CAP(AUDIT)},
+    {"DeletePolicy", handle_delete_policy, P(NAME) | CHANGE, 0,
+     METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},
+    {"TestPolicy", handle_test_policy, P(WHO),
+     P(ORG) | P(ROLE) | P(CAPABILITY) | P(TTL), METHOD_DAEMON,
+     CAP(ADMINISTER) | CAP(AUDIT)},
     {"org.varlink.service.GetInfo", get_info, 0, 0,
      METHOD_OPEN | METHOD_ANYBODY, 0},
     {"org.varlink.service.GetInterfaceDescription", get_description,

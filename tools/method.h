@@ -46,15 +46,17 @@ enum method_param {
     PARAM_INTERFACE,
     PARAM_COUNT,
     PARAM_KIND,
+    PARAM_WHO,
+    PARAM_CAPABILITY,
     METHOD_PARAMS
 };
 
 struct arguments { /* absent: NULL, 0, false */
     const char *program, *token, *org, *request_id, *name, *role, *label, *id;
-    const char *lease_id, *before, *interface, *kind;
+    const char *lease_id, *before, *interface, *kind, *capability;
     json_int_t version, session, ttl, limit, count;
     bool so, force, bound, reuse, all, live;
-    json_t *fields; /* borrowed */
+    json_t *fields, *who; /* borrowed */
     bool given[METHOD_PARAMS];
 };
 

@@ -94,6 +94,10 @@ void supervisor_reload(struct supervisor *s)
         log_failure(&e, "reload: the settings stay as they were");
     else if (s->server)
         server_settings(s->server);
+    if (core_reload(s->core, &e)) {
+        log_failure(&e, "reload: the policies stay as they were");
+        rc = e.code;
+    }
     describe(s->core, s->state);
     process_notify(s->in, "READY=1\nSTATUS=%s%s", s->state,
                    rc ? ". The last reload failed: see the log" : "");

@@ -116,6 +116,8 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .inflight = INFLIGHT_INIT,
                        .warnings = WARNINGS_INIT,
                        .ended = ENDED_INIT,
+                       .policies = POLICIES_INIT,
+                       .refusals = REFUSALS_INIT,
                        .sweep = SWEEP_INIT,
                        .watch = WATCH_INIT,
                        .health = HEALTH_INIT,
@@ -126,6 +128,8 @@ enum code core_open_with(struct core **out, const struct core_options *o,
     code = metrics_init(&c->metrics, e);
     if (!code)
         code = keeper_new(&c->keeper, &k, e);
+    if (!code)
+        code = policies_open(c, e);
     if (!code)
         code = start(c, e);
     if (code) {
@@ -151,6 +155,7 @@ void core_close(struct core *c)
     watch_stop(c);
     keeper_free(c->keeper);
     unlock_clear(c);
+    policies_clear(&c->policies);
     ended_clear(&c->ended);
     shares_clear(&c->shares);
     warnings_clear(&c->warnings);

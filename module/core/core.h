@@ -131,6 +131,34 @@ MUST_CHECK enum code core_role_delete(struct core *c, const struct caller *by,
                                       const char *org, const char *name,
                                       struct error *e);
 
+/* ---- policies; spec/POLICY.md ---- */
+/* ERR_INVALID names the member; ERR_EXISTS: a file has this name. *warnings:
+ * texts. */
+MUST_CHECK enum code core_policy_set(struct core *c, const struct caller *by,
+                                     const char *name, json_t *fields,
+                                     json_t **out, json_t **warnings,
+                                     struct error *e);
+MUST_CHECK enum code core_policy_get(struct core *c, const char *name,
+                                     json_t **out, struct error *e);
+/* *warnings: what is wrong with the set of them, or may be. */
+MUST_CHECK enum code core_policy_list(struct core *c, json_t **out,
+                                      json_t **warnings, struct error *e);
+MUST_CHECK enum code core_policy_delete(struct core *c, const struct caller *by,
+                                        const char *name, struct error *e);
+struct policy_test {
+    json_t *who; /* {"user", "groups", "unit", "exe", "login"} */
+    const char *org, *role, *capability; /* NULL: default, each, each */
+    int64_t ttl_s;                       /* 0: none named */
+};
+/* [{capability, role, allowed, policy, reason, considered}] */
+MUST_CHECK enum code core_policy_test(struct core *c,
+                                      const struct policy_test *t,
+                                      json_t **out, struct error *e);
+MUST_CHECK enum code core_whoami(struct core *c, const struct caller *by,
+                                 json_t **out, struct error *e);
+/* Reads policies.d again; if a file is wrong, all stays as it was. */
+MUST_CHECK enum code core_reload(struct core *c, struct error *e);
+
 /* ---- leases ---- */
 struct mint_request {
     const char *org;       /* NULL: the default organisation */

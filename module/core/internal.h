@@ -16,6 +16,7 @@
 #include "module/core/marker.h"
 #include "module/core/metrics.h"
 #include "module/core/permit.h"
+#include "module/core/refusals.h"
 #include "module/core/share.h"
 #include "module/core/sweep.h"
 #include "module/core/unlock.h"
@@ -47,6 +48,8 @@ struct core {
     struct metrics metrics;
     struct watch watch;
     struct health health;
+    struct policies policies;
+    struct refusals refusals;
 
     pthread_mutex_t orgs_lock;
     struct core_org_name *orgs; /* they come, and never go */

@@ -295,16 +295,23 @@ static enum code unknown(const char *id, struct error *e)
 }
 
 static enum code permit_stranger(struct core *c, const struct caller *by,
-                                 enum capability cap, const char *org,
+                                 struct lease_right right, const char *org,
                                  const struct store_lease *l, struct error *e)
 {
+    enum capability cap = right.any;
+    struct error why = {0};
+
     if (cap < CAPABILITIES && core_may(c, by, CAPABILITY_BIT(cap), org, l->role))
         return OK;
-    if (core_may(c, by, CAPABILITY_BIT(CAP_LIST_ANY), org, l->role))
-        return cap < CAPABILITIES
-                   ? core_permit(c, by, cap, org, l->role, e)
-                   : error_set(e, ERR_DENIED, "lease %s is not %s's", l->id,
-                               by->owner);
+    if (cap < CAPABILITIES &&
+        core_may(c, by, CAPABILITY_BIT(CAP_LIST_ANY), org, l->role))
+        return core_permit(c, by, cap, org, l->role, e);
+    error_set(&why, ERR_DENIED, "lease %s is not %s's", l->id, by->owner);
+    core_refused(c, by, CAPABILITY_BIT(right.own), org, l->role, &why);
+    if (core_may(c, by, CAPABILITY_BIT(CAP_LIST_ANY), org, l->role)) {
+        *e = why;
+        return ERR_DENIED;
+    }
     /* Whether there is one is nothing that a stranger is told. */
     return unknown(l->id, e);
 }
@@ -317,7 +324,7 @@ static enum code permit_lease(struct core *c, const struct caller *by,
 
     core_org_name(c, l->org, org);
     if (strcmp(l->owner, by->owner) != 0)
-        return permit_stranger(c, by, right.any, org, l, e);
+        return permit_stranger(c, by, right, org, l, e);
     if (right.any < CAPABILITIES &&
         core_may(c, by, CAPABILITY_BIT(right.any), org, l->role))
         return OK;

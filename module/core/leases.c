@@ -6,6 +6,7 @@
 #include "module/core/internal.h"
 #include "module/core/lease.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,14 +69,75 @@ enum code core_lease_get(struct core *c, const struct caller *by,
     return lease_get_for(c, by, right, id, lease, e);
 }
 
+struct shown {
+    struct core *core;
+    const struct caller *by;
+    store_lease_fn fn;
+    void *ctx;
+    int limit, n;
+    bool full;
+    /* The last one's role, and what was said to it: roles are few. */
+    int64_t org;
+    char role[64];
+    bool may;
+};
+
+static uint32_t needed(const struct caller *by, const struct store_lease *l)
+{
+    bool own = strcmp(l->owner, by->owner) == 0;
+
+    return CAPABILITY_BIT(CAP_LIST_ANY) |
+           (own ? CAPABILITY_BIT(CAP_LIST_OWN) : 0);
+}
+
+static bool may_see(struct shown *s, const struct store_lease *l)
+{
+    char org[64];
+    uint32_t caps = needed(s->by, l);
+    bool any = caps == CAPABILITY_BIT(CAP_LIST_ANY);
+
+    if (any && s->org == l->org && strcmp(s->role, l->role) == 0)
+        return s->may;
+    core_org_name(s->core, l->org, org);
+    if (!any)
+        return core_may(s->core, s->by, caps, org, l->role);
+    s->org = l->org;
+    snprintf(s->role, sizeof(s->role), "%s", l->role);
+    s->may = core_may(s->core, s->by, caps, org, l->role);
+    return s->may;
+}
+
+/* `full` ends the store's walk: this code is nobody's to see. */
+static enum code show(const struct store_lease *l, void *ctx, struct error *e)
+{
+    struct shown *s = ctx;
+
+    if (!may_see(s, l))
+        return OK;
+    s->full = s->limit > 0 && ++s->n > s->limit;
+    return s->full ? ERR_LIMIT : s->fn(l, s->ctx, e);
+}
+
 enum code core_lease_each(struct core *c, const struct caller *by,
                           struct store_lease_query *q, store_lease_fn fn,
                           void *ctx, struct error *e)
 {
-    enum capability cap = q->owner ? CAP_LIST_OWN : CAP_LIST_ANY;
-    enum code code = core_permit(c, by, cap, NULL, q->role, e);
+    uint32_t caps = CAPABILITY_BIT(CAP_LIST_ANY) |
+                    (q->owner ? CAPABILITY_BIT(CAP_LIST_OWN) : 0);
+    struct store_lease_query all = *q;
+    struct shown s = {
+        .core = c, .by = by, .fn = fn, .ctx = ctx, .limit = q->limit};
+    char org[64] = "";
+    enum code code;
 
-    return code ? code : store_lease_each(c->store, q, fn, ctx, e);
+    if (q->org)
+        core_org_name(c, q->org, org);
+    code = core_permit_any(c, by, caps, *org ? org : NULL, q->role, e);
+    if (code)
+        return code;
+    all.limit = 0; /* counted by those that are shown */
+    code = store_lease_each(c->store, &all, show, &s, e);
+    return s.full ? OK : code;
 }
 
 enum code core_lease_value(struct core *c, const struct caller *by,

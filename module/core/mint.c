@@ -28,6 +28,7 @@ struct mint {
     struct store_org org;
     struct role role;
     char role_name[64];
+    struct permit_lease permit;
     int64_t began_ms; /* monotonic */
     int64_t ttl;      /* seconds */
     struct store_lease lease;
@@ -39,6 +40,7 @@ struct mint {
 
 static void mint_clear(struct mint *m)
 {
+    permit_lease_clear(&m->permit);
     store_org_clear(&m->org);
     role_clear(&m->role);
     store_lease_clear(&m->lease);
@@ -100,11 +102,31 @@ static enum code load_role(struct mint *m, struct error *e)
     return role_parse(&m->role, row.body, e);
 }
 
+/* Before the role is looked at: whether there is one is nothing that everybody
+ * is told. */
+static enum code permit(struct mint *m, const char *role, struct error *e)
+{
+    m->permit = (struct permit_lease){.core = m->core,
+                                      .by = m->by,
+                                      .cap = CAP_MINT,
+                                      .org = m->org.name,
+                                      .role = role,
+                                      .shown = m->asked->role,
+                                      .life_s = m->asked->ttl_s};
+    return permit_lease_open(&m->permit, e);
+}
+
+/* Who names no ttl gets what role and policy allow. */
 static enum code choose_ttl(struct mint *m, struct error *e)
 {
     char asked[TEXT_DURATION_MAX], max[TEXT_DURATION_MAX];
+    int64_t longest = m->permit.max_life_s;
 
     m->ttl = m->asked->ttl_s ? m->asked->ttl_s : m->role.ttl;
+    if (longest && m->role.max_ttl > longest)
+        m->role.max_ttl = longest;
+    if (!m->asked->ttl_s && m->ttl > m->role.max_ttl)
+        m->ttl = m->role.max_ttl;
     if (m->ttl < 0)
         return error_set(e, ERR_TTL, "ttl must be positive");
     if (m->ttl > m->role.max_ttl)
@@ -119,11 +141,14 @@ static enum code load(struct mint *m, struct error *e)
 {
     enum code code = core_org(m->core, m->asked->org, &m->org, e);
 
+    bool named = m->asked->role && *m->asked->role;
+
+    if (!code && named)
+        code = permit(m, m->asked->role, e);
     if (!code)
         code = load_role(m, e);
-    if (!code)
-        code = core_permit(m->core, m->by, CAP_MINT, m->org.name, m->role_name,
-                           e);
+    if (!code && !named)
+        code = permit(m, m->role_name, e);
     if (!code)
         code = choose_ttl(m, e);
     if (!code && m->asked->bound &&
@@ -231,10 +256,12 @@ static enum code make_lease(struct mint *m, struct error *e)
 
 static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
 {
-    const struct mint *m = ctx;
+    struct mint *m = ctx;
     const struct store_lease *l = &m->lease;
-    enum code code = store_lease_insert(tx, l, e);
+    enum code code = permit_lease_again(&m->permit, tx, e);
 
+    if (!code)
+        code = store_lease_insert(tx, l, e);
     if (!code && *l->request_id)
         code = store_journal_put(tx, l->owner, l->request_id, METHOD, l->id,
                                  l->issued_ms, e);
@@ -453,8 +480,10 @@ static enum code failed(struct mint *m, const struct gate_call *call,
 
     if (e)
         why = *e;
-    if (!m->inserted)
+    if (!m->inserted) {
+        permit_lease_settle(&m->permit, &why);
         return why.code;
+    }
     if (commit_failure(m, call, r, &why, &commit) != OK &&
         commit.code != ERR_EXISTS)
         log_failure(&commit, "lease %s stays pending", m->lease.id);
@@ -488,8 +517,12 @@ static enum code mint_new(struct mint *m, struct error *e)
                              .lease = m->lease.id,
                              .by = m->by,
                              .urgency = STORE_NORMAL};
-    enum code code = make_lease(m, e);
+    enum code code;
 
+    m->permit.life_s = m->ttl;
+    code = permit_lease_room(&m->permit, e);
+    if (!code)
+        code = make_lease(m, e);
     if (!code)
         code = inflight_enter(&m->core->inflight, "lease", m->lease.id, NULL,
                               NULL, &hold, e);

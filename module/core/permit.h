@@ -13,7 +13,7 @@
 #define HSMINT_CORE_PERMIT_H
 
 #include "module/core/core.h"
-#include "module/core/policy.h"
+#include "module/core/policies.h"
 
 MUST_CHECK enum code core_permit(struct core *c, const struct caller *by,
                                  enum capability cap, const char *org,
@@ -25,5 +25,37 @@ MUST_CHECK enum code core_permit_any(struct core *c, const struct caller *by,
 /* The same without a record: what a list shows. */
 bool core_may(struct core *c, const struct caller *by, uint32_t caps,
               const char *org, const char *role);
+/* Records that `why` was the answer. */
+void core_refused(struct core *c, const struct caller *by, uint32_t caps,
+                  const char *org, const char *role, const struct error *why);
+
+/* ---- leases: their lives and numbers ---- */
+struct permit_lease {
+    struct core *core;
+    const struct caller *by;
+    enum capability cap;
+    const char *org;   /* the caller's, as long as this lives */
+    const char *role;
+    const char *shown; /* what errors call the role */
+    int64_t life_s;    /* from its issue; 0: none named */
+    /* The answer. */
+    int64_t max_life_s; /* of the policy that allows; 0: no limit */
+    /* Its own. */
+    struct who who;
+    struct policy_set *set; /* NULL: user mode */
+    bool refused_inside;    /* permit_lease_again() refused */
+};
+void permit_lease_clear(struct permit_lease *p);
+#define PERMIT_LEASE CLEANUP(permit_lease_clear) struct permit_lease
+
+/* Subject, hours and life; sets max_life_s. */
+MUST_CHECK enum code permit_lease_open(struct permit_lease *p, struct error *e);
+/* Live leases and mints a minute as well, now. */
+MUST_CHECK enum code permit_lease_room(struct permit_lease *p, struct error *e);
+/* The same as the transaction sees them that will insert the lease. A refusal
+ * is recorded by permit_lease_settle(), outside of it. */
+MUST_CHECK enum code permit_lease_again(struct permit_lease *p,
+                                        struct store_tx *tx, struct error *e);
+void permit_lease_settle(struct permit_lease *p, const struct error *why);
 
 #endif

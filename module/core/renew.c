@@ -19,6 +19,7 @@
 struct renewal {
     struct store_lease *lease;      /* its ends are the new ones */
     const char *owner, *request_id; /* the caller's */
+    int64_t last_ms; /* it never lives longer, by role and policy */
 };
 
 static enum code update_rows(struct store_tx *tx, void *ctx, struct error *e)
@@ -47,10 +48,10 @@ static enum code default_ttl(struct core *c, const struct store_lease *l,
 }
 
 static enum code choose_ttl(struct core *c, const struct store_lease *l,
-                            int64_t *ttl_s, struct error *e)
+                            int64_t last_ms, int64_t *ttl_s, struct error *e)
 {
     char text[TEXT_DURATION_MAX];
-    int64_t longest = (l->max_expires_ms - clock_wall_ms()) / 1000;
+    int64_t longest = (last_ms - clock_wall_ms()) / 1000;
 
     if (l->state != LEASE_ACTIVE)
         return error_set(e, ERR_NOT_FOUND,
@@ -60,15 +61,15 @@ static enum code choose_ttl(struct core *c, const struct store_lease *l,
         return error_set(e, ERR_TTL, "ttl must be positive");
     if (longest <= 0)
         return error_set(e, ERR_TTL,
-                         "lease %s has reached its role's max_ttl; mint a new "
-                         "one",
+                         "lease %s has reached the max_ttl of its role or "
+                         "policy; mint a new one",
                          l->id);
     if (*ttl_s == 0)
         return default_ttl(c, l, longest, ttl_s, e);
     if (*ttl_s > longest)
         return error_set(e, ERR_TTL,
-                         "lease %s ends with its role's max_ttl: at most %s is "
-                         "possible now",
+                         "lease %s ends with the max_ttl of its role or "
+                         "policy: at most %s is possible now",
                          l->id, text_duration_format(longest, text));
     return OK;
 }
@@ -149,8 +150,8 @@ static enum code extend(struct core *c, const struct caller *by, int64_t ttl_s,
     if (reply.fate == GATE_NOTHING)
         return code;
     l->expires_ms = clock_wall_ms() + ttl_s * 1000;
-    if (l->expires_ms > l->max_expires_ms)
-        l->expires_ms = l->max_expires_ms;
+    if (l->expires_ms > n->last_ms)
+        l->expires_ms = n->last_ms;
     code = judge(c, l, &reply, code, org, e);
     return settle(c, &call, &reply, code, n, e);
 }
@@ -178,6 +179,30 @@ static enum code was_answered(struct core *c, const struct caller *by,
                                  request_id);
 }
 
+/* Until when it may live, by role and policy. */
+static enum code permit(struct core *c, const struct caller *by,
+                        const struct store_lease *l, int64_t ttl_s,
+                        int64_t *last_ms, struct error *e)
+{
+    int64_t lived = (clock_wall_ms() - l->issued_ms) / 1000;
+    char org[64];
+    PERMIT_LEASE p = {.core = c,
+                      .by = by,
+                      .cap = CAP_RENEW,
+                      .org = org,
+                      .role = l->role,
+                      .shown = l->role,
+                      .life_s = lived + (ttl_s > 0 ? ttl_s : 1)};
+    enum code code;
+
+    core_org_name(c, l->org, org);
+    code = permit_lease_open(&p, e);
+    *last_ms = l->max_expires_ms;
+    if (p.max_life_s && l->issued_ms + p.max_life_s * 1000 < *last_ms)
+        *last_ms = l->issued_ms + p.max_life_s * 1000;
+    return code;
+}
+
 static enum code renew(struct core *c, const struct caller *by, const char *id,
                        int64_t ttl_s, const char *request_id,
                        struct store_lease *l, struct error *e)
@@ -196,7 +221,9 @@ static enum code renew(struct core *c, const struct caller *by, const char *id,
         code = was_answered(c, by, id, request_id, &answered, e);
     if (code || answered)
         return code;
-    code = choose_ttl(c, l, &ttl_s, e);
+    code = permit(c, by, l, ttl_s, &n.last_ms, e);
+    if (!code)
+        code = choose_ttl(c, l, n.last_ms, &ttl_s, e);
     return code ? code : extend(c, by, ttl_s, &n, e);
 }
 

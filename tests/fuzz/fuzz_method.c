@@ -329,6 +329,52 @@ enum code core_lease_label(struct core *c, const struct caller *by,
     CHECK(lease_id && !cka_id == !cka_id_len);
     return called(by);
 }
+enum code core_policy_set(struct core *c, const struct caller *by,
+                          const char *name, json_t *fields, json_t **out,
+                          json_t **warnings, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(name && json_is_object(fields));
+    changed(by);
+    *warnings = json_array();
+    return gives(out, json_deep_copy(fields));
+}
+enum code core_policy_get(struct core *c, const char *name, json_t **out,
+                          struct error *e)
+{
+    (void)c, (void)out;
+    CHECK(allowed && name);
+    return error_set(e, ERR_NOT_FOUND, "no policy %s", name);
+}
+enum code core_policy_list(struct core *c, json_t **out, json_t **warnings,
+                           struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(allowed);
+    *warnings = json_array();
+    return gives(out, json_array());
+}
+enum code core_policy_delete(struct core *c, const struct caller *by,
+                             const char *name, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(name);
+    return changed(by);
+}
+enum code core_policy_test(struct core *c, const struct policy_test *t,
+                           json_t **out, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(allowed && json_is_object(t->who));
+    return gives(out, json_array());
+}
+enum code core_whoami(struct core *c, const struct caller *by, json_t **out,
+                      struct error *e)
+{
+    (void)c, (void)e;
+    called(by);
+    return gives(out, json_object());
+}
 void core_end_session(struct core *c, const char *application, int64_t session)
 {
     (void)c;

@@ -138,6 +138,12 @@ static const struct {
     {"ListLeases", CAP(LIST_OWN) | CAP(LIST_ANY)},
     {"ReadKey", CAP(READ)},
     {"LabelLease", CAP(MINT)},
+    {"WhoAmI", 0},
+    {"SetPolicy", CAP(ADMINISTER)},
+    {"GetPolicy", CAP(ADMINISTER) | CAP(AUDIT)},
+    {"ListPolicies", CAP(ADMINISTER) | CAP(AUDIT)},
+    {"DeletePolicy", CAP(ADMINISTER)},
+    {"TestPolicy", CAP(ADMINISTER) | CAP(AUDIT)},
     {"org.varlink.service.GetInfo", 0},
     {"org.varlink.service.GetInterfaceDescription", 0},
 };
