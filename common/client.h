@@ -64,6 +64,7 @@ MUST_CHECK enum code client_tell(struct client *c, const char *method,
  * $XDG_RUNTIME_DIR/hsmint/socket, else /run/user/UID/hsmint/socket where that
  * directory is ours, else ERR_CONFIG. secure_getenv: nothing under AT_SECURE.
  */
+#define CLIENT_SYSTEM_SOCKET "/run/hsmint/socket"
 MUST_CHECK enum code client_default_socket(char *path, size_t cap,
                                            struct error *e);
 

@@ -58,7 +58,6 @@ static bool is_own_dir(const char *path)
 
 enum code client_default_socket(char *path, size_t cap, struct error *e)
 {
-    static const char system_socket[] = "/run/hsmint/socket";
     const char *set = secure_getenv("HSMINT_SOCKET");
     const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
     char dir[64];
@@ -66,8 +65,8 @@ enum code client_default_socket(char *path, size_t cap, struct error *e)
     int n;
     if (set && set[0])
         n = snprintf(path, cap, "%s", set);
-    else if (access(system_socket, F_OK) == 0)
-        n = snprintf(path, cap, "%s", system_socket);
+    else if (access(CLIENT_SYSTEM_SOCKET, F_OK) == 0)
+        n = snprintf(path, cap, "%s", CLIENT_SYSTEM_SOCKET);
     else if (runtime && runtime[0] == '/')
         n = snprintf(path, cap, "%s/hsmint/socket", runtime);
     else if (is_own_dir(dir))

@@ -3,6 +3,7 @@
 #include "common/file.h"
 #include "common/text.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -12,6 +13,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 void fd_closep(int *fd)
@@ -27,7 +29,54 @@ void free_p(void *p)
     *(void **)p = NULL;
 }
 
-static enum code check_trust(const char *path, const struct stat *st,
+/* ---- POSIX ACLs, as the kernel gives them (linux/posix_acl_xattr.h) ---- */
+
+struct acl_entry {
+    uint16_t tag, perm; /* little-endian */
+    uint32_t id;
+};
+enum { ACL_BYTES = 1024, ACL_VERSION = 2, ACL_READ = 4 };
+enum { ACL_USER_OBJ = 1, ACL_USER = 2, ACL_MASK = 16 };
+
+static bool acl_entry_is_ours(const struct acl_entry *a)
+{
+    uint32_t id = le32toh(a->id);
+    switch (le16toh(a->tag)) {
+    case ACL_USER_OBJ:
+    case ACL_MASK:
+        return true;
+    case ACL_USER:
+        return id == 0 || id == geteuid();
+    default: /* groups and others */
+        return !(le16toh(a->perm) & ACL_READ);
+    }
+}
+
+/* Where a file has an access control list, its group bits are the list's mask:
+ * who may read stands in the list. systemd gives credentials to a unit so. */
+static bool only_we_read(int fd)
+{
+    uint8_t acl[ACL_BYTES];
+    ssize_t len = fgetxattr(fd, "system.posix_acl_access", acl, sizeof acl);
+    uint32_t version;
+    if (len < (ssize_t)sizeof version)
+        return false;
+    memcpy(&version, acl, sizeof version);
+    if (le32toh(version) != ACL_VERSION)
+        return false;
+    for (size_t at = sizeof version; at < (size_t)len;
+         at += sizeof(struct acl_entry)) {
+        struct acl_entry entry;
+        if ((size_t)len - at < sizeof entry)
+            return false;
+        memcpy(&entry, acl + at, sizeof entry);
+        if (!acl_entry_is_ours(&entry))
+            return false;
+    }
+    return true;
+}
+
+static enum code check_trust(const char *path, int fd, const struct stat *st,
                              enum file_trust trust, struct error *e)
 {
     if (trust == FILE_ANY)
@@ -39,7 +88,8 @@ static enum code check_trust(const char *path, const struct stat *st,
         return error_set(e, ERR_DENIED,
                          "%s: others may write it (mode %04o): chmod go-w '%s'",
                          path, st->st_mode & 07777u, path);
-    if (trust == FILE_PRIVATE && (st->st_mode & (S_IRGRP | S_IROTH)))
+    if (trust == FILE_PRIVATE && (st->st_mode & (S_IRGRP | S_IROTH)) &&
+        (st->st_mode & S_IROTH || !only_we_read(fd)))
         return error_set(e, ERR_DENIED,
                          "%s: others may read it (mode %04o): chmod 0600 '%s'",
                          path, st->st_mode & 07777u, path);
@@ -70,7 +120,7 @@ static enum code open_trusted(const char *path, enum file_trust trust, int *fd,
         return error_errno(e, errno, "%s", path);
     if (!S_ISREG(st.st_mode))
         return error_set(e, ERR_INVALID, "%s: is no regular file", path);
-    enum code rc = check_trust(path, &st, trust, e);
+    enum code rc = check_trust(path, opened, &st, trust, e);
     if (rc)
         return rc;
     *fd = opened;

@@ -98,6 +98,7 @@ const struct syscall_rule syscall_rules[] = {
     MAY("fchown", ALL),
     MAY("fchownat", ALL),
     MAY("fdatasync", ALL),
+    MAY("fgetxattr", ALL),
     MAY("flock", ALL),
     MAY("fstat", ALL),
     MAY("fstatfs", ALL),

@@ -34,6 +34,14 @@ static enum code write_conf(const struct args *a, const char *path,
     return code;
 }
 
+/* systemd listens there before the daemon runs: its settings are root's. */
+static bool is_systems(const struct args *a)
+{
+    char path[108];
+    return !a->socket && client_default_socket(path, sizeof path, NULL) == OK &&
+           strcmp(path, CLIENT_SYSTEM_SOCKET) == 0;
+}
+
 /* A daemon that answers has its settings already, ours or the system's. */
 static enum code prepare(struct cli *c, struct error *e)
 {
@@ -53,7 +61,7 @@ static enum code prepare(struct cli *c, struct error *e)
     if (exists)
         return OK;
     code = client_new(&quick, &o, e);
-    if (code == OK && client_connect(quick, NULL) == OK)
+    if (code == OK && (is_systems(a) || client_connect(quick, NULL) == OK))
         return names_hsm(a) ? error_set(e, ERR_USAGE,
                                         "a daemon runs already: its own "
                                         "settings say which HSM it uses")

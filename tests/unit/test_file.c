@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static char dir[] = "/tmp/hsmint-file-XXXXXX";
@@ -83,6 +84,45 @@ static void files_of_proc_are_read(void **state)
         file_read("/proc/self/status", 65536, FILE_ANY, &text, NULL, NULL), OK);
     assert_non_null(strstr(text, "Name:"));
     refuse("/proc/self/status", FILE_ANY, ERR_INVALID, "");
+}
+
+struct acl {
+    uint32_t version;
+    struct {
+        uint16_t tag, perm;
+        uint32_t id;
+    } entry[5];
+};
+
+/* What systemd makes of a credential: root's, and an entry for the unit's user.
+ */
+static const char *make_acl(uint32_t user, uint16_t group_perm, uint16_t other)
+{
+    struct acl a = {2,
+                    {{1, 6, ~0u},
+                     {2, 4, user},
+                     {4, group_perm, ~0u},
+                     {16, 4, ~0u},
+                     {32, other, ~0u}}};
+    make("acl", "x", 0600);
+    if (setxattr(name, "system.posix_acl_access", &a, sizeof a, 0))
+        return NULL;
+    return name;
+}
+
+static void access_lists_are_read(void **state)
+{
+    (void)state;
+    FREE char *text = NULL;
+    struct stat st;
+    if (!make_acl(geteuid(), 0, 0))
+        skip(); /* a file system without */
+    assert_int_equal(stat(name, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0640);
+    assert_int_equal(file_read(name, 9, FILE_PRIVATE, &text, NULL, NULL), OK);
+    refuse(make_acl(geteuid() + 1, 0, 0), FILE_PRIVATE, ERR_DENIED, "0640");
+    refuse(make_acl(geteuid(), 4, 0), FILE_PRIVATE, ERR_DENIED, "0640");
+    refuse(make_acl(geteuid(), 0, 4), FILE_PRIVATE, ERR_DENIED, "0644");
 }
 
 static void trust_is_checked(void **state)
@@ -265,6 +305,7 @@ int main(void)
         cmocka_unit_test(empty_files_are_files),
         cmocka_unit_test(files_of_proc_are_read),
         cmocka_unit_test(trust_is_checked),
+        cmocka_unit_test(access_lists_are_read),
         cmocka_unit_test(only_regular_files),
         cmocka_unit_test(writes_replace),
         cmocka_unit_test(failed_writes_leave_the_old),
