@@ -73,6 +73,18 @@ enum code access_read_pipe(int fd, int ms, struct secret **out, struct error *e)
     return OK;
 }
 
+/* It would cost one of the HSM's tries. */
+static enum code refuse_secret_id(struct keeper *k, struct error *e)
+{
+    if (hsm_ready(k->hsm))
+        return error_set(e, ERR_PIN_WRONG,
+                         "this is a secret id, not the HSM's PIN: log in by "
+                         "the name of its login");
+    return error_set(e, ERR_LOCKED,
+                     "this is a secret id, not the HSM's PIN: hsmint is "
+                     "locked, and an administrator has to unlock it");
+}
+
 enum code access_login(struct channel *c, struct frame *in, struct frame *out,
                        struct error *e)
 {
@@ -96,11 +108,8 @@ enum code access_login(struct channel *c, struct frame *in, struct frame *out,
     if ((rc = pin_is_configured(c->keeper->settings, &configured, e)) ||
         (given && (rc = access_read_pipe(in->fd, PIN_MS, &pin, e))))
         return rc;
-    /* It would cost one of the HSM's tries. */
     if (given && secretid_is_one(secret_data(pin), secret_len(pin)))
-        return error_set(e, ERR_LOCKED,
-                         "this is a secret id, not the HSM's PIN: hsmint is "
-                         "locked, and an administrator has to unlock it");
+        return refuse_secret_id(c->keeper, e);
     rc = hsm_login(c->keeper->hsm, pin, force, &by_hsm, e);
     if (rc)
         return rc;

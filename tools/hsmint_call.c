@@ -56,7 +56,8 @@ static enum code log_in_by_name(struct cli *c, struct error *e)
     if (code)
         return code;
     JSON p = cli_parameters(c, CLI_PLAIN, e);
-    if (!p || cli_put(p, "name", c->args->login, e))
+    if (!p || cli_put(p, "name", c->args->login, e) ||
+        cli_put(p, "kind", "secret-id", e))
         return e->code;
     code = client_call(c->client, "Login", json_incref(p), id, NULL, NULL, e);
     secret_clear_registers();

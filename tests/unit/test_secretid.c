@@ -172,7 +172,9 @@ static void a_locked_hsm_sees_no_secret_id(void **state)
     expect(ERR_LOCKED, login(f, "batch." RANDOM, &r));
     expect(ERR_LOCKED, login(f, "batch." RANDOM "\n", &r));
     assert_non_null(strstr(f->e.text, "secret id"));
-    expect(OK, login(f, SOFTHSM_PIN, &r));
+    provision(f);
+    expect(ERR_PIN_WRONG, login(f, "batch." RANDOM, &r));
+    expect(OK, login(f, SOFTHSM_PIN, &r)); /* and nobody has to wait */
 }
 
 #define test(name)                                                             \

@@ -1,0 +1,342 @@
+"""Named logins: the whole way from a secret id to a lease and its end, with a real
+daemon, keeper and HSM, sockets of several users, and a daemon that is killed.
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import sqlite3
+import threading
+import time
+
+import pytest
+
+from conftest import as_uid, only_root_looks, wait_for
+from varlink import Connection, Error, request_id
+
+ALICE, BOB = 61001, 61002
+SECRET_ID = re.compile(rb"[A-Za-z0-9._-]+\.[a-z2-7]{52}")
+WRONG = b"batch." + b"a" * 52
+
+
+def refused(expected, function, *args, **parameters):
+    with pytest.raises(Error) as e:
+        function(*args, **parameters)
+    assert e.value.name == expected, e.value
+    return e.value
+
+
+def create(daemon, name="batch", **fields):
+    with daemon.attached() as c:
+        reply = c.change("CreateLogin", name=name, fields=fields)
+        assert SECRET_ID.fullmatch(reply.secret)
+        return reply.secret
+
+
+def login(c, secret, **parameters):
+    if "name" not in parameters:
+        parameters["kind"] = "secret-id"  # in user mode it could be the HSM's PIN
+    return c.call("Login", secret=secret, **parameters)
+
+
+def mint(c, **parameters):
+    return c.change("Mint", role="my-app", **parameters)["lease"]
+
+
+def records(daemon, kind):
+    with contextlib.closing(sqlite3.connect(daemon.state / "store.db")) as db:
+        lines = [json.loads(line) for (line,) in db.execute("SELECT line FROM record ORDER BY sequence")]
+    return [r for r in lines if r["kind"] == kind]
+
+
+# ---- the application's login ----
+
+
+def test_leases_are_the_logins(ready):
+    secret = create(ready)
+    with ready.attached() as c, ready.attached() as other:
+        assert login(c, secret) == {"login": "batch"}
+        lease = mint(c)
+        assert lease["owner"] == "login:batch"
+        # To the same uid without the login it is somebody else's.
+        assert other.call("ListLeases")["leases"] == []
+        assert [row["lease_id"] for row in c.call("ListLeases")["leases"]] == [lease["lease_id"]]
+        with ready.attached(token=c.token) as joined:
+            assert joined.call("GetLease", lease_id=lease["lease_id"])["lease"]["owner"] == "login:batch"
+        # By its name, with what stands behind the dot; as another, not.
+        assert login(other, secret.split(b".")[1], name="batch") == {"login": "batch"}
+        other.change("Revoke", lease_id=lease["lease_id"])
+        refused("PinWrong", login, c, secret, name="other")
+        assert mint(c)["owner"] == "login:batch"  # a failed login changes nothing
+        c.call("Logout")
+        assert mint(c)["owner"] == f"user:{os.getuid()}"
+        assert other.call("Logout") == {} and mint(other)["owner"] == f"user:{os.getuid()}"
+    assert [r["detail"]["name"] for r in records(ready, "login")] == ["batch", "batch"]
+
+
+def test_a_secret_id_is_nowhere(ready):
+    secret = create(ready)
+    with ready.attached() as c:
+        login(c, secret)
+        refused("PinWrong", login, c, b"batch." + secret[::-1][:52])
+    ready.stop()
+    random = secret.split(b".")[1]
+    for file in (*ready.state.iterdir(), ready.log_file):
+        if file.is_file():
+            assert random not in file.read_bytes(), file
+            assert random[::-1] not in file.read_bytes(), file
+
+
+def test_a_deleted_login_ends_at_the_next_call(ready):
+    secret = create(ready)
+    with ready.attached() as admin, ready.attached() as c:
+        login(c, secret)
+        lease = mint(c)
+        admin.change("DeleteLogin", name="batch")
+        assert "deleted" in refused("NotLoggedIn", c.change, "Mint", role="my-app").text
+        refused("NotLoggedIn", c.call, "ListLeases")
+        c.call("Slots")  # needs nothing
+        assert refused("PinWrong", login, c, secret).text
+        refused("NotLoggedIn", c.call, "ListLeases")  # a failed login changes nothing
+        create(ready)  # of the same name, but another
+        refused("NotLoggedIn", c.call, "ListLeases")
+        c.call("Logout")
+        assert c.call("ListLeases")["leases"] == []
+        # Its leases live on.
+        assert admin.call("ListLeases", all=True)["leases"][0]["lease_id"] == lease["lease_id"]
+
+
+def test_rotation_without_downtime(ready):
+    one = create(ready)
+    with ready.attached() as admin, ready.attached() as c, ready.attached() as d:
+        login(c, one)
+        two = admin.change("RotateLogin", name="batch", fields={"overlap": 2}).secret
+        login(d, two)
+        mint(c), mint(d)
+        wait_for(lambda: answers_not_logged_in(c), 10, "the overlap to end")
+        mint(d)
+        refused("PinWrong", login, c, one)
+        time.sleep(0.2)
+        login(c, two)
+        shown = admin.call("GetLogin", name="batch")["login"]
+        assert "hmac" not in json.dumps(shown) and len(shown["secrets"]) == 2
+        assert shown["secrets"][1]["last_used_ms"] >= shown["secrets"][0]["last_used_ms"]
+        assert [entry["name"] for entry in admin.call("ListLogins")["logins"]] == ["batch"]
+
+
+def answers_not_logged_in(c):
+    try:
+        c.call("ListLeases")
+        return False
+    except Error as e:
+        assert e.name == "NotLoggedIn", e
+        return True
+
+
+# ---- a daemon that dies ----
+
+
+def test_uses_survive_a_kill(ready):
+    secret = create(ready, uses=3)
+    for left in (2, 1, 0):
+        with ready.attached() as c:
+            login(c, secret)
+        ready.kill()
+        ready.start()
+        with ready.attached() as c:
+            assert c.call("GetLogin", name="batch")["login"]["secrets"][0]["uses_left"] == left
+    with ready.attached() as c:
+        assert "as often as it may" in refused("PinWrong", login, c, secret).text
+
+
+def test_after_a_restart_the_login_is_shown_again(ready):
+    secret = create(ready)
+    with ready.attached() as c:
+        login(c, secret)
+        lease = mint(c, bound=True)
+        token = c.token
+        ready.kill()
+    ready.start()
+    with ready.connect() as c:
+        assert c.attach(token=token)["login"] == ""
+        # Neither as the login nor silently as the uid.
+        assert "log in again" in refused("NotLoggedIn", c.change, "Mint", role="my-app").text
+        refused("NotLoggedIn", c.call, "GetLease", lease_id=lease["lease_id"])
+        login(c, secret)
+        time.sleep(11)  # beyond the grace, in which it came back
+        assert c.call("GetLease", lease_id=lease["lease_id"])["lease"]["state"] == "active"
+
+
+def test_an_answer_that_was_lost(ready):
+    """The same request again: there is one secret, and the newest answer has it."""
+    same = request_id()
+    with ready.attached() as c:
+        one = c.call("CreateLogin", name="batch", fields={}, request_id=same).secret
+        two = c.call("CreateLogin", name="batch", fields={}, request_id=same).secret
+        assert len(c.call("GetLogin", name="batch")["login"]["secrets"]) == 1
+        login(c, two)
+        refused("PinWrong", login, c, one)
+        refused("Exists", c.change, "CreateLogin", name="batch", fields={})
+
+
+# ---- several users ----
+
+
+@pytest.fixture
+def shared(ready):
+    """A system daemon with a login, made while it was a user's."""
+    only_root_looks()
+    ready.secret = create(ready)
+    ready.stop()
+    ready.settings["daemon"]["mode"] = "system"
+    ready.place.chmod(0o755)
+    ready.run.chmod(0o755)
+    return ready.start("--system")
+
+
+def attempt(path, secret, **parameters):
+    """One login on a connection of its own: (name, text, retry_after_ms)."""
+    with Connection(path) as c:
+        c.attach()
+        try:
+            return c.call("Login", secret=secret, **parameters)["login"], "", 0
+        except Error as e:
+            return e.name, e.text, e.parameters.get("retry_after_ms", 0)
+
+
+def test_wrong_ones_hold_up_nobody_else(shared):
+    path, good = shared.socket, shared.secret
+    waits = []
+
+    def guess():
+        for _ in range(40):
+            name, text, wait = attempt(path, WRONG)
+            if name == "PinHeld":
+                waits.append(wait)
+                if wait > 60000:
+                    return waits
+                time.sleep(wait / 1000)
+        return f"no end: {waits} {name} {text}"
+
+    def honest():
+        took = []
+        for _ in range(30):
+            before = time.monotonic()
+            name, text, _ = attempt(path, good)
+            assert name == "batch", (name, text)
+            took.append(time.monotonic() - before)
+            time.sleep(0.5)
+        return max(took)
+
+    results = {}
+    threads = [
+        threading.Thread(target=lambda: results.update(alice=as_uid(ALICE, guess))),
+        threading.Thread(target=lambda: results.update(bob=as_uid(BOB, honest))),
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert isinstance(results["bob"], float) and results["bob"] < 2, results
+    waits = results["alice"]
+    assert isinstance(waits, list), waits
+    assert waits[-1] > 290_000 and len(waits) == 10, waits
+    for i, at_most in enumerate((100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000)):
+        assert 0 < waits[i] <= at_most and waits[i] > at_most - 100, waits
+    # The right one is not looked at either, and what was held is not recorded.
+    assert as_uid(ALICE, lambda: attempt(path, good)[0]) == "PinHeld"
+    failed = records(shared, "login failed")
+    assert len(failed) == 10 and all(f"user:{ALICE}" in json.dumps(r) for r in failed)
+    assert failed[-1]["detail"]["in_a_row"] == 10
+
+
+def test_unknown_says_the_same(shared):
+    wrong = as_uid(ALICE, lambda: attempt(shared.socket, WRONG))
+    unknown = as_uid(BOB, lambda: attempt(shared.socket, b"nobody." + b"a" * 52))
+    assert wrong == unknown and wrong[0] == "PinWrong"
+
+
+def test_half_a_secret_id_holds_nobody_up(shared):
+    """Pipes whose writers stay, files, sockets: refused at once, by all workers."""
+    path, good = shared.socket, shared.secret
+
+    def hold():
+        ends = []
+        names = set()
+        for _ in range(60):
+            r, w = os.pipe()
+            os.write(w, b"batch.")
+            ends.append(w)
+            with Connection(path) as c:
+                c.attach()
+                c.send({"method": "org.hsmint.Login", "parameters": {}}, [r])
+                names.add(c.receive()[0].get("error"))
+            os.close(r)
+        return sorted(names)
+
+    before = time.monotonic()
+    assert as_uid(ALICE, hold) == ["org.hsmint.Invalid"]
+    assert time.monotonic() - before < 10
+    assert as_uid(BOB, lambda: attempt(path, good)[0]) == "batch"
+    assert as_uid(ALICE, lambda: attempt(path, good)[0]) == "batch"
+
+
+def test_the_hsms_pin_is_no_users_to_try(shared):
+    path = shared.socket
+    for pin in (b"271828", b"000000"):
+        name, text, _ = as_uid(BOB if pin[:1] == b"2" else ALICE, lambda: attempt(path, pin))
+        assert name == "PinWrong" and "secret id" in text
+    time.sleep(0.2)
+    assert as_uid(BOB, lambda: attempt(path, b"271828", force=True)[0]) == "Denied"
+    assert as_uid(BOB, lambda: attempt(path, None, so=True)[0]) == "Denied"
+    name, text, _ = as_uid(BOB, lambda: attempt(path, shared.secret, so=True))
+    assert name == "Denied" and "login:batch" in text
+    assert as_uid(BOB, lambda: attempt(path, None)[0]) == ""
+
+
+def test_a_connection_speaks_for_who_connected(shared):
+    """Passed on to another user, it is its connector's; a named login goes along,
+    which the one who has the connection could have used as well."""
+
+    def who(c):
+        with pytest.raises(Error) as e:
+            c.call("Status")
+        return e.value.text
+
+    def passed_on():
+        ours, theirs = socket.socketpair()
+        c = Connection(shared.socket)
+        c.attach()
+        if os.fork() == 0:
+            try:
+                ours.close()
+                _, fds, _, _ = socket.recv_fds(theirs, 1, 1)
+                c.sock = socket.socket(fileno=fds[0])
+                theirs.sendall(who(c).encode())
+            finally:
+                os._exit(0)
+        socket.send_fds(ours, [b"x"], [c.sock.fileno()])
+        theirs.close()
+        text = ours.recv(4096).decode()
+        os.wait()
+        return text
+
+    assert f"user:{ALICE}" in as_uid(ALICE, passed_on)
+
+
+def test_a_token_is_of_no_use_to_another_uid(shared):
+    path = shared.socket
+    with shared.attached() as c:
+        login(c, shared.secret)
+        token = c.token
+
+        def join():
+            with Connection(path) as other:
+                try:
+                    return other.attach(token=token)["login"]
+                except Error as e:
+                    return e.name
+
+        assert as_uid(ALICE, join) == "NotFound"
