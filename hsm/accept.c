@@ -46,7 +46,7 @@ enum code accept_check_environment(struct error *e)
     return OK;
 }
 
-static enum code daemon_uid(const struct settings *s, uid_t *uid,
+enum code accept_daemon_uid(const struct settings *s, uid_t *uid,
                             struct error *e)
 {
     char *end = NULL;
@@ -71,7 +71,7 @@ enum code accept_check_peer(int sock, const struct settings *s, struct error *e)
     struct ucred peer = {.uid = (uid_t)-1};
     socklen_t len = sizeof peer;
     uid_t uid = (uid_t)-1;
-    enum code rc = daemon_uid(s, &uid, e);
+    enum code rc = accept_daemon_uid(s, &uid, e);
     if (rc)
         return rc;
     if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &len))

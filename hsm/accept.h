@@ -9,14 +9,18 @@
 #include "common/handover.h"
 #include "common/settings.h"
 
+#include <sys/types.h>
+
 /* Accept=yes of systemd, and of our own --listen: LISTEN_FDS=1, LISTEN_PID
  * this process, descriptor 3 a connected AF_UNIX stream. To be asked before
  * the environment is cleared. */
 #define ACCEPT_FD 3
 MUST_CHECK enum code accept_check_environment(struct error *e);
 
-/* Is the peer on `sock` [daemon] user? ERR_DENIED; ERR_CONFIG where there is
- * no such user. */
+/* [daemon] user as a number; ERR_CONFIG where there is no such user. */
+MUST_CHECK enum code accept_daemon_uid(const struct settings *s, uid_t *uid,
+                                       struct error *e);
+/* Is the peer on `sock` [daemon] user? ERR_DENIED. */
 MUST_CHECK enum code accept_check_peer(int sock, const struct settings *s,
                                        struct error *e);
 /* The peer's channels into *h. */

@@ -205,3 +205,12 @@ print(a.recv(struct.unpack_from("=I", h, 8)[0], socket.MSG_WAITALL).decode())
     apart.state.chmod(0o711)
     r = subprocess.run(apart.under(Apart.KEEPER, "python3", "-c", script), capture_output=True, text=True, timeout=30)
     assert '"checked"' in r.stdout, r
+
+
+def test_settings_of_the_daemons_own(apart):
+    """The keeper takes no word from a file that the daemon may write."""
+    apart.give(Apart.DAEMON, apart.config)
+    os.kill(apart.keeper(), signal.SIGKILL)
+    text = apart.attempt(lambda c: c.change("Mint", role="my-app") and None)
+    assert "does not serve" in text and "hsmint.conf" in text, text
+    assert apart.keeper() is None

@@ -191,6 +191,28 @@ def test_many(apart):
     assert is_lease(apart.attempt(mint))
 
 
+def test_system_mode(apart_stopped):
+    """Nobody has a policy; the keeper is there all the same, and logged in."""
+    apart_stopped.settings["daemon"]["mode"] = "system"
+    apart_stopped.run.chmod(0o755)
+    apart_stopped.start("--system")
+    assert apart_stopped.attempt(lambda c: c.call("Slots")["locked"]) is False
+    assert uid_of(apart_stopped.keeper()) == Apart.KEEPER
+
+
+def test_unknown_user(apart_stopped):
+    apart_stopped.settings["daemon"]["user"] = "no-such-user"
+    apart_stopped.write_config()
+    r = subprocess.run(
+        [program("hsmint-keeper"), "--config", apart_stopped.config, "--listen", apart_stopped.keeper_socket],
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )
+    assert r.returncode != 0 and "there is no user no-such-user" in r.stderr, r
+    assert not apart_stopped.keeper_socket.exists()
+
+
 def test_by_hand(apart_stopped):
     """--accepted without a service manager says so."""
     apart_stopped.write_config()
