@@ -77,12 +77,7 @@ void core_refused(struct core *c, const struct caller *by, uint32_t caps,
                   const char *org, const char *role, const struct error *why)
 {
     JSON detail = refusal_json(by, caps, org, role, why);
-    unsigned first = 0;
 
-    while (first < CAPABILITIES - 1 && !(caps & CAPABILITY_BIT(first)))
-        first++;
-    metrics_refusal(&c->metrics, capability_name(first),
-                    why->code == ERR_DENIED ? "policy" : "limit");
     log_info("refused: %s", why->text);
     write_refusal(c, by, detail);
 }
