@@ -17,7 +17,7 @@ enum alarm {
     ALARM_PIN_HELD,  /* refused, and not tried again */
     ALARM_LOCKED,    /* the daemon has no PIN */
     ALARM_KEEPER,    /* ended by itself, or hung */
-    ALARM_SECCOMP,   /* off, or it refused a call */
+    ALARM_SECCOMP,   /* the filters are off */
     /* the admin key; object: organisation */
     ALARM_ADMIN_KEY,         /* its sealed form cannot be used */
     ALARM_ADMIN_KEY_REFUSED, /* by the service: 401, 403 */

@@ -361,7 +361,7 @@ static bool limit_of(struct doctor *d, const char *name, uint64_t *value)
     return true;
 }
 
-#define FILES_A_CONNECTION 3  /* a socket, a pidfd, one passed on */
+#define FILES_A_CONNECTION 2  /* a socket, the pidfd of its process */
 #define LOCKED_BYTES (1 << 20) /* of secrets */
 
 void doctor_limits(struct doctor *d)

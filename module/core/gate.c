@@ -268,7 +268,8 @@ enum code gate_send(struct core *c, const struct gate_call *call,
     count(c, call, r);
     if (!code)
         code = openai_check(call->request, &r->http, why);
-    health_note(c, call, r, why);
+    if (r->fate == GATE_NOTHING)
+        health_note(c, call, r, why);
     if (code && e)
         *e = *why;
     return code;
@@ -280,6 +281,8 @@ enum code gate_settle(struct core *c, const struct gate_call *call,
 {
     struct outcome o = {call, r, result ? result : &r->error, fn, ctx};
 
+    if (r->fate != GATE_NOTHING)
+        health_note(c, call, r, o.result);
     if (r->fate == GATE_NOTHING && !fn)
         return OK;
     return store_commit(c->store, STORE_RESERVE, commit_outcome, &o, e);

@@ -143,14 +143,15 @@ static void good(struct core *c, struct health_org *o,
 static void bad(struct core *c, struct health_org *o, enum alarm alarm,
                 const struct gate_call *call, const struct error *why)
 {
-    bool is_first = !o->bad_at[alarm];
+    bool is_soon = o->ask_at &&
+                   o->ask_at - clock_monotonic_ms() <= ASK_MAX_MS;
 
     o->bad_at[alarm] = clock_monotonic_ms();
     if (alarm == ALARM_SERVICE_REFUSING)
         count_refusal(c, o, call, why);
     else
         warnings_raise(&c->warnings, alarm, o->name, "%s", why->text);
-    if (is_first || strcmp(call->purpose, HEALTH_PROBE) == 0)
+    if (!is_soon || strcmp(call->purpose, HEALTH_PROBE) == 0)
         schedule(o, true);
 }
 

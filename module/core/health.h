@@ -50,7 +50,7 @@ struct health {
 
 MUST_CHECK enum code health_start(struct core *c, struct error *e);
 void health_stop(struct core *c);
-/* A call came to its end; `why` is what gate_send() returns. */
+/* A call came to its end; `why`: with what. */
 void health_note(struct core *c, const struct gate_call *call,
                  const struct gate_reply *r, const struct error *why);
 /* A key was set (its end in ms, 0: none), or taken away: what was known of

@@ -391,16 +391,16 @@ static void lost(struct core *c, uint64_t generation)
     atomic_compare_exchange_strong(&c->unlock.ready, &expected, 0);
 }
 
-void unlock_again(struct core *c)
+bool unlock_again(struct core *c)
 {
     uint64_t generation = atomic_load(&c->unlock.ready);
     struct error e = {0};
 
-    if (unlock_is_locked(c))
-        return;
-    if (generation != 0 && !is_current(c))
+    if (unlock_is_locked(c) || (generation != 0 && is_current(c)))
+        return false;
+    if (generation != 0)
         lost(c, generation);
-    (void)!unlock_ready(c, &generation, &e);
+    return unlock_ready(c, &generation, &e) == OK;
 }
 
 static bool may_help(enum code code)

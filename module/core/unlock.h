@@ -53,9 +53,9 @@ MUST_CHECK enum code unlock_ready(struct core *c, uint64_t *generation,
 void unlock_note_ready(struct core *c, uint64_t generation);
 /* Why the last attempt failed, where none has succeeded since. */
 bool unlock_failure(struct core *c, struct error *why);
-/* Makes a keeper ready that was started again meanwhile; without one that can,
- * nothing happens. */
-void unlock_again(struct core *c);
+/* Makes a keeper ready that was started again meanwhile, where that needs
+ * nobody. false: it was ready, or nothing can be done now. */
+bool unlock_again(struct core *c);
 /* Somebody has to log in: nothing here can unlock by itself. */
 bool unlock_is_locked(struct core *c);
 /* The HSM's PIN is configured. */

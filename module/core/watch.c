@@ -67,13 +67,12 @@ static enum alarm alarm_of(enum code code)
     }
 }
 
-static void judge_login(struct core *c, const json_t *hsm, bool locked)
+static void judge_login(struct core *c, bool locked)
 {
     static const enum alarm all[] = {ALARM_PIN_HELD, ALARM_PIN_LOCKED,
                                      ALARM_HSM_KEYS, ALARM_HSM_DOWN};
     struct error why = {0};
-    bool failed = !locked && !is_state(hsm, "ready") && is_set_up(c) &&
-                  unlock_failure(c, &why);
+    bool failed = !locked && is_set_up(c) && unlock_failure(c, &why);
     enum alarm up = failed ? alarm_of(why.code) : ALARM_COUNT;
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
@@ -100,7 +99,7 @@ static void judge_hsm(struct core *c, const json_t *hsm,
         ALARM_PIN_LOW, "token",
         pin_is(hsm, "final_try") ? "one more wrong PIN locks it"
                                  : "a wrong PIN was tried since the last login");
-    judge_login(c, hsm, locked);
+    judge_login(c, locked);
 }
 
 static void keep(struct watch *w, json_t *hsm, int64_t began_us)
@@ -116,28 +115,42 @@ static void keep(struct watch *w, json_t *hsm, int64_t began_us)
     json_decref(old);
 }
 
-static void look_at_hsm(struct core *c)
+static enum code describe(struct core *c, json_t **hsm, struct error *e)
 {
     FRAME request = FRAME_INIT;
     FRAME reply = FRAME_INIT;
-    struct error e = {0};
-    int64_t began_us;
     enum code code;
 
-    if (is_set_up(c)) /* nobody may come for hours */
-        unlock_again(c);
-    began_us = clock_monotonic_us();
     request.verb = VERB_DESCRIBE;
-    code = keeper_call(c->keeper, 0, &request, (int)c->settings->hsm_deadline_ms,
-                       &reply, NULL, &e);
+    code = keeper_call(c->keeper, 0, &request,
+                       (int)c->settings->hsm_deadline_ms, &reply, NULL, e);
+    if (!code)
+        *hsm = json_incref(reply.head);
+    return code;
+}
+
+/* A keeper that was started again, or an HSM that is back, is made ready here:
+ * nobody else may come for hours. */
+static void look_at_hsm(struct core *c)
+{
+    int64_t began_us = clock_monotonic_us();
+    JSON hsm = NULL;
+    struct error e = {0};
+    enum code code = describe(c, &hsm, &e);
+
+    if (!code && !is_state(hsm, "absent") && is_set_up(c) && unlock_again(c)) {
+        json_freep(&hsm);
+        began_us = clock_monotonic_us();
+        code = describe(c, &hsm, &e);
+    }
     if (code == ERR_DEADLINE) /* all channels are busy: no news */
         return;
     if (!code)
-        unlock_note_pin(c, reply.head);
-    judge_hsm(c, code ? NULL : reply.head, &e);
-    keep(&c->watch, code ? json_pack("{ss ss}", "state", "absent", "error",
-                                     e.text)
-                         : json_incref(reply.head),
+        unlock_note_pin(c, hsm);
+    judge_hsm(c, hsm, &e);
+    keep(&c->watch,
+         code ? json_pack("{ss ss}", "state", "absent", "error", e.text)
+              : json_incref(hsm),
          began_us);
 }
 

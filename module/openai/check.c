@@ -84,6 +84,8 @@ static enum code code_of(long status, const struct complaint *c)
         return ERR_SERVICE_AUTH;
     if (status == 403)
         return ERR_SERVICE_FORBIDDEN;
+    if (status >= 400 && status <= 499 && !strcmp(c->code, "project_archived"))
+        return ERR_PROJECT;
     if (status == 404)
         return strcmp(c->code, "project_not_found") ? ERR_NOT_FOUND
                                                     : ERR_PROJECT;

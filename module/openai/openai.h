@@ -92,7 +92,8 @@ struct openai_reply {
 };
 /* OK for 200; else the error that status and body say, with request id and
  * retry-after. A DELETE's 404 is OK (already gone); another 404 is
- * ERR_NOT_FOUND (ERR_PROJECT with code project_not_found). Reads the message
+ * ERR_NOT_FOUND (ERR_PROJECT with code project_not_found; with
+ * project_archived any 4xx is). Reads the message
  * of every known error shape, the bare string among them. Never a secret in
  * the text: anything like "sk-…" in a message is masked. */
 MUST_CHECK enum code openai_check(const struct openai_request *r,

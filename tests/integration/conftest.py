@@ -131,7 +131,7 @@ class Service:
 
     def __init__(self, place, *options):
         self.directory = place / "double"
-        self.directory.mkdir(mode=0o700)
+        self.directory.mkdir(mode=0o700, exist_ok=True)
         self.admin_key_file = self.directory / "admin-key"
         self.log = open(self.directory / "log", "wb")
         self.process = subprocess.Popen(

@@ -297,6 +297,8 @@ static enum code log_in(struct fake *f, const struct frame *in,
 {
     if (f->no_hsm)
         return error_set(e, ERR_HSM_ABSENT, "no token");
+    if (f->pin_locked)
+        return error_set(e, ERR_PIN_LOCKED, "C_Login: CKR_PIN_LOCKED");
     if (f->needs_pin && in->fd < 0)
         return error_set(e, ERR_LOCKED, "no PIN");
     f->logged_in = true;
@@ -354,10 +356,13 @@ static enum code dispatch(struct fake *f, const struct frame *in,
 {
     switch (in->verb) {
     case VERB_DESCRIBE:
-        out->head = json_pack("{ss}", "state",
+        while (f->hangs)
+            usleep(10000);
+        out->head = json_pack("{ss s{sb}}", "state",
                               f->no_hsm      ? "absent"
                               : f->logged_in ? "ready"
-                                             : "locked");
+                                             : "locked",
+                              "pin", "locked", f->pin_locked ? 1 : 0);
         return OK;
     case VERB_LOGIN:
         return log_in(f, in, out, e);

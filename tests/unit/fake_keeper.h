@@ -60,7 +60,7 @@ struct fake {
     struct fake_call calls[FAKE_CALLS];
     int n_calls, markers, logins;
     bool logged_in;
-    atomic_bool needs_pin, no_hsm;
+    atomic_bool needs_pin, no_hsm, pin_locked, hangs;
 };
 
 void fake_init(struct fake *f);

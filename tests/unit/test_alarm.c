@@ -10,6 +10,7 @@
 
 #include "common/alarm.h"
 #include "common/clock.h"
+#include "common/file.h"
 #include "module/core/warnings.h"
 
 #include <stdio.h>
@@ -37,6 +38,57 @@ static void table_is_whole(void **state)
     assert_false(alarm_find("no-such-alarm", &(enum alarm){0}));
     assert_string_equal("critical", alarm_severity_name(ALARM_CRITICAL));
     assert_string_equal("warning", alarm_severity_name(ALARM_WARNING));
+}
+
+/* ---- the page ---- */
+
+static void has_line(const char *section, const char *id, const char *fmt, ...)
+{
+    char line[512];
+    const char *end = strstr(section + 1, "\n## ");
+    const char *at;
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    at = strstr(section, line);
+    if (!at || (end && at > end))
+        fail_msg("spec/RUNBOOK.md, %s: it lacks the line%s", id, line);
+}
+
+static void runbook_says_the_same(void **state)
+{
+    (void)state;
+    const char *top = getenv("top_srcdir");
+    char path[512], heading[64];
+    FREE char *page = NULL;
+    struct error e = {.code = OK};
+    int headings = 0;
+    size_t len;
+
+    snprintf(path, sizeof(path), "%s/spec/RUNBOOK.md", top ? top : "..");
+    if (file_read(path, 1 << 20, FILE_ANY, &page, &len, &e) != OK)
+        fail_msg("%s", e.text);
+    for (int i = 0; i < ALARM_COUNT; i++) {
+        const struct alarm_text *a = &alarm_table[i];
+        const char *severity = alarm_severity_name(a->severity);
+        const char *section;
+
+        snprintf(heading, sizeof(heading), "\n## %s\n", a->id);
+        section = strstr(page, heading);
+        if (!section)
+            fail_msg("spec/RUNBOOK.md has no section %s", a->id);
+        has_line(page, a->id, "\n| [%s](#%s) | %s | %s |\n", a->id, a->id,
+                 severity, a->meaning);
+        has_line(section, a->id, "\n**%s**: %s.\n", severity, a->meaning);
+        has_line(section, a->id, "\n**What to do:** %s.\n", a->remedy);
+        has_line(section, a->id, "\n**Leases:** %s.\n", a->leases);
+        has_line(section, a->id, "\nIt is over ");
+    }
+    for (const char *p = page; (p = strstr(p, "\n## ")); p++)
+        headings++;
+    assert_int_equal(headings, ALARM_COUNT);
 }
 
 /* ---- those that are up ---- */
@@ -124,6 +176,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(table_is_whole),
+        cmocka_unit_test(runbook_says_the_same),
         cmocka_unit_test(raised_and_dropped),
         cmocka_unit_test(any_text_is_told),
     };

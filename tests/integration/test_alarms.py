@@ -1,0 +1,471 @@
+"""Each alarm of spec/RUNBOOK.md, rehearsed: its fact is made, it shows in status
+with its remedy, the page's remedy is followed, and it is gone.
+
+What policies, peers and limits raise is rehearsed in the tests of those parts."""
+
+import ctypes
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+
+import pytest
+
+import conftest
+from conftest import PIN, PROJECT, Service, Token, not_sanitized, program, wait_for
+from varlink import Error
+
+LATE = 45  # seconds; a machine may be busy
+
+
+class Operator:
+    """What somebody types who was called by an alarm."""
+
+    def __init__(self, daemon):
+        self.daemon, self.uid = daemon, None
+        self.environment = {
+            **os.environ,
+            "HSMINT_SOCKET": str(daemon.socket),
+            "HSMINT_CONFIG": str(daemon.config),
+        }
+
+    def run(self, *words, status=0, input=None, seconds=60):
+        r = subprocess.run(
+            [program("hsmint"), *words],
+            env=self.environment,
+            input=input,
+            stdin=None if input is not None else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            user=self.uid,
+        )
+        assert status is None or r.returncode == status, (words, r.returncode, r.stdout, r.stderr)
+        return r.stdout
+
+    def alarms(self, id, obj=None):
+        listed = json.loads(self.run("status", "--json"))["alarms"]
+        return [a for a in listed if a["id"] == id and obj in (None, a["object"])]
+
+    def sees(self, id, obj=None):
+        """The alarm, once it is up: with since when and what to do."""
+        alarm = wait_for(lambda: self.alarms(id, obj), LATE, f"alarm {id}")[0]
+        explained = json.loads(self.run("explain", id, "--json"))
+        assert alarm["remedy"] == explained["remedy"] and alarm["severity"] == explained["severity"]
+        assert abs(alarm["since_ms"] / 1000 - time.time()) < 7200
+        shown = self.run("status")
+        assert f"{id} ({alarm['severity']}) since " in shown and alarm["remedy"] in shown
+        assert f"alarm {id}, " in self.daemon.log()
+        doctor = json.loads(self.run("doctor", "--json", status=None))
+        said = next(c for c in doctor["checks"] if c["id"] == "alarms")
+        assert said["verdict"] in ("warn", "fail") and id in said["text"], said
+        return alarm
+
+    def sees_it_over(self, id, obj=None):
+        wait_for(lambda: not self.alarms(id, obj), LATE, f"the end of alarm {id}")
+        wait_for(lambda: f"alarm {id}, " in self.daemon.log() and ": over" in self.daemon.log())
+
+    def mint(self, *words, status=0):
+        return self.run("mint", "my-app", "--json", *words, status=status)
+
+    def set_key(self, service, key=None):
+        self.run(
+            "config",
+            "set",
+            "admin_api_key=-",
+            "organization_id=org-adminsim",
+            f"api_endpoint={service.url}",
+            input=key or service.admin_key,
+        )
+
+
+@pytest.fixture
+def operator(ready):
+    return Operator(ready)
+
+
+# ---- HSM and keeper ----
+
+
+def test_hsm_down(operator, ready):
+    away = ready.token.directory.with_name("away")
+    ready.token.directory.rename(away)
+    operator.sees("hsm-down")
+    operator.mint(status=5)
+    checks = json.loads(operator.run("doctor", "--json", status=1))["checks"]
+    assert next(c for c in checks if c["id"] == "token")["verdict"] == "fail"
+    away.rename(ready.token.directory)
+    operator.sees_it_over("hsm-down")
+    operator.mint()
+
+
+def test_hsm_keys(operator, ready):
+    """Somebody attached another token with the same label and PIN."""
+    away = ready.token.directory.with_name("away")
+    ready.token.directory.rename(away)
+    other = Token(ready.place / "other" if (ready.place / "other").mkdir() else ready.place / "other")
+    shutil.copytree(other.directory, ready.token.directory)
+    ready.stop()
+    ready.start()
+    operator.sees("hsm-keys")
+    operator.mint(status=1)
+    shutil.rmtree(ready.token.directory)
+    away.rename(ready.token.directory)
+    operator.sees_it_over("hsm-keys")
+    operator.mint()
+
+
+def test_pin_held(operator, ready):
+    ready.stop()
+    ready.pin_file.write_text("000000")
+    ready.start()
+    operator.sees("pin-held")
+    operator.mint(status=3)
+    ready.pin_file.write_text(PIN)
+    operator.run("hsm", "unlock")
+    operator.sees_it_over("pin-held")
+    operator.mint()
+
+
+def test_pin_low(operator, ready):
+    """SoftHSM2 says so after one wrong PIN, whoever gave it."""
+    ready.stop()
+    ready.pin_file.write_text("000000")
+    ready.start()
+    operator.sees("pin-low")
+    ready.pin_file.write_text(PIN)
+    operator.run("hsm", "unlock")
+    operator.sees_it_over("pin-low")
+
+
+def test_pin_locked(daemon_stopped):
+    """SoftHSM2 locks none: a library before it says so."""
+    says = daemon_stopped.place / "says"
+    says.write_text("")
+    daemon_stopped.settings["hsm.env"] |= {
+        "HSM_BEHIND": daemon_stopped.token.module,
+        "HSM_SAYS": says,
+        "HSM_LOGINS": daemon_stopped.place / "logins",
+    }
+    daemon_stopped.settings["hsm"]["module"] = program("tests", "integration", ".libs", "lockedhsm.so")
+    operator = Operator(daemon_stopped.start().prepare())
+    says.write_text("locked")
+    operator.sees("pin-locked", "token")
+    checks = json.loads(operator.run("doctor", "--json", status=1))["checks"]
+    assert next(c for c in checks if c["id"] == "pin")["verdict"] == "fail"
+    says.write_text("")  # the security officer was here
+    operator.run("hsm", "unlock")
+    operator.sees_it_over("pin-locked", "token")
+    operator.mint()
+
+
+def test_locked(operator, ready):
+    operator.run("lock")
+    operator.sees("locked")
+    assert operator.run("status").startswith("hsmint is locked: type `hsmint login`\n")
+    operator.run("login")
+    operator.sees_it_over("locked")
+    operator.mint()
+
+
+def test_keeper(daemon_stopped):
+    daemon_stopped.settings["hsm"]["deadline"] = "2s"
+    ready = daemon_stopped.start().prepare()
+    operator = Operator(ready)
+    os.kill(ready.keeper(), signal.SIGSTOP)
+    began = time.monotonic()
+    said = operator.run("status")  # while it hangs, and waits for nobody
+    assert time.monotonic() - began < 1.5 and "token" in said
+    operator.sees("keeper")
+    operator.mint()  # the next one serves
+    operator.sees_it_over("keeper")
+
+
+def test_seccomp(operator, ready):
+    not_sanitized("a sanitizer's build has no filter")
+    ready.stop()
+    ready.settings["daemon"]["seccomp"] = "log"
+    ready.start()
+    operator.sees("seccomp")
+    ready.stop()
+    ready.settings["daemon"]["seccomp"] = "yes"
+    ready.start()
+    assert operator.alarms("seccomp") == []
+
+
+# ---- the admin key ----
+
+
+def test_admin_key(operator, ready, service):
+    """The sealed key is damaged, here and on the HSM."""
+    ready.stop()
+    db = sqlite3.connect(ready.state / "store.db")
+    db.execute("UPDATE org SET admin_blob = zeroblob(64)")
+    db.commit()
+    db.close()
+    subprocess.run(
+        ["pkcs11-tool", "--module", ready.token.module, "--token-label", ready.token.label, "--login", "--pin", PIN]
+        + ["--delete-object", "--type", "data", "--label", "hsmint-admin-key-default"],
+        env={**os.environ, **ready.token.environment},
+        check=True,
+        capture_output=True,
+    )
+    ready.start()
+    operator.sees("admin-key", "default")
+    operator.mint(status=1)
+    operator.set_key(service)
+    operator.sees_it_over("admin-key", "default")
+    operator.mint()
+
+
+def new_admin_key(service, **fields):
+    return service.control("admin_keys", {"name": "new", **fields})["value"]
+
+
+def test_admin_key_refused(operator, ready, service):
+    id = json.loads(operator.run("config", "show", "--json"))["admin_api_key_id"]
+    new = new_admin_key(service)
+    service.control(f"keys/{id}", {"delete": True})
+    operator.mint(status=1)
+    operator.sees("admin-key-refused", "default")
+    operator.run("doctor", "--online", status=1)
+    operator.set_key(service, new)
+    operator.sees_it_over("admin-key-refused", "default")
+    operator.mint()
+
+
+def test_admin_key_refused_is_found_by_the_probe(operator, ready, service):
+    """A 403 to a mint says nothing of the key; the probe does."""
+    service.fault(kind="status", status=403, times=-1, path="*/service_accounts", method="POST")
+    operator.mint(status=1)
+    time.sleep(4)
+    assert operator.alarms("admin-key-refused") == []
+    service.fault(kind="status", status=403, times=-1, path="*/admin_api_keys/*")
+    operator.mint(status=1)
+    operator.sees("admin-key-refused", "default")
+    service.control("faults", method="DELETE")
+    operator.sees_it_over("admin-key-refused", "default")
+
+
+def test_admin_key_expires(operator, ready, service):
+    new = new_admin_key(service, expires_in_seconds=86400)
+    operator.set_key(service, new)
+    operator.sees("admin-key-expires", "default")
+    ready.stop()
+    ready.start()
+    operator.sees("admin-key-expires", "default")
+    operator.set_key(service)
+    operator.sees_it_over("admin-key-expires", "default")
+
+
+# ---- the service ----
+
+
+def test_service_unreachable(place, token):
+    state = place / "world"
+    service = Service(place, "--state", state)
+    ready = conftest.Daemon(place, token, service).start().prepare()
+    try:
+        operator = Operator(ready)
+        port = service.url.rsplit(":", 1)[1].split("/")[0]
+        service.stop()
+        operator.mint(status=5)
+        operator.sees("service-unreachable", "default")
+        again = Service(place, "--state", state, "--port", port)
+        try:
+            operator.run("doctor", "--online", status=None)
+            operator.sees_it_over("service-unreachable", "default")
+            operator.mint()
+        finally:
+            again.stop()
+    finally:
+        ready.end()
+        service.stop()
+
+
+@pytest.mark.parametrize(
+    "id, fault",
+    [
+        ("service-failing", {"kind": "status", "status": 503}),
+        ("service-failing", {"kind": "not_json"}),
+        ("service-rate", {"kind": "status", "status": 429}),
+    ],
+)
+def test_service_is_ill(operator, service, id, fault):
+    service.fault(times=-1, **fault)
+    operator.mint(status=None)
+    operator.sees(id, "default")
+    service.control("faults", method="DELETE")
+    # Nobody mints: the probe finds out.
+    operator.sees_it_over(id, "default")
+    operator.mint()
+
+
+def test_service_refusing(operator, service):
+    service.fault(kind="status", status=400, times=-1, path="*/service_accounts", method="POST")
+    for _ in range(3):
+        operator.mint(status=1)
+    operator.sees("service-refusing", "default")
+    assert operator.alarms("admin-key-refused") == []
+    service.control("faults", method="DELETE")
+    operator.mint()
+    operator.sees_it_over("service-refusing", "default")
+
+
+def test_expiry_ignored(operator, service):
+    service.control("settings", {"expiry": "ignore"})
+    operator.mint()
+    operator.sees("expiry-ignored", "default")
+    service.control("settings", {"expiry": "honour"})
+    operator.mint()
+    operator.sees_it_over("expiry-ignored", "default")
+
+
+def test_expiry_refused(operator, service):
+    service.control("settings", {"expiry": "refuse"})
+    operator.mint()
+    operator.sees("expiry-refused", "default")
+    service.control("settings", {"expiry": "honour"})
+    operator.set_key(service)
+    operator.sees_it_over("expiry-refused", "default")
+    operator.mint()
+
+
+def test_project_gone(operator, service):
+    new = service.control("projects", {"name": "new"})["id"]
+    status, _ = service.request("POST", f"{service.url}/organization/projects/{PROJECT}/archive", bearer=service.admin_key)
+    assert status == 200
+    operator.mint(status=1)
+    operator.sees("project-gone", "default/my-app")
+    operator.run("role", "set", "my-app", f"project_id={new}")
+    operator.sees_it_over("project-gone", "default/my-app")
+    operator.mint()
+
+
+# ---- leases ----
+
+
+def test_revocation_late_and_waiting(operator, service):
+    operator.mint("--ttl", "2s")
+    service.fault(kind="drop", when="before", times=-1, method="DELETE")
+    operator.sees("revocation-waits", "default")
+    operator.sees("revocation-late")
+    assert service.alive() == 1
+    service.control("faults", method="DELETE")
+    operator.sees_it_over("revocation-waits", "default")
+    operator.sees_it_over("revocation-late")
+    assert service.alive() == 0
+
+
+# ---- the host ----
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNS, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 16384, 1 << 18, 2
+
+
+def mount(target, kind, flags=0, options=""):
+    return LIBC.mount(b"none", os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode()) == 0
+
+
+@pytest.fixture
+def small(daemon_stopped):
+    """The state on a file system of 64 MiB of its own."""
+    if LIBC.unshare(CLONE_NEWNS) or not mount("/", "none", MS_REC | MS_PRIVATE):
+        pytest.skip("no mount namespace")
+    daemon_stopped.state.mkdir(mode=0o700)
+    assert mount(daemon_stopped.state, "tmpfs", options="size=64m,mode=0700")
+    yield daemon_stopped.start().prepare()
+    daemon_stopped.stop()
+    LIBC.umount2(os.fsencode(daemon_stopped.state), MNT_DETACH)
+
+
+def test_disk(small):
+    operator = Operator(small)
+    lease = json.loads(operator.mint())["lease_id"]
+    with open(small.state / "filler", "wb") as f:
+        os.posix_fallocate(f.fileno(), 0, 44 << 20)
+    operator.sees("disk")
+    time.sleep(1.1)  # the store looks once a second
+    operator.mint(status=1)
+    operator.run("lease", "revoke", lease)
+    assert small.service.alive() == 0
+    (small.state / "filler").unlink()
+    operator.sees_it_over("disk")
+    time.sleep(1.1)
+    operator.mint()
+
+
+def test_state_read_only(daemon_stopped):
+    """Its owner changed. (A disk that is sick makes its file system read-only under
+    open files; mount does not.) Root may write all the same: another user."""
+    d, uid = daemon_stopped, 65533
+    operator = Operator(d)
+    if os.geteuid() == 0:
+        d.write_config()
+        d.write_config = lambda: None  # it is theirs now
+        subprocess.run(["chown", "-R", str(uid), d.place], check=True)
+        operator.uid = uid
+        d.spawn(user=uid, group=uid, extra_groups=[])
+    else:
+        d.spawn()
+    wait_for(lambda: operator.run("status", "--json", status=None), 15)
+    (d.state / "store.db").chmod(0o400)
+    operator.sees("state-read-only", str(d.state))
+    (d.state / "store.db").chmod(0o600)
+    operator.sees_it_over("state-read-only", str(d.state))
+
+
+def test_store_broken(operator, ready):
+    backup = ready.place / "backup.db"
+    db = sqlite3.connect(ready.state / "store.db")
+    db.execute("VACUUM INTO ?", (str(backup),))
+    db.close()
+    (ready.state / "store.db").unlink()
+    operator.sees("store-broken")
+    ready.stop()
+    for end in ("", "-wal", "-shm"):
+        (ready.state / f"store.db{end}").unlink(missing_ok=True)
+    shutil.copy(backup, ready.state / "store.db")
+    (ready.state / "store.db").chmod(0o600)
+    ready.start()
+    assert operator.alarms("store-broken") == []
+    operator.mint()
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_clock_stepped(daemon_stopped, seconds):
+    not_sanitized("a sanitizer wants to be loaded first")
+    shim = program("tests", "integration", ".libs", "clockstep.so")
+    off = daemon_stopped.place / "off"
+    off.write_text("0")
+    daemon_stopped.spawn(env={"LD_PRELOAD": str(shim), "CLOCKSTEP": str(off), "HSMINTD_ENVIRONMENT": "own"})
+    wait_for(daemon_stopped.answers, 15)
+    operator = Operator(daemon_stopped.prepare())
+    off.write_text(str(seconds * 1000))
+    alarm = operator.sees("clock-stepped")
+    assert ("3600 s later" if seconds > 0 else "3600 s earlier") in alarm["text"].replace("3599", "3600")
+    off.write_text("0")
+    operator.sees_it_over("clock-stepped")
+
+
+# ---- the page ----
+
+ELSEWHERE = {
+    "policy-files": "policies",
+    "peers-hidden": "peers",
+    "limits": "limits",
+}
+
+
+def test_every_alarm_is_rehearsed():
+    text = pathlib.Path(__file__).read_text()
+    page = (conftest.SOURCE / "spec" / "RUNBOOK.md").read_text()
+    ids = [line[3:] for line in page.splitlines() if line.startswith("## ")]
+    assert len(ids) > 20
+    for id in ids:
+        if id not in ELSEWHERE:
+            assert f'sees("{id}"' in text or f'("{id}", {{' in text, id
