@@ -196,6 +196,136 @@ def shared(ready):
     return ready.start("--system")
 
 
+POLICIES = {
+    "ops": {"subjects": ["login:ops"], "capabilities": ["administrator"]},
+    "batch": {"subjects": ["login:batch"], "roles": ["my-app"], "capabilities": ["caller"]},
+    "not-bob": {
+        "effect": "deny",
+        "subjects": [f"user:{BOB}"],
+        "roles": ["*"],
+        "capabilities": ["mint"],
+    },
+}
+
+
+@pytest.fixture
+def governed(ready):
+    """A system daemon with policies in files, and the logins ops and batch."""
+    only_root_looks()
+    ready.ops, ready.secret = create(ready, "ops"), create(ready)
+    ready.stop()
+    policies = ready.place / "policies.d"
+    policies.mkdir()
+    for name, policy in POLICIES.items():
+        (policies / f"{name}.json").write_text(json.dumps(policy))
+        (policies / f"{name}.json").chmod(0o644)
+    ready.settings["daemon"]["mode"] = "system"
+    ready.settings["daemon"]["policies_dir"] = policies
+    ready.place.chmod(0o755)
+    ready.run.chmod(0o755)
+    return ready.start("--system")
+
+
+def answer(path, secret, method, so=False, **parameters):
+    """What a method says to an application that logged in: its error's name, or its reply."""
+    with Connection(path) as c:
+        c.attach()
+        try:
+            c.call("Login", secret=secret, so=so)
+            return c.call(method, **parameters)
+        except Error as e:
+            return e.name
+
+
+def test_an_administrator_by_login(governed):
+    path, ops, batch = governed.socket, governed.ops, governed.secret
+    fields = {"name": "more", "fields": {}, "request_id": request_id()}
+    assert as_uid(ALICE, lambda: answer(path, batch, "ListLogins")) == "Denied"
+    assert as_uid(ALICE, lambda: answer(path, batch, "ListLogins", so=True)) == "Denied"
+    assert as_uid(ALICE, lambda: answer(path, None, "ListLogins", so=True)) == "Denied"
+    listed = as_uid(ALICE, lambda: answer(path, ops, "ListLogins", so=True))
+    assert [entry["name"] for entry in listed["logins"]] == ["batch", "ops"]
+    # Root is nobody without a login, and one with it.
+    assert answer(path, None, "CreateLogin", **fields) == "Denied"
+    assert answer(path, ops, "CreateLogin", **fields)["login"]["name"] == "more"
+    # Duties do not overlap.
+    assert as_uid(ALICE, lambda: answer(path, ops, "Mint", role="my-app", request_id=request_id())) == "Denied"
+
+
+def test_a_login_is_what_policies_say_of_it(governed):
+    path, batch = governed.socket, governed.secret
+
+    def minting(secret):
+        reply = answer(path, secret, "Mint", role="my-app", request_id=request_id())
+        return reply if isinstance(reply, str) else reply["lease"]["owner"]
+
+    assert as_uid(ALICE, lambda: minting(batch)) == "login:batch"
+    assert as_uid(ALICE, lambda: minting(None)) == "Denied"
+    # Denials go by everything that is known.
+    assert as_uid(BOB, lambda: minting(batch)) == "Denied"
+    assert minting(batch) == "login:batch"
+
+
+def test_another_login_is_another_owner(governed):
+    path, ops, batch = governed.socket, governed.ops, governed.secret
+    with governed.attached() as c:
+        login(c, batch)
+        mine = mint(c, bound=True)["lease_id"]
+        token = c.token
+        assert c.call("WhoAmI")["identity"]["owner"] == "login:batch"
+        # The same application as somebody else: the lease is not that one's.
+        login(c, ops)
+        refused("NotFound", c.call, "GetLease", lease_id=mine)
+        c.call("Logout")
+        refused("NotFound", c.call, "GetLease", lease_id=mine)
+        login(c, batch)
+        assert c.call("GetLease", lease_id=mine)["lease"]["state"] == "active"
+        governed.kill()
+    governed.start("--system")
+    with governed.connect() as c:
+        assert c.attach(token=token)["login"] == ""
+        refused("NotLoggedIn", c.call, "WhoAmI")
+        login(c, ops)  # another than it was: the lease still is not that one's
+        refused("NotFound", c.call, "GetLease", lease_id=mine)
+
+
+def test_root_of_a_container_is_bound_by_no_uid(governed):
+    """uid ALICE in a pid namespace that shares our user namespace: nothing vouches."""
+    path = governed.socket
+    with governed.attached() as c:
+        login(c, governed.ops)
+        bound = c.change("CreateLogin", name="bound", fields={"uids": [ALICE]}).secret
+
+    def contained():
+        if not hasattr(os, "unshare"):
+            import ctypes
+
+            if ctypes.CDLL(None).unshare(0x20000000):
+                return "no pid namespace"
+        else:
+            os.unshare(os.CLONE_NEWPID)
+        return "in"
+
+    def inside():
+        r, w = os.pipe()
+        if contained() != "in":
+            return "no pid namespace"
+        if os.fork() == 0:
+            os.setresgid(ALICE, ALICE, ALICE)
+            os.setresuid(ALICE, ALICE, ALICE)
+            os.write(w, json.dumps(attempt(path, bound)).encode())
+            os._exit(0)
+        os.wait()
+        return json.loads(os.read(r, 4096))
+
+    outcome = as_uid(0, inside)
+    if outcome == "no pid namespace":
+        pytest.skip(outcome)
+    assert outcome[0] == "Denied" and "vouches" in outcome[1], outcome
+    assert as_uid(ALICE, lambda: attempt(path, bound)[0]) == "bound"
+    assert as_uid(BOB, lambda: attempt(path, bound)[0]) == "Denied"
+
+
 def attempt(path, secret, **parameters):
     """One login on a connection of its own: (name, text, retry_after_ms)."""
     with Connection(path) as c:
