@@ -9,10 +9,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A long name is cut, and told apart by a hash (FNV-1a): only the system's
+ * administrator names units. */
+static void unit_owner(const char *unit, char owner[IDENTITY_OWNER_MAX])
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (const char *c = unit; *c; c++)
+        hash = (hash ^ (unsigned char)*c) * UINT64_C(0x100000001b3);
+    if (snprintf(owner, IDENTITY_OWNER_MAX, "unit:%s", unit) >=
+        IDENTITY_OWNER_MAX)
+        snprintf(owner + IDENTITY_OWNER_MAX - 18, 18, "~%016llx",
+                 (unsigned long long)hash);
+}
+
+/* A uid that nothing vouches for would let a container's root have the leases
+ * of whomever it likes. */
 void identity_owner(const struct identity *id, char owner[IDENTITY_OWNER_MAX])
 {
     if (id->login[0])
         snprintf(owner, IDENTITY_OWNER_MAX, "login:%s", id->login);
+    else if (id->borrowed && id->unit && id->unit[0])
+        unit_owner(id->unit, owner);
     else
         snprintf(owner, IDENTITY_OWNER_MAX, "user:%lu", (unsigned long)id->uid);
 }

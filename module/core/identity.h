@@ -34,7 +34,7 @@ struct identity {
     char login[IDENTITY_LOGIN_MAX]; /* "" without a named login */
 };
 
-/* "user:1000" or "login:NAME". */
+/* "user:1000" or "login:NAME"; "unit:NAME" where nothing vouches for the uid. */
 void identity_owner(const struct identity *id, char owner[IDENTITY_OWNER_MAX]);
 /* For records and refusals: "user:1000, unit pay.service, process 12". No name
  * is looked up: it may change, and who answers may be slow. */

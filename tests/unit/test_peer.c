@@ -186,6 +186,30 @@ static void knows_a_plain_process(void **state)
     assert_int_equal(strlen(text), 7);
 }
 
+/* A container's root may take any uid: the leases are its unit's. */
+static void borrowed_uids_own_nothing(void **state)
+{
+    (void)state;
+    char unit[256], owner[IDENTITY_OWNER_MAX], other[IDENTITY_OWNER_MAX];
+    struct identity id = {.uid = 1000, .unit = unit, .borrowed = true};
+    strcpy(unit, "web.service");
+    identity_owner(&id, owner);
+    assert_string_equal(owner, "unit:web.service");
+    id.borrowed = false;
+    identity_owner(&id, owner);
+    assert_string_equal(owner, "user:1000");
+    id.borrowed = true;
+    memset(unit, 'x', sizeof unit - 1);
+    unit[sizeof unit - 1] = '\0';
+    identity_owner(&id, owner);
+    unit[sizeof unit - 2] = 'y';
+    identity_owner(&id, other);
+    assert_string_not_equal(owner, other);
+    strcpy(id.login, "batch");
+    identity_owner(&id, owner);
+    assert_string_equal(owner, "login:batch");
+}
+
 static void knows_another_user(void **state)
 {
     (void)state;
@@ -679,6 +703,7 @@ int main(int argc, char **argv)
         return copy_main(argv[2]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(knows_a_plain_process),
+        cmocka_unit_test(borrowed_uids_own_nothing),
         cmocka_unit_test(knows_another_user),
         cmocka_unit_test(stays_who_connected),
         cmocka_unit_test(knows_any_number_of_groups),
