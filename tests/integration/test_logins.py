@@ -6,14 +6,16 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import sqlite3
+import subprocess
 import threading
 import time
 
 import pytest
 
-from conftest import as_uid, only_root_looks, wait_for
+from conftest import as_uid, not_sanitized, only_root_looks, program, wait_for
 from varlink import Connection, Error, request_id
 
 ALICE, BOB = 61001, 61002
@@ -324,6 +326,76 @@ def test_root_of_a_container_is_bound_by_no_uid(governed):
     assert outcome[0] == "Denied" and "vouches" in outcome[1], outcome
     assert as_uid(ALICE, lambda: attempt(path, bound)[0]) == "bound"
     assert as_uid(BOB, lambda: attempt(path, bound)[0]) == "Denied"
+
+
+def run_as(uid, *command, **environment):
+    """(exit status, output) of a program of that user's."""
+
+    def call():
+        r = subprocess.run(
+            [str(c) for c in command],
+            env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return r.returncode, r.stdout + r.stderr
+
+    return as_uid(uid, call)
+
+
+def test_through_the_command_line(governed):
+    files = governed.place / "secrets"
+    files.mkdir(mode=0o755)
+
+    def keep(name, secret, uid):
+        (files / name).write_bytes(secret + b"\n")
+        (files / name).chmod(0o600)
+        os.chown(files / name, uid, uid)
+        return files / name
+
+    ops, batch = keep("ops", governed.ops, ALICE), keep("batch", governed.secret, ALICE)
+    hsmint = (program("hsmint"), "--socket", governed.socket)
+    code, text = run_as(ALICE, *hsmint, "--login", "batch", "--secret-id-file", batch, "whoami", "--json")
+    assert code == 0, text
+    assert json.loads(text)["owner"] == "login:batch"
+    code, text = run_as(ALICE, *hsmint, "--secret-id-file", ops, "login", "create", "web", "--uses", "1", "--uid", str(BOB))
+    assert code == 0 and SECRET_ID.match(text.encode()), text
+    web = keep("web", text.split()[0].encode(), BOB)
+    code, text = run_as(BOB, *hsmint, "--login", "web", "--secret-id-file", web, "whoami")
+    assert code == 0 and "login:web" in text, text
+    code, text = run_as(BOB, *hsmint, "--login", "web", "--secret-id-file", web, "whoami")
+    assert code == 3 and "as often as it may" in text, text
+    code, text = run_as(ALICE, *hsmint, "--secret-id-file", batch, "login", "list")
+    assert code == 3, text
+
+
+def test_through_pkcs11(governed):
+    not_sanitized("pkcs11-tool has no sanitizer to load it with")
+    if not shutil.which("pkcs11-tool"):
+        pytest.skip("pkcs11-tool is not installed")
+    module = governed.place / "module.so"
+    shutil.copy(program("module", "pkcs11", ".libs", "hsmint-pkcs11.so"), module)
+    tool = ("pkcs11-tool", "--module", module, "--login", "--pin")
+    mint_it = ("--keygen", "--key-type", "GENERIC:32", "--label", "my-app", "--extractable")
+    environment = {"HSMINT_SOCKET": str(governed.socket)}
+    code, text = run_as(ALICE, *tool, governed.secret.decode(), *mint_it, **environment)
+    assert code == 0 and "Secret Key Object" in text, text
+    wait_for(lambda: records(governed, "login")[-1]["detail"]["name"] == "batch", 5, "the record")
+    code, text = run_as(ALICE, *tool, WRONG.decode(), *mint_it, **environment)
+    assert code != 0 and "CKR_PIN_INCORRECT" in text, text
+    code, text = run_as(ALICE, *tool, governed.secret.decode(), *mint_it, **environment)
+    assert "CKR_PIN_LOCKED" in text or code == 0, text
+    # As the security officer only a login that may administer.
+    role = governed.place / "role.json"
+    role.write_text(json.dumps({"project_id": "proj_abc"}))
+    role.chmod(0o644)
+    write = ("--write-object", role, "--type", "data", "--application-label", "hsmint:role", "--label", "more")
+    for secret, may in ((governed.secret, False), (governed.ops, True)):
+        so = ("--login-type", "so", "--so-pin", secret.decode())
+        code, text = run_as(BOB, *tool[:4], *so, *write, **environment)
+        assert (code == 0) == may, text
 
 
 def attempt(path, secret, **parameters):
