@@ -4,11 +4,14 @@ not against the filter, and both filters in the processes that they are for."""
 import errno
 import os
 import re
+import shutil
+import socket
 import subprocess
+import threading
 
 import pytest
 
-from conftest import SOURCE, not_sanitized, program
+from conftest import SOURCE, Daemon, Service, not_sanitized, program
 from inject import Inside
 
 ROLES = ("daemon", "parent", "keeper")
@@ -163,3 +166,81 @@ def test_unknown_name_in_settings(apart_stopped):
     del apart_stopped.settings["daemon"]["keeper_socket"]
     status, text = apart_stopped.fails()
     assert status == 1 and "no_such_call" in text
+
+
+NAME = "api.hsmint.test"
+NAMESERVER = ("127.53.0.7", 53)
+
+
+class Nameserver(threading.Thread):
+    """Answers A with 127.0.0.1 and everything else with nothing."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.asked = []
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(NAMESERVER)
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                query, peer = self.socket.recvfrom(512)
+            except OSError:
+                return
+            end = query.index(b"\0", 12) + 5
+            question, kind = query[12:end], query[end - 4 : end - 2]
+            self.asked.append(question)
+            found = kind == b"\0\1"
+            answer = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4\x7f\0\0\1" if found else b""
+            self.socket.sendto(query[:2] + b"\x85\x80\0\1\0" + bytes([found]) + b"\0\0\0\0" + question + answer, peer)
+
+
+def certificate(directory):
+    """ca.pem, server.pem and server.key for NAME."""
+    directory.mkdir(mode=0o700)
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    openssl(*new, "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
+    names = ("-addext", f"subjectAltName=DNS:{NAME},IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
+    openssl(*new, "-subj", f"/CN={NAME}", *names, "-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "server.key", "-out", "server.pem")
+
+
+@pytest.fixture
+def named_service(place):
+    """The double under a name that only a name server of ours knows."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "openssl"))):
+        pytest.skip("a resolver of one's own needs root, unshare and openssl")
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
+        pytest.skip("no mount namespace can be made here")
+    certificate(place / "double")
+    (place / "resolv.conf").write_text(f"nameserver {NAMESERVER[0]}\noptions timeout:2\n")
+    (place / "nsswitch.conf").write_text("hosts: files dns\npasswd: files\ngroup: files\n")
+    nameserver = Nameserver()
+    s = Service(place)
+    s.url = s.url.replace("127.0.0.1", NAME)
+    s.nameserver = nameserver
+    yield s
+    s.stop()
+    nameserver.socket.close()
+
+
+def test_resolver(place, token, named_service):
+    """DNS, TLS by name, and all the rest, under the filter."""
+    d = Daemon(place, token, named_service)
+    d.settings["service"]["hosts"] = "*.hsmint.test"
+    script = f"mount --bind {place}/resolv.conf /etc/resolv.conf && mount --bind {place}/nsswitch.conf /etc/nsswitch.conf"
+    plain = d.command
+    d.command = lambda *o: ["unshare", "-m", "sh", "-c", script + ' && exec "$@"', "sh", *plain(*o)]
+    try:
+        d.start().prepare()
+        with d.attached() as c:
+            c.change("Revoke", lease_id=c.change("Mint", role="my-app")["lease"]["lease_id"])
+        assert set(filters(d.keeper())) == {"2"}
+        assert any(b"hsmint" in q for q in named_service.nameserver.asked), "nobody asked the name server"
+        assert named_service.control("counters")["accounts_alive"] == 0
+    finally:
+        d.end()
