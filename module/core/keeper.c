@@ -40,7 +40,8 @@ struct keeper {
     int idle[CHANNELS_MAX]; /* stack of sockets of this generation */
     int n_idle;
     int64_t started_ms, not_before_ms;
-    int early_deaths;
+    int early_deaths, failed_starts;
+    struct error failure; /* of the last start, where it failed */
     int64_t deaths;
     char why[256];
     int unreaped[UNREAPED_MAX]; /* pidfds that SIGKILL has not ended yet */
@@ -88,11 +89,24 @@ static void reap_unreaped(struct keeper *k)
     k->n_unreaped = kept;
 }
 
+/* With the lock held. */
+static void back_off(struct keeper *k)
+{
+    int times = k->early_deaths + k->failed_starts;
+    int wait = 0;
+
+    for (int i = 1; i < times && wait < BACKOFF_MAX_MS; i++)
+        wait = wait ? 2 * wait : BACKOFF_FIRST_MS;
+    if (wait > BACKOFF_MAX_MS)
+        wait = BACKOFF_MAX_MS;
+    k->not_before_ms = clock_monotonic_ms() + wait;
+}
+
 /* With the lock held. Sockets in use are closed by their users. */
 static void end_process(struct keeper *k)
 {
     int64_t lived = clock_monotonic_ms() - k->started_ms;
-    int wait = 0, left = -1;
+    int left = -1;
 
     if (!k->running)
         return;
@@ -103,11 +117,7 @@ static void end_process(struct keeper *k)
     if (left >= 0)
         k->unreaped[k->n_unreaped++] = left;
     k->early_deaths = lived >= STABLE_MS ? 0 : k->early_deaths + 1;
-    for (int i = 1; i < k->early_deaths && wait < BACKOFF_MAX_MS; i++)
-        wait = wait ? 2 * wait : BACKOFF_FIRST_MS;
-    if (wait > BACKOFF_MAX_MS)
-        wait = BACKOFF_MAX_MS;
-    k->not_before_ms = clock_monotonic_ms() + wait;
+    back_off(k);
     pthread_cond_broadcast(&k->changed);
 }
 
@@ -182,6 +192,9 @@ static enum code may_start(struct keeper *k, int64_t *wait_ms, struct error *e)
                          "%d keepers hang inside the kernel; the HSM's driver "
                          "needs attention",
                          UNREAPED_MAX);
+    if (wait > PATIENCE_MS && k->failed_starts > 0)
+        return error_set(e, ERR_KEEPER, "%s; tried again in %lld ms",
+                         k->failure.text, (long long)wait);
     if (wait > PATIENCE_MS)
         return error_set(e, ERR_KEEPER,
                          "the keeper died %d times soon after its start; it is "
@@ -195,6 +208,7 @@ static enum code start(struct keeper *k, struct error *e)
 {
     struct sockets ours = {.n = 0};
     struct keeper_process process = {.watch = -1};
+    struct error why = {0};
     int64_t wait;
     enum code code = may_start(k, &wait, e);
 
@@ -203,16 +217,18 @@ static enum code start(struct keeper *k, struct error *e)
     k->starting = true;
     pthread_mutex_unlock(&k->lock);
     nanosleep(&(struct timespec){.tv_nsec = wait * 1000000}, NULL);
-    code = start_process(k, &ours, &process, e);
+    code = start_process(k, &ours, &process, &why);
     pthread_mutex_lock(&k->lock);
     k->starting = false;
     pthread_cond_broadcast(&k->changed);
     k->started_ms = clock_monotonic_ms();
     if (code) {
-        k->early_deaths++;
-        k->not_before_ms = k->started_ms + BACKOFF_FIRST_MS;
-        return code;
+        k->failed_starts++;
+        k->failure = why;
+        back_off(k);
+        return error_set(e, code, "%s", why.text);
     }
+    k->failed_starts = 0;
     k->running = true;
     k->generation++;
     k->starts++;

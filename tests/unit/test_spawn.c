@@ -177,11 +177,22 @@ static void test_no_program(void **state)
 {
     needs_pidfd();
     struct fixture *f = *state;
+    struct keeper_state k;
 
     use_program(f, "");
     unlink(f->program);
     assert_int_equal(ERR_KEEPER, call(f, NULL));
     assert_non_null(strstr(f->e.text, f->program));
+    /* Tried again at the bounded rate; meanwhile the reason is told. */
+    bool held = false;
+    for (int i = 0; i < 100 && !held; i++) {
+        assert_int_equal(ERR_KEEPER, call(f, NULL));
+        assert_non_null(strstr(f->e.text, f->program));
+        held = strstr(f->e.text, "tried again in") != NULL;
+    }
+    assert_true(held);
+    keeper_describe(f->keeper, &k);
+    assert_int_equal(0, k.generation);
 }
 
 int main(void)
