@@ -15,10 +15,13 @@ const char *quota_limit_name(enum quota_limit l)
     return names[l];
 }
 
-static bool beyond_limit(struct quotas *t, enum quota_limit l, bool is_beyond)
+static bool beyond_limit(struct quotas *t, const struct quota *q,
+                         enum quota_limit l, bool is_beyond)
 {
-    if (is_beyond)
+    if (is_beyond) {
         atomic_fetch_add(&t->hits[l], 1);
+        t->hit_by[l] = q->uid;
+    }
     return is_beyond;
 }
 
@@ -40,13 +43,13 @@ struct quota *quota_of(struct quotas *t, uid_t uid)
 
 enum code quota_enter(struct quotas *t, struct quota *q, struct error *e)
 {
-    if (beyond_limit(t, QUOTA_LIMIT_CONNECTIONS,
+    if (beyond_limit(t, q, QUOTA_LIMIT_CONNECTIONS,
                      t->connections >= t->connections_max))
         return error_set(e, ERR_LIMIT,
                          "%d connections are open, which is the limit: close "
                          "some, or raise [daemon] max_connections",
                          t->connections);
-    if (beyond_limit(t, QUOTA_LIMIT_CONNECTIONS,
+    if (beyond_limit(t, q, QUOTA_LIMIT_CONNECTIONS,
                      q->connections >= t->limits.connections))
         return error_set(e, ERR_LIMIT,
                          "uid %lu has %d connections open, which is the limit: "
@@ -97,19 +100,19 @@ enum code quota_hold(struct quotas *t, struct quota *q, struct quota_share *s,
     uint64_t beyond = bytes > QUOTA_FREE_BYTES ? bytes - QUOTA_FREE_BYTES : 0;
     bool more = beyond > s->memory, another = descriptor && !s->descriptor;
     count(t, q, s, beyond, descriptor);
-    if (beyond_limit(t, QUOTA_LIMIT_MEMORY,
+    if (beyond_limit(t, q, QUOTA_LIMIT_MEMORY,
                      more && q->memory > t->limits.memory))
         return error_set(e, ERR_LIMIT,
                          "unfinished messages of uid %lu take %llu bytes, more "
                          "than [limits] memory",
                          (unsigned long)q->uid, (unsigned long long)q->memory);
-    if (beyond_limit(t, QUOTA_LIMIT_MEMORY,
+    if (beyond_limit(t, q, QUOTA_LIMIT_MEMORY,
                      more && t->memory > t->limits.memory_total))
         return error_set(e, ERR_LIMIT,
                          "unfinished messages take %llu bytes, more than "
                          "[limits] memory_total: try again later",
                          (unsigned long long)t->memory);
-    if (beyond_limit(t, QUOTA_LIMIT_DESCRIPTORS,
+    if (beyond_limit(t, q, QUOTA_LIMIT_DESCRIPTORS,
                      another && (q->descriptors > QUOTA_DESCRIPTORS ||
                                  t->descriptors > QUOTA_DESCRIPTORS_TOTAL)))
         return error_set(e, ERR_LIMIT,

@@ -48,6 +48,7 @@ struct quotas {
     uint64_t memory;
     bool unused; /* there may be one without a connection */
     atomic_uint_fast64_t hits[QUOTA_LIMITS]; /* read by any thread */
+    uid_t hit_by[QUOTA_LIMITS];              /* the last one */
     struct quota *rows[QUOTA_ROWS];
 };
 

@@ -29,6 +29,8 @@
 #define REFUSED_MS 1000
 #define IDLE_CHECK_MS 5000
 #define PRUNE_MS 1000
+#define TELL_MS 1000        /* an alarm's text is renewed, at most */
+#define CALM_MS 10000       /* and it is over after that long */
 #define OWN_DESCRIPTORS 768 /* kept for store, keeper, pipes and messages */
 
 struct server {
@@ -40,6 +42,10 @@ struct server {
     int64_t grace_ends_ms, idle_since_ms, idle_checked_ms;
     int64_t accept_again_ms; /* 0: listeners are watched */
     int64_t prune_ms, workers_due_ms, supervisor_due_ms;
+    struct told { /* the alarm about a limit */
+        uint64_t hits;
+        int64_t at_ms; /* 0: it is not up */
+    } told[QUOTA_LIMITS];
 };
 
 /* ---- accepting ---- */
@@ -294,6 +300,43 @@ static void check_idle(struct server *s, int64_t now)
     }
 }
 
+/* A limit that held somebody back is an alarm for a while. A peer that is slow
+ * is none: that is its own matter. */
+static void tell_limits(struct server *s, int64_t now)
+{
+    for (unsigned i = 0; i < QUOTA_LIMIT_TIME; i++) {
+        const char *name = quota_limit_name((enum quota_limit)i);
+        uint64_t hits = atomic_load(&s->loop.quotas.hits[i]);
+        struct told *t = &s->told[i];
+        char text[160];
+        if (hits != t->hits && now >= t->at_ms + TELL_MS) {
+            snprintf(text, sizeof text,
+                     "uid %lu was held back; that happened %llu times since "
+                     "the daemon's start",
+                     (unsigned long)s->loop.quotas.hit_by[i],
+                     (unsigned long long)hits);
+            core_alarm(s->daemon->core, ALARM_LIMITS, name, text);
+            *t = (struct told){hits, now};
+        } else if (hits == t->hits && t->at_ms && now >= t->at_ms + CALM_MS) {
+            core_alarm(s->daemon->core, ALARM_LIMITS, name, NULL);
+            t->at_ms = 0;
+        }
+    }
+}
+
+static int64_t limits_due(const struct server *s)
+{
+    int64_t first = INT64_MAX;
+    for (unsigned i = 0; i < QUOTA_LIMIT_TIME; i++) {
+        const struct told *t = &s->told[i];
+        bool more = atomic_load(&s->loop.quotas.hits[i]) != t->hits;
+        int64_t due = t->at_ms + (more ? TELL_MS : CALM_MS);
+        if ((more || t->at_ms) && due < first)
+            first = due;
+    }
+    return first;
+}
+
 static int64_t idle_check_due(const struct server *s, int64_t now)
 {
     const struct settings *set = s->daemon->settings;
@@ -313,6 +356,7 @@ static int timeout_ms(const struct server *s, int64_t now)
         s->supervisor_due_ms,
         connections_due(&s->loop),
         idle_check_due(s, now),
+        limits_due(s),
     };
     int64_t first = INT64_MAX;
     for (size_t i = 0; i < sizeof due / sizeof due[0]; i++)
@@ -345,6 +389,7 @@ static void tick(struct server *s, int64_t now)
         s->prune_ms = now + PRUNE_MS;
     }
     s->workers_due_ms = workers_tick(s->loop.workers, now);
+    tell_limits(s, now);
     if (now >= s->supervisor_due_ms)
         s->supervisor_due_ms = supervisor_tick(s->daemon->supervisor, now);
 }

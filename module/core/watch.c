@@ -9,6 +9,7 @@
 
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define KEEPER_CALM_MS 10000 /* a keeper that lives so long is well */
 
@@ -208,6 +209,18 @@ static void look_at_filter(struct core *c)
         "[daemon] seccomp is not yes: daemon and keeper keep every system call");
 }
 
+/* Of init everybody may read the control group, unless /proc hides it: then
+ * callers cannot be seen either. In user mode nobody looks at them. */
+static void look_at_proc(struct core *c)
+{
+    bool hidden = c->settings->mode == MODE_SYSTEM &&
+                  access("/proc/1/cgroup", R_OK) < 0;
+
+    set(c, hidden, ALARM_PEERS_HIDDEN, "/proc",
+        "/proc hides the processes of others: policies by user, group, unit "
+        "and executable match nobody");
+}
+
 static void look_at_clock(struct core *c)
 {
     int64_t ms =
@@ -227,6 +240,7 @@ static void look(struct core *c)
 {
     look_at_clock(c);
     look_at_filter(c);
+    look_at_proc(c);
     look_at_disk(c);
     look_at_store(c);
     look_at_keeper(c);
