@@ -138,7 +138,7 @@ static void add(struct applications *t, struct application *a)
 /* ---- attach and detach ---- */
 
 struct before { /* what an application left at the daemon before */
-    char owner[IDENTITY_OWNER_MAX]; /* by its uid */
+    char owner[IDENTITY_OWNER_MAX]; /* as its socket shows it */
     struct core_login login;
     bool found, foreign;
 };
@@ -169,7 +169,9 @@ static enum code left_from_before(struct applications *t,
     struct before b = {.found = false};
     struct store_lease_query q = {
         .application = hash, .live_only = true, .limit = 64};
-    snprintf(b.owner, sizeof b.owner, "user:%lu", (unsigned long)id->uid);
+    struct identity peer = *id;
+    peer.login[0] = '\0';
+    identity_owner(&peer, b.owner);
     enum code rc = store_lease_each(t->store, &q, find_bound, &b, e);
     *found = rc == OK && b.found && !b.foreign;
     *login = b.login;

@@ -371,6 +371,21 @@ static void login_is_the_applications(void **state)
     application_detach(f->table, b);
 }
 
+/* A container's root, whose leases are its unit's whatever uid it takes. */
+static void a_unit_returns_within_the_grace(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1], hash[WIRE_TOKEN_HEX + 1];
+    char unit[] = "web.service";
+    struct identity id = {.uid = 1000, .borrowed = true, .unit = unit};
+    struct application *a = NULL;
+    earlier(f, token, hash);
+    leave_lease_of(f, "unit:web.service", hash, LEASE_ACTIVE, true);
+    assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_NOT_FOUND);
+    assert_int_equal(attach_as(f, &id, token, NULL, &a), OK);
+    application_detach(f->table, a);
+}
+
 /* Its leases wait for it, but the login has to be shown again. */
 static void a_login_does_not_outlive_the_daemon(void **state)
 {
@@ -416,6 +431,7 @@ int main(void)
         T(who_stays_away_is_ended),
         T(token_is_bound_to_the_whole_identity),
         T(login_is_the_applications),
+        T(a_unit_returns_within_the_grace),
         T(a_login_does_not_outlive_the_daemon),
         T(what_another_uid_left_is_not_taken),
     };
