@@ -446,3 +446,35 @@ def test_scrapes_do_not_slow_mints(ready):
     print(f"median mint {alone * 1e3:.2f} ms alone, {beside * 1e3:.2f} ms beside {scrapes} scrapes")
     # One core is the scraper's own, which is this very process.
     assert scrapes >= 1000 and beside < 5 * alone
+
+
+def test_system_mode(bare):
+    """A policy with `status` is all that the exporter needs, and it needs that. Refusals
+    are counted by what was wanted."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    scraper, stranger = 64201, 64202
+    policies = bare.place / "policies.d"
+    policies.mkdir(mode=0o755)
+    given = json.loads((SOURCE / "contrib/policies/hsmint-exporter.json").read_text())
+    assert given["capabilities"] == ["status"] and given["subjects"] == ["unit:hsmint-exporter.service"]
+    (policies / "exporter.json").write_text(json.dumps({**given, "subjects": [f"user:{scraper}"]}))
+    (policies / "exporter.json").chmod(0o644)
+    bare.settings["daemon"] |= {"mode": "system", "policies_dir": policies}
+    for folder in (bare.place, bare.run):
+        folder.chmod(0o755)
+    bare.start("--system")
+    shutil.copy(program("hsmint-exporter"), bare.place / "exporter")  # where anybody may run it
+
+    def once_as(uid):
+        r = subprocess.run([bare.place / "exporter", "--once", "--socket", bare.socket], capture_output=True, text=True,
+                           user=uid, group=uid, extra_groups=[])
+        return r.returncode, r.stdout
+
+    status, text = once_as(scraper)
+    assert status == 0 and pick(parse(text), "hsmint_up") == 1, text
+    assert pick(parse(text), "hsmint_refusals_total") == 0
+    status, text = once_as(stranger)
+    assert status == 3 and "hsmint_up 0" in text and 'hsmint_scrape_error{error="Denied"} 1' in text, text
+    status, text = once_as(scraper)
+    assert pick(parse(text), "hsmint_refusals_total", capability="status", reason="policy") == 1
