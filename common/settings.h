@@ -18,9 +18,9 @@ enum settings_mode { MODE_USER, MODE_SYSTEM };
 struct settings_limits {
     int connections;     /* default 2048 */
     int applications;    /* default 1024 */
-    int rate;            /* requests a second; default 5000, 0 no limit */
-    int burst;           /* at once, before `rate` counts; default 10000 */
-    int workers;         /* requests under way, of all; default 64 */
+    int rate;            /* requests a second; default 2000, 0 no limit */
+    int burst;           /* at once, before `rate` counts; default 4000 */
+    int workers;         /* requests under way, of all; default 256 */
     int64_t message_ms;  /* for a whole request; default 10 s */
     int64_t reply_ms;    /* for a peer to read a reply; default 10 s */
     uint64_t memory;     /* bytes of messages; default 8 MiB */

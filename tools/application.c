@@ -21,8 +21,8 @@ struct applications {
     struct core *core;
     struct store *store;
     int epoll;
-    int most, most_of_uid;
     pthread_mutex_t lock;
+    int most, most_of_uid;
     struct application *first; /* the living */
     uint64_t numbers;
     bool grace;
@@ -275,6 +275,7 @@ static enum code enter_new(struct applications *t, struct wire_peer *peer,
     a->borrowed = id->borrowed;
     a->pid = peer->pid;
     a->pidfd = peer->pidfd;
+    a->bound = returning != NULL; /* it has some, from before */
     peer->pidfd = -1;
     if (returning)
         a->login = *returning;
@@ -353,14 +354,29 @@ void application_detach(struct applications *t, struct application *a)
     pthread_mutex_lock(&t->lock);
     bool last = --a->connections == 0;
     bool ends = last && !a->dead;
-    bool retired = t->retired;
+    bool tell = ends && !t->retired && a->bound > 0;
     if (ends)
         bury(t, a);
     pthread_mutex_unlock(&t->lock);
-    if (ends && !retired)
+    if (tell)
         core_end_session(t->core, a->hash, 0);
     if (last)
         application_free(a);
+}
+
+void application_bind(struct applications *t, struct application *a, bool is)
+{
+    pthread_mutex_lock(&t->lock);
+    a->bound += is ? 1 : -1;
+    pthread_mutex_unlock(&t->lock);
+}
+
+bool application_bound(struct applications *t, struct application *a)
+{
+    pthread_mutex_lock(&t->lock);
+    bool bound = a->bound > 0;
+    pthread_mutex_unlock(&t->lock);
+    return bound;
 }
 
 bool application_dead(struct applications *t, struct application *a)
@@ -378,12 +394,13 @@ void applications_exited(struct applications *t, uint64_t number)
     struct application *a = t->first;
     while (a && a->number != number)
         a = a->next;
+    bool tell = a && a->bound > 0;
     if (a) {
         strcpy(hash, a->hash);
         bury(t, a);
     }
     pthread_mutex_unlock(&t->lock);
-    if (a)
+    if (tell)
         core_end_session(t->core, hash, 0);
 }
 

@@ -46,6 +46,7 @@ struct application {
     struct application *next;
     int pidfd;
     int connections;
+    int bound; /* leases that it may have and that end with it */
     bool dead;
     struct core_login login; /* name "": none; accessor "": it had it at the
                                 daemon before this one */
@@ -77,6 +78,11 @@ void application_set_login(struct applications *t, struct application *a,
                            const struct core_login *login);
 void application_login(struct applications *t, const struct application *a,
                        struct core_login *out);
+/* A lease that is bound to it (or one of its sessions) is about to be minted,
+ * or was not after all. Without any, its end is nothing to core: who attaches
+ * and leaves all day long makes no work for the sweeper. */
+void application_bind(struct applications *t, struct application *a, bool is);
+bool application_bound(struct applications *t, struct application *a);
 /* One connection less; the last one ends the application. */
 void application_detach(struct applications *t, struct application *a);
 bool application_dead(struct applications *t, struct application *a);

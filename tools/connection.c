@@ -17,7 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define VALUES_MAX 16384 /* of a request: some MiB once it is decoded */
+#define VALUES_MAX 4096 /* of a request: a MiB or so once it is decoded */
 
 /* ---- lines ---- */
 

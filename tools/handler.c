@@ -198,7 +198,8 @@ enum code handle_end_session(struct call *c, const struct arguments *a,
     (void)out;
     if (a->session <= 0)
         return error_set(e, ERR_INVALID, "session: has to be positive");
-    core_end_session(c->daemon->core, (*c->application)->hash, a->session);
+    if (application_bound(c->daemon->applications, *c->application))
+        core_end_session(c->daemon->core, (*c->application)->hash, a->session);
     return OK;
 }
 
@@ -359,7 +360,11 @@ enum code handle_mint(struct call *c, const struct arguments *a, json_t **out,
     SECRET key = NULL;
     JSON warnings = NULL;
     struct caller by = handler_caller(c);
+    if (m.bound)
+        application_bind(c->daemon->applications, *c->application, true);
     rc = core_mint(c->daemon->core, &by, &m, &lease, &key, &warnings, e);
+    if (m.bound && rc == ERR_DENIED)
+        application_bind(c->daemon->applications, *c->application, false);
     end_if_dead(c, &m);
     if (rc == OK && key)
         rc = secret_to_pipe(key, &c->fd_out, e);

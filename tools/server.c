@@ -158,10 +158,12 @@ static enum code open_limits(struct server *s, struct error *e)
     l->lines[LINE_REQUEST].ms = set->limits.message_ms;
     l->lines[LINE_REPLY].ms = set->limits.reply_ms;
     l->lines[LINE_REFUSED].ms = REFUSED_MS;
+    bool others = set->mode == MODE_SYSTEM; /* else there is one identity */
     const struct workers_options o = {
-        .rate = {.per_second = set->limits.rate, .burst = set->limits.burst},
+        .rate = {.per_second = others ? set->limits.rate : 0,
+                 .burst = set->limits.burst},
         .threads = set->limits.workers,
-        .shared = set->mode == MODE_SYSTEM, /* else there is one identity */
+        .shared = others,
         .work = connection_work,
     };
     return workers_new(&l->workers, &o, e);

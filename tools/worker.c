@@ -12,7 +12,8 @@
 
 #define STACK_BYTES (256 * 1024)
 #define IDLE_SECONDS 10
-#define RETRY_MS 100 /* where no thread was to be had */
+#define FEW 8        /* threads, started as soon as there is work */
+#define WINDOW_MS 5  /* more, when the others did next to nothing for so long */
 
 struct workers {
     struct workers_options options;
@@ -22,22 +23,33 @@ struct workers {
     pthread_cond_t wanted, gone;
     struct queue queue;
     int threads, waiting;
+    int64_t window_ms; /* when it began */
+    int taken;         /* in it */
     bool ending;
     bool without; /* a thread was refused us: said once */
 };
 
 static void *worker(void *arg);
 
-/* With the lock held: somebody takes what is ready. */
-static void wake(struct workers *w)
+/* Threads are for work that waits for something. Where those that are there
+ * get through a lot, more of them only take turns on the processors. */
+static bool may_grow(struct workers *w, int64_t now)
+{
+    if (w->threads >= w->options.threads)
+        return false;
+    if (w->threads < FEW)
+        return true;
+    if (now < w->window_ms + WINDOW_MS)
+        return false;
+    bool stuck = w->taken < w->threads;
+    w->window_ms = now;
+    w->taken = 0;
+    return stuck;
+}
+
+static void start_one(struct workers *w)
 {
     pthread_t thread;
-    if (w->waiting > 0) {
-        pthread_cond_signal(&w->wanted);
-        return;
-    }
-    if (w->threads >= w->options.threads)
-        return; /* whoever is done next */
     int rc = pthread_create(&thread, &w->attr, worker, w);
     if (rc == 0)
         w->threads++;
@@ -45,6 +57,20 @@ static void wake(struct workers *w)
         log_error("no thread to answer with, %d there are: %s", w->threads,
                   strerror(rc));
     w->without = rc != 0;
+}
+
+/* With the lock held: somebody takes what is ready, or whoever is done next. */
+static void wake(struct workers *w, int64_t now)
+{
+    if (w->waiting > 0) {
+        pthread_cond_signal(&w->wanted);
+        return;
+    }
+    if (!may_grow(w, now))
+        return;
+    for (int more = w->threads / FEW; more >= 0; more--)
+        if (w->threads < w->options.threads)
+            start_one(w);
 }
 
 /* With the lock held: false when nothing came for a while. */
@@ -68,8 +94,9 @@ static bool do_one(struct workers *w)
     struct queue_item *i = queue_take(&w->queue, now, &flow, &due);
     if (!i)
         return false;
+    w->taken++;
     if (queue_ready(&w->queue, now, &due))
-        wake(w);
+        wake(w, now);
     pthread_mutex_unlock(&w->lock);
     w->options.work(i);
     pthread_mutex_lock(&w->lock);
@@ -111,11 +138,11 @@ enum code workers_new(struct workers **out, const struct workers_options *o,
 
 void workers_put(struct workers *w, struct queue_flow *f, struct queue_item *i)
 {
-    int64_t due;
+    int64_t due, now = clock_monotonic_ms();
     pthread_mutex_lock(&w->lock);
     queue_put(&w->queue, f, i);
-    if (queue_ready(&w->queue, clock_monotonic_ms(), &due))
-        wake(w);
+    if (queue_ready(&w->queue, now, &due))
+        wake(w, now);
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -124,8 +151,8 @@ int64_t workers_tick(struct workers *w, int64_t now_ms)
     int64_t due;
     pthread_mutex_lock(&w->lock);
     if (queue_ready(&w->queue, now_ms, &due)) {
-        wake(w);
-        due = w->without ? now_ms + RETRY_MS : INT64_MAX;
+        wake(w, now_ms);
+        due = w->threads < w->options.threads ? now_ms + WINDOW_MS : INT64_MAX;
     }
     pthread_mutex_unlock(&w->lock);
     return due;

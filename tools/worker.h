@@ -1,5 +1,6 @@
-/* worker - the threads that do what the loop has read: as many as there is
- * work for, up to a bound, in the order of a queue (queue.h).
+/* worker - the threads that do what the loop has read, in the order of a queue
+ * (queue.h): a few, and as many more as wait for HSM, store or service, up to a
+ * bound.
  *
  * Thread-safe: one lock around the queue, not held while something is done. A
  * thread with nothing to do ends after a while.
@@ -25,8 +26,8 @@ MUST_CHECK enum code workers_new(struct workers **out,
                                  struct error *e);
 void workers_put(struct workers *w, struct queue_flow *f,
                  struct queue_item *i);
-/* A token may be due: to be called at the time that the last call gave, and
- * after workers_put(). INT64_MAX: nothing waits for a time. */
+/* A token may be due, or another thread: to be called at the time that the last
+ * call gave, and after workers_put(). INT64_MAX: nothing waits for a time. */
 int64_t workers_tick(struct workers *w, int64_t now_ms);
 /* May the flow be forgotten? Nothing is put into it meanwhile. */
 bool workers_flow_idle(struct workers *w, const struct queue_flow *f,

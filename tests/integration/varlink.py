@@ -51,8 +51,8 @@ class Connection:
         self.token = None
         self.buffer = b""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(self.path)  # waits where the queue is full
         self.sock.settimeout(timeout)
-        self.sock.connect(self.path)
 
     def __enter__(self):
         return self

@@ -136,6 +136,11 @@ static void last_connection_ends_it(void **state)
     assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
     assert_int_equal(attach(f, 1000, token, NULL, &b), OK);
     strcpy(hash, a->hash);
+    assert_false(application_bound(f->table, a));
+    application_bind(f->table, a, true);
+    application_bind(f->table, b, true);
+    application_bind(f->table, b, false);
+    assert_true(application_bound(f->table, a));
     application_detach(f->table, a);
     assert_int_equal(ended.calls, 0);
     application_detach(f->table, b);
@@ -145,12 +150,42 @@ static void last_connection_ends_it(void **state)
     assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_NOT_FOUND);
 }
 
+static void one_without_leases_ends_quietly(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1];
+    struct application *a;
+    assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
+    application_detach(f->table, a);
+    assert_int_equal(ended.calls, 0);
+    assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_NOT_FOUND);
+}
+
+static void there_are_limits(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1], other[WIRE_TOKEN_HEX + 1];
+    struct application *a, *b, *c, *d;
+    applications_limit(f->table, 2, 1);
+    assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
+    assert_int_equal(attach(f, 1000, NULL, other, &b), ERR_LIMIT);
+    assert_int_equal(attach(f, 1000, token, NULL, &b), OK); /* no new one */
+    assert_int_equal(attach(f, 1001, NULL, other, &c), OK);
+    assert_int_equal(attach(f, 1002, NULL, other, &d), ERR_LIMIT);
+    application_detach(f->table, c);
+    assert_int_equal(attach(f, 1002, NULL, other, &d), OK);
+    application_detach(f->table, a);
+    application_detach(f->table, b);
+    application_detach(f->table, d);
+}
+
 static void retired_table_ends_nothing(void **state)
 {
     struct fixture *f = *state;
     char token[WIRE_TOKEN_HEX + 1];
     struct application *a;
     assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
+    application_bind(f->table, a, true);
     applications_retire(f->table);
     application_detach(f->table, a);
     assert_int_equal(ended.calls, 0);
@@ -180,6 +215,7 @@ static void process_end_ends_it(void **state)
     assert_int_equal(application_attach(f->table, &peer, &id, "child", NULL,
                                         token, &a, &e),
                      OK);
+    application_bind(f->table, a, true);
     assert_int_equal(peer.pidfd, -1);
     struct epoll_event ev;
     assert_int_equal(epoll_wait(f->epoll, &ev, 1, 0), 0);
@@ -424,6 +460,8 @@ int main(void)
         T(token_is_bound_to_uid),
         T(bad_tokens_are_refused),
         T(last_connection_ends_it),
+        T(one_without_leases_ends_quietly),
+        T(there_are_limits),
         T(retired_table_ends_nothing),
         T(process_end_ends_it),
         T(returns_within_the_grace),

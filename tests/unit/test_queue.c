@@ -325,10 +325,12 @@ static void do_job(struct queue_item *i)
     atomic_fetch_add(&work.done, 1);
 }
 
-static void wait_done(int n)
+static void wait_done(struct workers *w, int n)
 {
-    for (int i = 0; i < 10000 && atomic_load(&work.done) < n; i++)
+    for (int i = 0; i < 10000 && atomic_load(&work.done) < n; i++) {
+        (void)workers_tick(w, clock_monotonic_ms());
         usleep(1000);
+    }
     assert_int_equal(atomic_load(&work.done), n);
 }
 
@@ -349,13 +351,40 @@ static void hung_work_of_one_leaves_room(void **state)
     }
     for (int i = 0; i < MANY; i++)
         workers_put(w, &b, &of_b[i].item);
-    wait_done(MANY); /* b's */
+    wait_done(w, MANY); /* b's */
     assert_int_equal(atomic_load(&work.now), 4);
     assert_false(workers_flow_idle(w, &a, clock_monotonic_ms()));
     atomic_store(&work.hold, false);
-    wait_done(2 * MANY);
+    wait_done(w, 2 * MANY);
     workers_free(w);
     assert_true(atomic_load(&work.most) <= 8);
+}
+
+/* Work that hangs gets as many threads as there are places. */
+static void threads_grow_for_what_waits(void **state)
+{
+    (void)state;
+    enum { PLACES = 40 };
+    const struct workers_options o = {.threads = PLACES, .work = do_job};
+    static struct job jobs[PLACES + 10];
+    struct queue_flow f = {.under_way = 0};
+    struct workers *w = NULL;
+    memset(&work, 0, sizeof work);
+    atomic_store(&work.hold, true);
+    assert_int_equal(workers_new(&w, &o, NULL), OK);
+    for (int i = 0; i < PLACES + 10; i++) {
+        jobs[i].hangs = true;
+        workers_put(w, &f, &jobs[i].item);
+    }
+    for (int i = 0; i < 5000 && atomic_load(&work.now) < PLACES; i++) {
+        (void)workers_tick(w, clock_monotonic_ms());
+        usleep(1000);
+    }
+    assert_int_equal(atomic_load(&work.now), PLACES);
+    atomic_store(&work.hold, false);
+    wait_done(w, PLACES + 10);
+    workers_free(w);
+    assert_int_equal(atomic_load(&work.most), PLACES);
 }
 
 static void slow_rates_are_ticked(void **state)
@@ -371,11 +400,7 @@ static void slow_rates_are_ticked(void **state)
     assert_int_equal(workers_new(&w, &o, NULL), OK);
     for (int i = 0; i < 15; i++)
         workers_put(w, &f, &jobs[i].item);
-    for (int i = 0; i < 2000 && atomic_load(&work.done) < 15; i++) {
-        (void)workers_tick(w, clock_monotonic_ms());
-        usleep(1000);
-    }
-    wait_done(15);
+    wait_done(w, 15);
     assert_true(clock_monotonic_ms() - began >= 95);
     workers_free(w);
 }
@@ -393,6 +418,7 @@ int main(void)
         cmocka_unit_test(descriptors_are_counted),
         cmocka_unit_test(calls_are_shared),
         cmocka_unit_test(hung_work_of_one_leaves_room),
+        cmocka_unit_test(threads_grow_for_what_waits),
         cmocka_unit_test(slow_rates_are_ticked),
     };
     return cmocka_run_group_tests_name("queue", tests, NULL, NULL);

@@ -31,9 +31,9 @@ static void defaults(void **state)
     assert_int_equal(s.max_connections, 16384);
     assert_int_equal(s.limits.connections, 2048);
     assert_int_equal(s.limits.applications, 1024);
-    assert_int_equal(s.limits.rate, 5000);
-    assert_int_equal(s.limits.burst, 10000);
-    assert_int_equal(s.limits.workers, 64);
+    assert_int_equal(s.limits.rate, 2000);
+    assert_int_equal(s.limits.burst, 4000);
+    assert_int_equal(s.limits.workers, 256);
     assert_int_equal(s.limits.message_ms, 10000);
     assert_int_equal(s.limits.reply_ms, 10000);
     assert_int_equal(s.limits.memory, 8 << 20);
