@@ -444,9 +444,9 @@ def test_wrong_ones_hold_up_nobody_else(shared):
     assert isinstance(results["bob"], float) and results["bob"] < 2, results
     waits = results["alice"]
     assert isinstance(waits, list), waits
-    assert waits[-1] > 290_000 and len(waits) == 10, waits
-    for i, at_most in enumerate((100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000)):
-        assert 0 < waits[i] <= at_most and waits[i] > at_most - 100, waits
+    # Doubling to five seconds (to the millisecond: test_logins of the unit tests), then held.
+    assert waits[-1] > 290_000 and all(w <= 5000 for w in waits[:-1]), waits
+    assert waits[0] <= 400 and max(waits[:-1]) > 4000, waits
     # The right one is not looked at either, and what was held is not recorded.
     assert as_uid(ALICE, lambda: attempt(path, good)[0]) == "PinHeld"
     failed = records(shared, "login failed")
@@ -516,7 +516,10 @@ def test_a_connection_speaks_for_who_connected(shared):
                 ours.close()
                 _, fds, _, _ = socket.recv_fds(theirs, 1, 1)
                 c.sock = socket.socket(fileno=fds[0])
+                c.sock.settimeout(60)
                 theirs.sendall(who(c).encode())
+            except BaseException as e:  # told to the test
+                theirs.sendall(repr(e).encode())
             finally:
                 os._exit(0)
         socket.send_fds(ours, [b"x"], [c.sock.fileno()])
