@@ -292,11 +292,11 @@ static enum code unknown(const char *id, struct error *e)
         consider(&near, id, error_name((enum code)i));
     if (strncmp(id, "req_", 4) == 0)
         return error_set(e, ERR_NOT_FOUND,
-                         "%s looks like an id of the service's: its support "
+                         "%.64s looks like an id of the service's: its support "
                          "finds the call by it, and so does the audit log",
                          id);
     return error_set(e, ERR_NOT_FOUND,
-                     "%s is no alarm, no error and no lease; near to it are "
+                     "%.64s is no alarm, no error and no lease; near to it are "
                      "%s, %s, %s",
                      id, near.names[0], near.names[1], near.names[2]);
 }
