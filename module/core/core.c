@@ -154,6 +154,7 @@ void core_close(struct core *c)
     health_stop(c);
     watch_stop(c);
     keeper_free(c->keeper);
+    core_refused_rest(c);
     unlock_clear(c);
     policies_clear(&c->policies);
     ended_clear(&c->ended);

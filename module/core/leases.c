@@ -79,6 +79,7 @@ struct shown {
     /* The last one's role, and what was said to it: roles are few. */
     int64_t org;
     char role[64];
+    uint32_t caps;
     bool may;
 };
 
@@ -94,13 +95,11 @@ static bool may_see(struct shown *s, const struct store_lease *l)
 {
     char org[64];
     uint32_t caps = needed(s->by, l);
-    bool any = caps == CAPABILITY_BIT(CAP_LIST_ANY);
 
-    if (any && s->org == l->org && strcmp(s->role, l->role) == 0)
+    if (s->caps == caps && s->org == l->org && strcmp(s->role, l->role) == 0)
         return s->may;
     core_org_name(s->core, l->org, org);
-    if (!any)
-        return core_may(s->core, s->by, caps, org, l->role);
+    s->caps = caps;
     s->org = l->org;
     snprintf(s->role, sizeof(s->role), "%s", l->role);
     s->may = core_may(s->core, s->by, caps, org, l->role);

@@ -52,7 +52,7 @@ static json_t *refusal_json(const struct caller *by, uint32_t caps,
 }
 
 static void write_refusal(struct core *c, const struct caller *by,
-                          json_t *detail)
+                          const struct error *why, json_t *detail)
 {
     int64_t left_out, others;
     struct refusal r = {by, detail};
@@ -61,6 +61,7 @@ static void write_refusal(struct core *c, const struct caller *by,
     if (!refusals_take(&c->refusals, by->owner, clock_monotonic_ms(), &left_out,
                        &others))
         return;
+    log_info("refused: %s", why->text);
     if (left_out)
         json_object_set_new(detail, "left_out", json_integer(left_out));
     if (others)
@@ -78,8 +79,24 @@ void core_refused(struct core *c, const struct caller *by, uint32_t caps,
 {
     JSON detail = refusal_json(by, caps, org, role, why);
 
-    log_info("refused: %s", why->text);
-    write_refusal(c, by, detail);
+    write_refusal(c, by, why, detail);
+}
+
+static enum code add_rest(struct store_tx *tx, void *ctx, struct error *e)
+{
+    return gate_event(tx, "refused", NULL,
+                      json_pack("{sI}", "left_out_others",
+                                (json_int_t) * (int64_t *)ctx),
+                      e);
+}
+
+void core_refused_rest(struct core *c)
+{
+    int64_t n = refusals_rest(&c->refusals);
+    struct error e = {0};
+
+    if (n && store_commit(c->store, STORE_NORMAL, add_rest, &n, &e) != OK)
+        log_failure(&e, "%lld refusals are not recorded", (long long)n);
 }
 
 /* ---- judging ---- */

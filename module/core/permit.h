@@ -28,6 +28,8 @@ bool core_may(struct core *c, const struct caller *by, uint32_t caps,
 /* Records that `why` was the answer. */
 void core_refused(struct core *c, const struct caller *by, uint32_t caps,
                   const char *org, const char *role, const struct error *why);
+/* At the end: how many were left out. */
+void core_refused_rest(struct core *c);
 
 /* ---- leases: their lives and numbers ---- */
 struct permit_lease {

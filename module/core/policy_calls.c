@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LIST_BYTES_MAX (512 * 1024)
 #define VERDICTS_MAX 2048 /* in one answer: they fit into a message */
 
 /* ---- changing ---- */
@@ -108,6 +109,7 @@ enum code core_policy_set(struct core *c, const struct caller *by,
     ch.body = p.body;
     if (!code)
         code = change(c, &ch, e);
+    inflight_leave(&hold); /* names may take long to look up */
     if (code)
         return code;
     set = policies_take(&c->policies);
@@ -146,10 +148,27 @@ enum code core_policy_get(struct core *c, const char *name, json_t **out,
                          name);
 }
 
+/* So many that they fill a message are told by name. */
+static enum code list_one(const struct policy *p, size_t *room, json_t **out,
+                          struct error *e)
+{
+    size_t len = strlen(p->body);
+
+    if (len <= *room) {
+        *room -= len;
+        return policy_json(p, out, e);
+    }
+    *out = json_pack("{ss ss ss sb}", "name", p->name, "effect",
+                     p->deny ? "deny" : "allow", "source",
+                     p->path ? "file" : "store", "cut", true);
+    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for policies");
+}
+
 enum code core_policy_list(struct core *c, json_t **out, json_t **warnings,
                            struct error *e)
 {
     POLICY_SET *set = policies_take(&c->policies);
+    size_t room = LIST_BYTES_MAX;
     enum code code = OK;
 
     *out = json_array();
@@ -157,7 +176,7 @@ enum code core_policy_list(struct core *c, json_t **out, json_t **warnings,
     for (size_t i = 0; !code && i < set->n; i++) {
         json_t *one = NULL;
 
-        code = policy_json(&set->list[i], &one, e);
+        code = list_one(&set->list[i], &room, &one, e);
         if (!code && json_array_append_new(*out, one) != 0)
             code = error_set(e, ERR_NOMEM, "no memory for policies");
     }

@@ -71,3 +71,18 @@ void refusals_give_back(struct refusals *r, const char *owner, int64_t n,
     r->all.left_out += others;
     pthread_mutex_unlock(&r->lock);
 }
+
+int64_t refusals_rest(struct refusals *r)
+{
+    int64_t n;
+
+    pthread_mutex_lock(&r->lock);
+    n = r->all.left_out;
+    r->all.left_out = 0;
+    for (size_t i = 0; i < REFUSALS_OWNERS; i++) {
+        n += r->owners[i].left_out;
+        r->owners[i].left_out = 0;
+    }
+    pthread_mutex_unlock(&r->lock);
+    return n;
+}

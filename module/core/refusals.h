@@ -40,5 +40,7 @@ bool refusals_take(struct refusals *r, const char *owner, int64_t now_ms,
 /* It could not be written. */
 void refusals_give_back(struct refusals *r, const char *owner, int64_t n,
                         int64_t others);
+/* All that was left out; none is after. */
+int64_t refusals_rest(struct refusals *r);
 
 #endif

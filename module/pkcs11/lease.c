@@ -375,9 +375,10 @@ static CK_RV lease_gather(struct call *c, const struct template *t,
         return gather_by_id(c, t, out);
     bool all = session_login_state(c) == LOGIN_SO;
     CK_RV rv = gather_all(c, t, all, out);
-    if (rv == CKR_OK || !all || c->e.code != ERR_DENIED)
-        return rv;
-    return gather_all(c, t, false, out);
+    if (rv != CKR_OK && all && c->e.code == ERR_DENIED)
+        rv = gather_all(c, t, false, out);
+    /* A search shows what may be seen; there are other objects, too. */
+    return rv == CKR_FUNCTION_REJECTED && c->e.code == ERR_DENIED ? CKR_OK : rv;
 }
 
 /* ---- its value ---- */
