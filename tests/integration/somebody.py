@@ -89,8 +89,13 @@ class Somebody:
         assert line == {"word": word}, line
 
     def stop(self):
-        """Tells it to end; says nothing to one that was told."""
+        """Tells it to end; says nothing to one that was told. By a byte: later
+        children have copies of the pipe's end."""
         if self.orders is not None:
+            try:
+                os.write(self.orders, b"x")
+            except BrokenPipeError:
+                pass  # it has
             os.close(self.orders)
             self.orders = None
 
