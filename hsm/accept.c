@@ -17,7 +17,7 @@
 
 #define HANDOVER_MS 5000
 #define ANSWER_MS 1000
-#define STACK_SIZE (64 * 1024)
+#define STACK_SIZE (256 * 1024) /* libraries put their thread data there */
 
 static bool environment_is(const char *name, long wanted)
 {

@@ -146,7 +146,8 @@ enum code listen_run(const char *path, const char *config,
                          .told_ms = -TELL_MS};
     uid_t uid;
     enum code rc = accept_daemon_uid(s, &uid, e);
-    if (rc || (rc = wire_listen(path, 0666, &l.sock, e)) || (rc = take_signals(&l, e)))
+    if (rc || (rc = wire_listen(path, 0666, &l.sock, e)) ||
+        (rc = take_signals(&l, e)))
         return rc;
     log_info("listening on %s for %s", path, s->user);
     struct pollfd p[] = {{.fd = l.signals, .events = POLLIN},
