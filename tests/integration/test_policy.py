@@ -1,6 +1,7 @@
 """Who may do what, asked of a system daemon by other uids over its socket."""
 
 import json
+import pathlib
 import signal
 import sqlite3
 import threading
@@ -175,3 +176,14 @@ def test_a_change_counts_for_connections_that_are_open(system):
     (system.run / "gone").touch()
     thread.join()
     assert answers == ["Denied"]
+
+
+def test_examples_are_taken(system):
+    examples = sorted((pathlib.Path(__file__).parents[2] / "contrib" / "policies").glob("*.json"))
+    assert examples
+    for example in examples:
+        put(system, example.stem, example.read_text())
+    system.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: records(system, "policies reload"), 10, "the reload")
+    listed = {p["name"] for p in done(system, ADMIN, "ListPolicies")["policies"]}
+    assert {e.stem for e in examples} <= listed and alarms(system) == []
