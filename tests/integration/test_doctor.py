@@ -181,3 +181,44 @@ def test_explain_a_lease(hsmint):
     assert "has ended" in story and "why it ended revoked" in story
     assert json.loads(hsmint("explain", id, "--json"))["lease"]["state"] == "revoked"
     assert "is no lease here" in hsmint("explain", request_id(), status=4)
+
+
+# ---- system mode ----
+
+
+def test_duties_that_one_has_both(hsmint):
+    """Separation of duties; and what doctor says to those who may not know."""
+    if os.geteuid() != 0:
+        pytest.skip("only root starts a daemon that somebody else asks")
+    d = hsmint.daemon
+    folder = d.place / "policies.d"
+    folder.mkdir(mode=0o755)
+    for path in (d.place, d.run):
+        path.chmod(0o755)
+    for name, subjects, capabilities in (
+        ("admins", ["user:65533", "user:65532"], ["administrator"]),
+        ("auditors", ["user:65533"], ["audit"]),
+    ):
+        (folder / f"{name}.json").write_text(json.dumps({"subjects": subjects, "capabilities": capabilities}))
+    d.settings["daemon"] |= {"mode": "system", "policies_dir": folder}
+    d.spawn("--system")
+    wait_for(d.socket.exists, 15)
+
+    def doctor(uid):
+        r = subprocess.run(
+            [program("hsmint"), "doctor", "--json", "--socket", d.socket],
+            env={**os.environ, "HSMINT_CONFIG": str(d.config)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            user=uid,
+        )
+        return {c["id"]: c for c in json.loads(r.stdout)["checks"]}
+
+    told = doctor(65533)["policies"]
+    assert told["verdict"] == "warn" and "user:65533 has both administer and audit" in told["text"], told
+    assert "user:65532 has both" not in told["text"]
+    stranger = doctor(65531)
+    assert stranger["daemon"]["verdict"] == "skip" and "capability" in stranger["daemon"]["remedy"], stranger
+    assert stranger["settings"]["verdict"] == "skip"
