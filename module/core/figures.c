@@ -272,8 +272,9 @@ static enum code gather(struct figures *f, struct error *e)
     return OK;
 }
 
-/* What is kept and young enough, or old while somebody else refreshes it;
- * NULL: the caller is to refresh. */
+/* A copy of what is kept and young enough, or old while somebody else refreshes
+ * it; NULL: the caller is to refresh. No thread shares a value with another:
+ * they would share its count of references. */
 static json_t *kept(struct metrics *m)
 {
     json_t *list = NULL;
@@ -282,7 +283,7 @@ static json_t *kept(struct metrics *m)
     pthread_mutex_lock(&m->kept_lock);
     fresh = m->kept && clock_monotonic_ms() - m->kept_ms < METRICS_KEPT_MS;
     if (m->kept && (fresh || m->refreshing))
-        list = json_incref(m->kept);
+        list = json_deep_copy(m->kept);
     else
         m->refreshing = true;
     pthread_mutex_unlock(&m->kept_lock);
@@ -291,13 +292,14 @@ static json_t *kept(struct metrics *m)
 
 static void keep(struct metrics *m, json_t *list)
 {
+    json_t *copy = list ? json_deep_copy(list) : NULL;
     json_t *old = NULL;
 
     pthread_mutex_lock(&m->kept_lock);
     m->refreshing = false;
-    if (list) {
+    if (copy) {
         old = m->kept;
-        m->kept = json_incref(list);
+        m->kept = copy;
         m->kept_ms = clock_monotonic_ms();
     }
     pthread_mutex_unlock(&m->kept_lock);

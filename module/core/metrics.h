@@ -109,7 +109,7 @@ struct metrics {
     struct histogram verbs[METRICS_VERBS];
 
     pthread_mutex_t kept_lock;
-    json_t *kept; /* families; not changed once they are here */
+    json_t *kept; /* families; handed out as copies */
     int64_t kept_ms; /* monotonic */
     bool refreshing;
 };
