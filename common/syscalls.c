@@ -203,6 +203,8 @@ const struct syscall_rule syscall_rules[] = {
     IS("prctl", ALL, 0, PR_SET_NAME, "PR_SET_NAME"),
     IS("prctl", ALL, 0, PR_GET_NAME, "PR_GET_NAME"),
     IS("prctl", ALL, 0, PR_SET_VMA, "PR_SET_VMA"),
+    /* libcap asks when it is loaded, which nss_systemd does for names. */
+    IS("prctl", ALL, 0, PR_CAPBSET_READ, "PR_CAPBSET_READ"),
     IS("prlimit64", ALL, 0, 0, "this process"),
     MAY("setrlimit", PARENT), /* its child forbids itself core dumps */
     MAY("sysinfo", ALL),

@@ -132,7 +132,7 @@ static void refuse_arguments(enum filter_role role)
     TRY(EPERM, clone, (long)(CLONE_NEWUSER | SIGCHLD), 0L, 0L, 0L, 0L);
     TRY(EPERM, clone, (long)(CLONE_NEWNET | CLONE_THREAD), 0L, 0L, 0L, 0L);
     TRY(EPERM, prctl, (long)PR_SET_PTRACER, -1L, 0L, 0L, 0L);
-    TRY(EPERM, prctl, (long)PR_CAPBSET_READ, 0L, 0L, 0L, 0L);
+    TRY(EPERM, prctl, (long)PR_CAPBSET_DROP, 0L, 0L, 0L, 0L);
     TRY(EPERM, prlimit64, (long)getppid(), 7L, 0L, 0L);
     TRY(EPERM, socket, (long)AF_PACKET, (long)SOCK_RAW, 0L);
     TRY(EPERM, socket, (long)AF_VSOCK, (long)SOCK_STREAM, 0L);
