@@ -21,6 +21,7 @@
 #define TELL_MS 2000
 #define RECONNECT_EVERY_MS 20
 #define LOGIN_NAME_MAX 63
+#define LOGIN_WAIT_MS 5000 /* as long as a daemon asks for after wrong ones */
 
 /* One of the connections: no wire yet while it is being opened. */
 struct link {
@@ -565,6 +566,18 @@ static enum code run(struct client *c, struct call *k, json_t **reply,
     return rc ? rc : finish(c, k, reply, out, e);
 }
 
+/* After a wrong PIN or secret id, of whatever program of this uid, the next one
+ * has to wait: it is not the caller's to do, unless it is for minutes. */
+static bool waits_for_login(const struct call *k, enum code rc,
+                            const struct error *e)
+{
+    if (rc != ERR_PIN_HELD || !is_about_login(k) || !e ||
+        e->retry_after_ms <= 0 || e->retry_after_ms > LOGIN_WAIT_MS)
+        return false;
+    poll(NULL, 0, (int)e->retry_after_ms + 1);
+    return deadline_left(k->end) != 0;
+}
+
 static json_t *request(const char *method, json_t *parameters)
 {
     char name[64];
@@ -589,6 +602,10 @@ enum code client_call(struct client *c, const char *method, json_t *parameters,
         *reply = NULL;
     if (out)
         *out = NULL;
+    enum code rc = run(c, &k, reply, out, e);
+    if (!waits_for_login(&k, rc, e))
+        return rc;
+    json_freep(&k.answer);
     return run(c, &k, reply, out, e);
 }
 

@@ -2,9 +2,11 @@
  * standard input; each is answered by one line, "ok …" or the CK_RV in hex.
  *
  *   p11client /path/hsmint-pkcs11.so
- *   open | close | login PIN | logout | initialize | finalize | why | exit
+ *   open | close | login [PIN] | logout | initialize | finalize | why | exit
+ *   loginuser NAME SECRET              by the module's own C_LoginUser
+ *   find LEASE_ID                      → ok HANDLE
  *   mint ROLE token|bound SECONDS     → ok HANDLE (0: the role's ttl)
- *   read | ttl | destroy HANDLE, renew HANDLE SECONDS
+ *   read | ttl | destroy HANDLE, renew HANDLE SECONDS; "found": the last find's
  *   create ROLE                       → ok HANDLE, by C_CreateObject
  *   random N                          → ok HEX
  *   event [now]                       → ok SLOT: C_WaitForSlotEvent
@@ -18,6 +20,7 @@
 #include "module/pkcs11/cryptoki.h"
 #include "module/pkcs11/hsmint.h"
 
+#include <dlfcn.h>
 #include <p11-kit/p11-kit.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -27,6 +30,8 @@
 #include <unistd.h>
 
 static CK_FUNCTION_LIST *p11;
+static const char *path;
+static CK_OBJECT_HANDLE found;
 static CK_SESSION_HANDLE session;
 
 static void answer(CK_RV rv, const char *text)
@@ -177,6 +182,36 @@ static CK_RV create(char *role, CK_OBJECT_HANDLE *object)
     return p11->C_CreateObject(session, t, 4, object);
 }
 
+/* p11-kit 0.24's list has the functions of 2.40 alone; handles are the
+ * module's. */
+static CK_RV login_user(char *name, char *secret)
+{
+    __typeof__(C_GetInterface) *get = NULL;
+    CK_INTERFACE *i = NULL;
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (library)
+        *(void **)&get = dlsym(library, "C_GetInterface");
+    if (!get || get(NULL, NULL, &i, 0) != CKR_OK)
+        return CKR_FUNCTION_NOT_SUPPORTED;
+    const struct functions_3_0 *f = i->pFunctionList;
+    return f->C_LoginUser(session, CKU_USER, (CK_UTF8CHAR *)secret,
+                          strlen(secret), (CK_UTF8CHAR *)name, strlen(name));
+}
+
+static CK_RV find(char *id, char *text, size_t cap)
+{
+    CK_ATTRIBUTE t[] = {{CKA_UNIQUE_ID, id, strlen(id)}};
+    CK_ULONG n = 0;
+    found = 0;
+    CK_RV rv = p11->C_FindObjectsInit(session, t, 1);
+    if (rv == CKR_OK)
+        rv = p11->C_FindObjects(session, &found, 1, &n);
+    if (rv == CKR_OK)
+        rv = p11->C_FindObjectsFinal(session);
+    snprintf(text, cap, "%lu", found);
+    return rv == CKR_OK && n == 0 ? CKR_OBJECT_HANDLE_INVALID : rv;
+}
+
 static CK_RV random_hex(CK_ULONG n, char *text, size_t cap)
 {
     CK_BYTE bytes[512];
@@ -198,7 +233,9 @@ static CK_RV event(bool now, char *text, size_t cap)
 
 static void on_object(char **w)
 {
-    CK_OBJECT_HANDLE object = w[1] ? strtoul(w[1], NULL, 10) : 0;
+    CK_OBJECT_HANDLE object = !w[1]                       ? 0
+                              : strcmp(w[1], "found") == 0 ? found
+                                                           : strtoul(w[1], NULL, 10);
     CK_ULONG number = w[2] ? strtoul(w[2], NULL, 10) : 0;
     CK_ATTRIBUTE a = {CKA_HSMINT_TTL, &number, sizeof(number)};
     char text[1024] = "";
@@ -225,8 +262,13 @@ static void command(char **w)
         rv = open_session();
     } else if (strcmp(w[0], "close") == 0) {
         rv = p11->C_CloseSession(session);
-    } else if (strcmp(w[0], "login") == 0 && w[1]) {
-        rv = p11->C_Login(session, CKU_USER, (CK_BYTE *)w[1], strlen(w[1]));
+    } else if (strcmp(w[0], "login") == 0) {
+        rv = p11->C_Login(session, CKU_USER, (CK_BYTE *)w[1],
+                          w[1] ? strlen(w[1]) : 0);
+    } else if (strcmp(w[0], "loginuser") == 0 && w[1] && w[2]) {
+        rv = login_user(w[1], w[2]);
+    } else if (strcmp(w[0], "find") == 0 && w[1]) {
+        rv = find(w[1], text, sizeof(text));
     } else if (strcmp(w[0], "logout") == 0) {
         rv = p11->C_Logout(session);
     } else if (strcmp(w[0], "initialize") == 0) {
@@ -257,7 +299,8 @@ int main(int argc, char **argv)
     char line[512];
     if (argc != 2)
         return 2;
-    p11 = p11_kit_module_load(argv[1], 0);
+    path = argv[1];
+    p11 = p11_kit_module_load(path, 0);
     if (!p11) {
         fprintf(stderr, "p11client: %s: %s\n", argv[1], p11_kit_message());
         return 1;

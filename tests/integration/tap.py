@@ -40,6 +40,8 @@ class Tap:
             self.line(True, name, f" # SKIP {reason.removeprefix('Skipped: ')}")
         elif report.when == "call":
             self.line(True, name)
+            if report.user_properties:
+                self.explain("\n".join(text for _, text in report.user_properties))
 
     def pytest_collectreport(self, report):
         if report.failed:
