@@ -16,6 +16,7 @@ import time
 
 import pytest
 
+import conftest
 from conftest import PROJECT, as_uid, only_root_looks, wait_for
 from somebody import Somebody
 from varlink import Connection, Error, pipe_with, request_id
@@ -253,6 +254,11 @@ def descriptors_of(daemon):
     return n
 
 
+def sanitized():
+    program = pathlib.Path(conftest.BUILD, "hsmintd").read_bytes()
+    return b"__asan_init" in program or b"__tsan_init" in program
+
+
 def p(took, part):
     return sorted(took)[min(len(took) - 1, int(len(took) * part))]
 
@@ -327,7 +333,8 @@ def test_idle_crowd_and_flood(mint, tell):
         for c in crowd:
             c.__exit__()
 
-    assert most < first["rss"] + 256 * 1024, "memory is not bounded"
+    if not sanitized():  # those keep what is freed, and shadows of it
+        assert most < first["rss"] + 256 * 1024, "memory is not bounded"
     assert p(busy, 0.5) < 2000 and p(busy, 0.99) < 10_000, "an honest caller has to wait"
     wait_for(lambda: descriptors_of(mint) <= first["fds"] + 8, 30, "descriptors to be given back")
     wait_for(lambda: status_of(mint, "Threads") <= first["threads"] + 1, 30, "threads to end")
