@@ -327,7 +327,10 @@ static enum code open_link(struct client *c, bool starts, int64_t end,
             w = NULL;
             return OK;
         }
-        if (!refused)
+        /* A daemon that leaves cuts what it had accepted; who waits in the
+         * socket is for the next one. */
+        bool left = rc == ERR_DAEMON_DOWN || rc == ERR_IO;
+        if (!refused && !left)
             return rc;
     }
     return rc;
