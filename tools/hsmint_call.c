@@ -165,6 +165,13 @@ enum code cli_login(struct cli *c, bool force, struct error *e)
     return client_call(c->client, "Login", p, pin, NULL, NULL, e);
 }
 
+/* A daemon that was started anew knows no logins. Nobody is asked twice. */
+static bool can_log_in_again(const struct cli *c)
+{
+    const char *from = c->args->secret_id_file;
+    return from && strcmp(from, "-") != 0;
+}
+
 enum code cli_call(struct cli *c, const char *method, json_t *parameters,
                    const struct secret *in, json_t **reply, struct secret **out,
                    struct error *e)
@@ -176,9 +183,12 @@ enum code cli_call(struct cli *c, const char *method, json_t *parameters,
     if (code)
         return code;
     code = client_call(c->client, method, json_incref(p), in, reply, out, e);
-    if (code != ERR_LOCKED || c->logged_in)
+    if (code == ERR_NOT_LOGGED_IN && can_log_in_again(c))
+        code = log_in_by_name(c, e);
+    else if (code == ERR_LOCKED && !c->logged_in)
+        code = cli_login(c, false, e);
+    else
         return code;
-    code = cli_login(c, false, e);
     if (code)
         return code;
     return client_call(c->client, method, json_incref(p), in, reply, out, e);

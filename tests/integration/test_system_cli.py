@@ -5,11 +5,12 @@ import os
 import pty
 import re
 import select
+import threading
 import time
 
 import pytest
 
-from conftest import SOURCE, program
+from conftest import SOURCE, program, wait_for
 from system import ADMIN, ALICE, BOB, CAROL, DAVE, PAY, system, system_stopped  # noqa: F401 (fixtures)
 
 PAYMENTS = {"subjects": [f"group:{PAY}"], "roles": ["pay-*"], "capabilities": ["caller"]}
@@ -286,6 +287,26 @@ def test_a_login_is_lost_with_the_daemon(system, admin):  # noqa: F811
     client.end()
     owners = [json.loads(dave.ok("lease", "list", "--json"))]
     assert owners == [[]]
+
+
+def test_a_command_by_name_survives_a_restart(system, admin):  # noqa: F811
+    admin.ok("policy", "set", "batch", "subjects=login:batch", "roles=pay-*", "capabilities=caller")
+    dave = system.agent("dave", DAVE)
+    dave.log_in("batch", admin.ok("login", "create", "batch").strip())
+    asked = system.service.control("counters")["requests"]
+    system.service.control("settings", {"latency_ms": 400})
+    got = []
+    thread = threading.Thread(target=lambda: got.append(dave.hsmint("mint", "pay-api", "--json")))
+    thread.start()
+    wait_for(lambda: system.service.control("counters")["requests"] > asked, 10, "the request")
+    system.kill()
+    system.service.control("settings", {"latency_ms": 0})
+    system.start()
+    thread.join()
+    assert got[0]["status"] == 0, got
+    lease = json.loads(dave.ok("lease", "show", json.loads(got[0]["out"])["lease_id"], "--json"))
+    assert lease["owner"] == "login:batch"
+    wait_for(lambda: system.service.alive() == 1, 15, "one account")
 
 
 def dave_client(system, agent):  # noqa: F811
