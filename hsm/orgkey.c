@@ -427,14 +427,28 @@ static enum code use(struct keeper *k, struct search *s, bool to_hsm,
     return put(k->orgkeys, s->org, CURRENT, best, e);
 }
 
+/* For calls that say `candidate`: whether this key works, or still does. */
+static enum code try(struct keeper *k, struct search *s, struct error *e)
+{
+    enum code rc =
+        endpoint_listed(k->settings, "the sealed admin key's endpoint",
+                        s->best->subject.endpoint, e);
+    if (rc)
+        return rc;
+    struct orgkey *best = s->best;
+    s->best = NULL;
+    return put(k->orgkeys, s->org, CANDIDATE, best, e);
+}
+
 enum code orgkey_use(struct channel *c, struct frame *in, struct frame *out,
                      struct error *e)
 {
     const char *org = NULL;
-    bool to_hsm = false;
+    bool to_hsm = false, to_try = false;
     const struct json_field fields[] = {
         {"org", FIELD_STRING, true, &org, NULL},
         {"publish", FIELD_BOOL, false, &to_hsm, NULL},
+        {"try", FIELD_BOOL, false, &to_try, NULL},
     };
     struct keeper *k = c->keeper;
     enum code rc =
@@ -442,10 +456,13 @@ enum code orgkey_use(struct channel *c, struct frame *in, struct frame *out,
     if (rc || (rc = text_check_name("organisation", org, e)))
         return rc;
     struct search s = {.hsm = k->hsm, .org = org};
-    rc = search_hsm(&s, e);
+    if (!to_try)
+        rc = search_hsm(&s, e);
     if (rc == OK && in->body_len > 0)
         rc = consider(&s, in->body, in->body_len, false, e);
-    if (rc == OK && s.best)
+    if (rc == OK && s.best && to_try)
+        rc = try(k, &s, e);
+    else if (rc == OK && s.best)
         rc = use(k, &s, to_hsm, out, e);
     else if (rc == OK && s.why.code)
         rc = error_set(e, s.why.code, "%s", s.why.text);

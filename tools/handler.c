@@ -238,6 +238,13 @@ enum code handle_get_config(struct call *c, const struct arguments *a,
     return rc ? rc : reply_with(out, "config", config, e);
 }
 
+enum code handle_rotate_config(struct call *c, const struct arguments *a,
+                               json_t **out, struct error *e)
+{
+    struct caller by = handler_caller(c);
+    return core_rotate(c->daemon->core, &by, handler_org(a), out, e);
+}
+
 enum code handle_delete_config(struct call *c, const struct arguments *a,
                                json_t **out, struct error *e)
 {

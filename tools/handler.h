@@ -30,6 +30,7 @@ HANDLER(end_session);
 HANDLER(init);
 HANDLER(set_config);
 HANDLER(get_config);
+HANDLER(rotate_config);
 HANDLER(delete_config);
 HANDLER(set_role);
 HANDLER(get_role);

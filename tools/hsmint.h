@@ -172,6 +172,7 @@ MUST_CHECK enum code conf_text(const struct args *a, char **text,
 enum code command_init(struct cli *c, struct error *e);
 enum code command_config_set(struct cli *c, struct error *e);
 enum code command_config_show(struct cli *c, struct error *e);
+enum code command_config_rotate(struct cli *c, struct error *e);
 enum code command_config_delete(struct cli *c, struct error *e);
 enum code command_role_set(struct cli *c, struct error *e);
 enum code command_role_show(struct cli *c, struct error *e);

@@ -10,6 +10,8 @@ const struct command commands[] = {
      command_config_set, "", 1, ARGS_WORDS_MAX, true, false},
     {"config show", "", "Show the configuration, without the key",
      command_config_show, "", 0, 0, true, false},
+    {"config rotate", "", "Make a new admin key in place of the old one",
+     command_config_rotate, "", 0, 0, true, false},
     {"config delete", "", "Forget the admin key and its configuration",
      command_config_delete, "", 0, 0, true, false},
     {"role set", "ROLE FIELD=VALUE...", "Make or change a role",

@@ -103,6 +103,17 @@ enum code command_config_show(struct cli *c, struct error *e)
     return code;
 }
 
+enum code command_config_rotate(struct cli *c, struct error *e)
+{
+    JSON reply = NULL;
+    enum code code = cli_call(c, "RotateConfig",
+                              cli_parameters(c, CLI_ORG | CLI_CHANGE, e), NULL,
+                              &reply, NULL, e);
+    if (code == OK)
+        show(c, reply);
+    return code;
+}
+
 enum code command_config_delete(struct cli *c, struct error *e)
 {
     return cli_call(c, "DeleteConfig",

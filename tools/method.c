@@ -98,6 +98,8 @@ const struct method method_table[] = {
      METHOD_FD | METHOD_JOURNAL, CAP(ADMINISTER)},
     {"GetConfig", handle_get_config, 0, P(ORG), 0,
      CAP(ADMINISTER) | CAP(STATUS)},
+    {"RotateConfig", handle_rotate_config, CHANGE, P(ORG), METHOD_JOURNAL,
+     CAP(ROTATE)},
     {"DeleteConfig", handle_delete_config, CHANGE, P(ORG), METHOD_JOURNAL,
      CAP(ADMINISTER)},
     {"SetRole", handle_set_role, P(NAME) | P(FIELDS) | CHANGE, P(ORG),

@@ -83,6 +83,8 @@ static enum code start(struct core *c, struct error *e)
     code = health_start(c, e);
     if (!code)
         code = watch_start(c, e);
+    if (!code)
+        code = rotate_start(c, e);
     return code ? code : sweep_start(c, e);
 }
 
@@ -121,6 +123,7 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .sweep = SWEEP_INIT,
                        .watch = WATCH_INIT,
                        .health = HEALTH_INIT,
+                       .rotate = ROTATE_INIT,
                        .entrances = ENTRANCES_INIT,
                        .orgs_lock = PTHREAD_MUTEX_INITIALIZER};
     k.metrics = &c->metrics;
@@ -151,6 +154,7 @@ void core_close(struct core *c)
     if (!c)
         return;
     sweep_stop(c);
+    rotate_stop(c);
     health_stop(c);
     watch_stop(c);
     keeper_free(c->keeper);

@@ -112,7 +112,14 @@ MUST_CHECK enum code core_config_set(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_config_get(struct core *c, const struct caller *by,
                                      const char *org, json_t **out,
                                      struct error *e);
-/* ERR_EXISTS while leases live. */
+/* A new admin key takes the place of the old one: core/rotate.h. *out:
+ * {admin_api_key_id, last_rotated, retiring: id of the old one}. ERR_EXISTS:
+ * one is under way; ERR_NO_ADMIN_KEY. After any other error the old key is
+ * the organisation's still. */
+MUST_CHECK enum code core_rotate(struct core *c, const struct caller *by,
+                                 const char *org, json_t **out,
+                                 struct error *e);
+/* ERR_EXISTS while leases live, or a rotation is under way. */
 MUST_CHECK enum code core_config_delete(struct core *c, const struct caller *by,
                                         const char *org, struct error *e);
 

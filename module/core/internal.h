@@ -17,6 +17,7 @@
 #include "module/core/metrics.h"
 #include "module/core/permit.h"
 #include "module/core/refusals.h"
+#include "module/core/rotate.h"
 #include "module/core/share.h"
 #include "module/core/sweep.h"
 #include "module/core/unlock.h"
@@ -48,6 +49,7 @@ struct core {
     struct metrics metrics;
     struct watch watch;
     struct health health;
+    struct rotate rotate;
     struct policies policies;
     struct refusals refusals;
 

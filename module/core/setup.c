@@ -9,6 +9,7 @@
 #include "module/core/gate.h"
 #include "module/core/internal.h"
 #include "module/core/orgconfig.h"
+#include "module/core/rotation.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -229,6 +230,7 @@ static enum code bind(struct setup *s, struct error *e)
 
 struct write {
     int64_t org;
+    const char *org_name;
     char *config;
     const uint8_t *blob;
     size_t blob_len;
@@ -242,6 +244,8 @@ static enum code write_rows(struct store_tx *tx, void *ctx, struct error *e)
 
     if (!code && w->blob)
         code = store_org_set_blob(tx, w->org, w->blob, w->blob_len, e);
+    if (!code && w->blob)
+        code = rotation_supersede(tx, w->org_name, e);
     return code
                ? code
                : gate_event(tx, w->blob ? "admin key set" : "config set", w->by,
@@ -253,6 +257,7 @@ static enum code write_rows(struct store_tx *tx, void *ctx, struct error *e)
 static enum code put(struct setup *s, struct error *e)
 {
     struct write w = {.org = s->org.id,
+                      .org_name = s->org.name,
                       .blob = s->blob,
                       .blob_len = s->blob_len,
                       .by = s->by};
@@ -396,6 +401,24 @@ enum code core_config_json(const struct store_org *org, json_t **out,
                               e);
 }
 
+/* What a rotation under way is at. */
+static enum code add_rotation(struct core *c, const char *org, json_t *out,
+                              struct error *e)
+{
+    ROTATION r = {.org = ""};
+    enum code code = rotation_load(c->store, org, &r, e);
+
+    if (code == ERR_NOT_FOUND) {
+        error_clear(e);
+        return OK;
+    }
+    if (code)
+        return code;
+    return json_object_set_new(out, "rotation", rotation_json(&r)) == 0
+               ? OK
+               : error_set(e, ERR_NOMEM, "no memory for a configuration");
+}
+
 enum code core_config_get(struct core *c, const struct caller *by,
                           const char *name, json_t **out, struct error *e)
 {
@@ -403,7 +426,9 @@ enum code core_config_get(struct core *c, const struct caller *by,
     enum code code = core_org(c, name, &org, e);
 
     (void)by;
-    return code ? code : core_config_json(&org, out, e);
+    if (!code)
+        code = core_config_json(&org, out, e);
+    return code ? code : add_rotation(c, org.name, *out, e);
 }
 
 /* ---- deleting ---- */
@@ -449,6 +474,9 @@ enum code core_config_delete(struct core *c, const struct caller *by,
     if (!code)
         code = inflight_enter(&c->inflight, "config", org.name, NULL, NULL,
                               &hold, e);
+    if (!code)
+        /* What it has still to delete needs the key. */
+        code = rotation_none(c->store, org.name, e);
     if (!code)
         code = store_lease_counts(c->store, org.id, NULL, &n, e);
     if (code)

@@ -158,13 +158,35 @@ CK_RV admin_key_create(struct call *c, const struct template *t,
     return call_error(c);
 }
 
-CK_RV admin_key_generate(struct call *c, const struct template *t)
+CK_RV admin_key_generate(struct call *c, const struct template *t,
+                         CK_OBJECT_HANDLE *out)
 {
-    (void)t;
-    return call_fail(c, CKR_FUNCTION_NOT_SUPPORTED,
-                     "%s: rotation is not offered yet; create a new admin key "
-                     "at the service and write it with C_CreateObject",
-                     HSMINT_LABEL_ADMIN_KEY);
+    CK_RV rv =
+        template_check_schema(c, t, &kind_admin_key.schema, USE_CREATE, false);
+    if (rv == CKR_OK)
+        rv = session_need_rw(c);
+    if (rv != CKR_OK)
+        return rv;
+    if (template_find(t, CKA_VALUE))
+        return call_fail(c, CKR_TEMPLATE_INCONSISTENT,
+                         "CKA_VALUE: a rotation makes the key itself; "
+                         "C_CreateObject seals one that is given");
+    json_t *p = module_parameters(c, true, true);
+    if (!p)
+        return call_error(c);
+    JSON reply = NULL;
+    if (module_ask(c, "RotateConfig", p, NULL, &reply, NULL))
+        return call_error_no_object(c);
+    CLEANUP(handles_clear) struct handles made = {0};
+    rv = gather_key(c, reply, &template_any, &made);
+    if (rv != CKR_OK || made.n > 0) {
+        *out = made.n > 0 ? made.list[0] : CK_INVALID_HANDLE;
+        return rv;
+    }
+    error_set(&c->e, ERR_PROTOCOL,
+              "%s: the daemon did not tell the id of the new one",
+              HSMINT_LABEL_ADMIN_KEY);
+    return call_error(c);
 }
 
 static CK_RV admin_key_load(struct call *c, CK_OBJECT_HANDLE h)

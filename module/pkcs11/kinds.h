@@ -25,7 +25,8 @@ CK_RV data_create(struct call *c, const struct template *t,
                   CK_OBJECT_HANDLE *out);
 CK_RV admin_key_create(struct call *c, const struct template *t,
                        CK_OBJECT_HANDLE *out);
-CK_RV admin_key_generate(struct call *c, const struct template *t);
+CK_RV admin_key_generate(struct call *c, const struct template *t,
+                         CK_OBJECT_HANDLE *out);
 /* The label says that the admin key is meant, no lease. */
 bool admin_key_meant(const struct template *t);
 

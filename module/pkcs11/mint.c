@@ -159,6 +159,6 @@ CK_RV mint_generate(struct call *c, const CK_MECHANISM *mechanism,
     if (rv != CKR_OK)
         return rv;
     if (admin_key_meant(t))
-        return admin_key_generate(c, t);
+        return admin_key_generate(c, t, out);
     return mint_create(c, t, out);
 }

@@ -207,6 +207,14 @@ enum code core_random(struct core *c, int64_t count, struct secret **bytes,
         return error_set(e, ERR_INVALID, "count");
     return secret_dup(bytes, "random", 6, e);
 }
+enum code core_rotate(struct core *c, const struct caller *by, const char *org,
+                      json_t **out, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(org);
+    changed(by);
+    return gives(out, json_pack("{ss}", "admin_api_key_id", "key_2"));
+}
 enum code core_config_set(struct core *c, const struct caller *by,
                           const char *org, json_t *fields, int key_fd,
                           json_t **out, struct error *e)

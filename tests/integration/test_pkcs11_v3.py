@@ -181,9 +181,16 @@ def test_without_a_label_the_default_role(tool, ready, service):  # noqa: F811
     assert leases(ready)[0]["role"] == "my-app"
 
 
-def test_rotation_is_refused_clearly(user):
-    assert user.ask("mint admin-key token 0") == "0x54"  # CKR_FUNCTION_NOT_SUPPORTED
-    assert "rotation" in " ".join(user.ok("why"))
+def test_generating_the_admin_key_rotates_it(user, tool, ready, service):  # noqa: F811
+    with ready.attached() as c:
+        old = c.call("GetConfig")["config"]["admin_api_key_id"]
+        user.ok("mint admin-key token 0")
+        new = c.call("GetConfig")["config"]["admin_api_key_id"]
+    assert new != old
+    # The old one goes later: test_rotate.py. Until then nobody else rotates.
+    assert new in [k["id"] for k in service.control("state?alive=1")["admin_keys"]]
+    tool.run("--keygen", "--key-type", "GENERIC:32", "--label", "my-app", "--extractable")
+    tool.fails("--keygen", "--key-type", "GENERIC:32", "--label", "admin-key", "--extractable")
 
 
 def test_configuration_as_data(tool):  # noqa: F811

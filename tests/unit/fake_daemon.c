@@ -405,6 +405,12 @@ static json_t *do_get_config(struct asked *a, struct error *e)
     return NULL;
 }
 
+static json_t *do_rotate_config(struct asked *a, struct error *e)
+{
+    (void)a, (void)e;
+    return json_pack("{ss}", "admin_api_key_id", "key_adm");
+}
+
 static json_t *do_delete_config(struct asked *a, struct error *e)
 {
     (void)a, (void)e;
@@ -449,6 +455,7 @@ static const struct {
     {"DeletePolicy", do_delete_policy},
     {"SetConfig", do_set_config},
     {"GetConfig", do_get_config},
+    {"RotateConfig", do_rotate_config},
     {"DeleteConfig", do_delete_config},
 };
 

@@ -126,6 +126,7 @@ static const struct {
     {"Init", CAP(ADMINISTER)},
     {"SetConfig", CAP(ADMINISTER)},
     {"GetConfig", CAP(ADMINISTER) | CAP(STATUS)},
+    {"RotateConfig", CAP(ROTATE)},
     {"DeleteConfig", CAP(ADMINISTER)},
     {"SetRole", CAP(ADMINISTER)},
     {"GetRole", SHOWN},

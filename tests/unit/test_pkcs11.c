@@ -1163,8 +1163,12 @@ static void configuration_and_admin_key(void **state)
     gives(CKR_ATTRIBUTE_SENSITIVE, p11->C_GetAttributeValue(s, key, &v, 1));
     gives(CKR_ACTION_PROHIBITED, p11->C_DestroyObject(s, key));
     gives(CKR_ACTION_PROHIBITED, p11->C_SetAttributeValue(s, key, find, 1));
-    gives(CKR_FUNCTION_NOT_SUPPORTED, generate(s, find, 2, &o));
-    assert_non_null(strstr(why(s), "rotation"));
+    ok(generate(s, find, 2, &o));
+    assert_int_equal(o, key);
+    assert_int_equal(fake_calls("RotateConfig"), 1);
+    gives(CKR_TEMPLATE_INCONSISTENT, generate(s, k, COUNT(k), &o));
+    fake_fail("RotateConfig", ERR_DENIED);
+    gives(CKR_FUNCTION_REJECTED, generate(s, find, 2, &o));
     CK_ATTRIBUTE empty[] = {A_CLASS, A_TEXT(CKA_LABEL, "admin-key"),
                             A_TEXT(CKA_VALUE, "")};
     gives(CKR_ATTRIBUTE_VALUE_INVALID, p11->C_CreateObject(s, empty, 3, &o));

@@ -1,0 +1,180 @@
+"""The admin key rotates on command, inside the boundary: whatever the service or a
+SIGKILL does in the middle, a key that works is there, and in the end none of ours but it."""
+
+import re
+import threading
+import time
+
+import pytest
+
+from conftest import wait_for
+from varlink import Error, request_id
+
+KEYS = "*/admin_api_keys"
+ONE_KEY = "*/admin_api_keys/*"
+
+
+@pytest.fixture
+def daemon(daemon_stopped):
+    """Deadlines are short, so that the old key goes soon."""
+    daemon_stopped.settings["hsm"]["deadline"] = "2s"
+    daemon_stopped.settings["service"] |= {"connect_timeout": "1s", "call_timeout": "2s"}
+    return daemon_stopped.start()
+
+
+def key_id(daemon):
+    with daemon.attached() as c:
+        return c.call("GetConfig")["config"]["admin_api_key_id"]
+
+
+def alive(service):
+    return [k["id"] for k in service.control("state?alive=1")["admin_keys"]]
+
+
+def rotate(daemon):
+    with daemon.attached(timeout=60) as c:
+        return c.change("RotateConfig")
+
+
+def mints(daemon):
+    with daemon.attached() as c:
+        return c.call("Mint", role="my-app", request_id=request_id()).secret.decode()
+
+
+def settled(daemon, service, seconds=40):
+    """One admin key, the daemon's, and it mints."""
+    wait_for(lambda: alive(service) == [key_id(daemon)], seconds, "one admin key to be left")
+    assert service.accepts(mints(daemon))
+
+
+def test_a_new_key_takes_the_place_of_the_old_one(ready, service):
+    old, old_value = key_id(ready), service.admin_key
+    reply = rotate(ready)
+    new = reply["admin_api_key_id"]
+    assert new != old and reply["retiring"] == old and key_id(ready) == new
+    settled(ready, service)
+    status, _ = service.request("GET", f"{service.url}/organization/projects", bearer=old_value)
+    assert status == 401
+    # Its name is ours, and nothing of its value is in daemon, store or log.
+    state = service.control("state?alive=1")["admin_keys"][0]
+    value = service.control(f"keys/{new}")["value"]
+    assert re.fullmatch(r"hsmint-default-[a-z2-7]{18}", state["name"])
+    for path in [ready.log_file, *ready.state.rglob("*")]:
+        if path.is_file():
+            assert value.encode() not in path.read_bytes() and value[9:30].encode() not in path.read_bytes(), path
+    # Again, and after a restart: the newest is taken.
+    wait_for(lambda: not under_way(ready), 30, "the rotation to end")
+    assert rotate(ready)["retiring"] == new
+    ready.kill()
+    ready.start()
+    settled(ready, service)
+
+
+def under_way(daemon):
+    with daemon.attached() as c:
+        return c.call("GetConfig")["config"].get("rotation")
+
+
+def test_mints_go_on_across_rotations(ready, service):
+    """Callers at full speed, three rotations: no mint fails, no key is dead."""
+    stop, failed, made = threading.Event(), [], []
+
+    def caller():
+        while not stop.is_set():
+            try:
+                made.append(mints(ready))
+            except (Error, OSError, EOFError) as e:
+                failed.append(str(e))
+
+    threads = [threading.Thread(target=caller) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for _ in range(3):
+        wait_for(lambda: not under_way(ready), 40, "the rotation to end")
+        rotate(ready)
+        time.sleep(0.5)
+    stop.set()
+    for t in threads:
+        t.join()
+    assert not failed and len(made) > 20, failed[:3]
+    print(f"# {len(made)} mints across 3 rotations, none failed")
+    settled(ready, service)
+
+
+FAULTS = {
+    "create refused": ({"kind": "status", "status": 400, "method": "POST", "path": KEYS}, "ServiceRefused"),
+    "create forbidden": ({"kind": "status", "status": 403, "method": "POST", "path": KEYS}, "ServiceForbidden"),
+    "create 500 before": ({"kind": "status", "status": 500, "method": "POST", "path": KEYS}, "ServiceFailed"),
+    "create 500 after": ({"kind": "status", "status": 500, "when": "after", "method": "POST", "path": KEYS}, "ServiceFailed"),
+    "create lost": ({"kind": "drop", "method": "POST", "path": KEYS}, "ServiceUnknown"),
+    "create never arrived": ({"kind": "drop", "when": "before", "method": "POST", "path": KEYS}, "ServiceUnknown"),
+    "create cut": ({"kind": "truncate", "method": "POST", "path": KEYS}, "ServiceUnknown"),
+    "create without value": ({"kind": "omit", "fields": ["value"], "method": "POST", "path": KEYS}, "ServiceUnknown"),
+    "create without id": ({"kind": "omit", "fields": ["id"], "method": "POST", "path": KEYS}, "ServiceUnknown"),
+    "new key 401 for a moment": ({"kind": "status", "status": 401, "method": "GET", "path": KEYS, "times": 2}, None),
+    "new key 500 for a moment": ({"kind": "status", "status": 500, "method": "GET", "path": KEYS, "times": 2}, None),
+    "delete 500": ({"kind": "status", "status": 500, "method": "DELETE", "path": ONE_KEY, "times": 2}, None),
+    "delete 429": ({"kind": "status", "status": 429, "method": "DELETE", "path": ONE_KEY}, None),
+    "delete lost": ({"kind": "drop", "method": "DELETE", "path": ONE_KEY}, None),
+}
+
+
+NEVER_MADE = ("create 500 before", "create never arrived")
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults(name, ready, service):
+    fault, error = FAULTS[name]
+    old = key_id(ready)
+    service.fault(**fault)
+    if error:
+        with pytest.raises(Error) as e:
+            rotate(ready)
+        assert e.value.name == error
+        assert key_id(ready) == old
+    else:
+        assert rotate(ready)["retiring"] == old
+    mints(ready)
+    if name in NEVER_MADE:  # looked for until it is sure that none will appear
+        assert under_way(ready)["state"] == "make" and alive(service) == [old]
+    else:
+        settled(ready, service)
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.1, 0.3, 1, 3])
+def test_killed_in_the_middle(delay, ready, service):
+    """SIGKILL of the daemon so long after the command."""
+    service.control("settings", {"latency_ms": 60})
+    with ready.attached(timeout=60) as c:
+        c.send({"method": "org.hsmint.RotateConfig", "parameters": {"request_id": request_id()}})
+        time.sleep(delay)
+        ready.kill()
+    ready.start()
+    settled(ready, service)
+
+
+def test_a_service_that_does_not_forget(ready, service):
+    """A deleted key that still opens is tried until it does not."""
+    service.control("settings", {"revoke_ms": 4000})
+    rotate(ready)
+    old = service.admin_key
+    wait_for(lambda: len(alive(service)) == 1, 30, "the old key to be deleted")
+    assert under_way(ready)["state"] == "confirm"
+    wait_for(lambda: service.request("GET", f"{service.url}/organization/projects", bearer=old)[0] == 401, 20, "its end")
+    wait_for(lambda: not under_way(ready), 30, "the rotation to end")
+
+
+def test_another_key_by_hand_wins(ready, service):
+    """While a new key is being tried, an administrator sets a third one."""
+    service.fault(kind="status", status=401, method="GET", path=KEYS, times=-1)
+    with pytest.raises(Error) as e:
+        rotate(ready)
+    assert "not accepted yet" in str(e.value)
+    service.control("faults", method="DELETE")
+    third = service.control("admin_keys", {"name": "by-hand"})
+    with ready.attached(timeout=60) as c:
+        c.change("SetConfig", secret=third["value"].encode(), fields={"api_endpoint": service.url})
+    assert key_id(ready) in (third["id"], *alive(service))
+    mints(ready)
+    wait_for(lambda: not [k for k in service.control("state?alive=1")["admin_keys"]
+                          if k["name"].startswith("hsmint-") and k["id"] != key_id(ready)], 60, "ours to be gone")
