@@ -247,7 +247,7 @@ def unit():
 
 
 @pytest.fixture
-def actors(system, unit):  # noqa: F811
+def actors(unit, system):  # noqa: F811 (the unit goes when its processes have)
     return Actors(system, unit)
 
 
