@@ -97,6 +97,13 @@ static int parse_options(int argc, char **argv, struct options *o)
             return 3;
         }
     }
+    /* It goes to / before it uses them, and executes itself again. */
+    if ((o->config && o->config[0] != '/') ||
+        (o->listen && o->listen[0] != '/')) {
+        fputs("hsmint-keeper: --config and --listen: write absolute paths\n",
+              stderr);
+        return 3;
+    }
     if (optind == argc && o->config && good &&
         (o->channels > 0) + o->accepted + (o->listen != NULL) == 1)
         return 0;

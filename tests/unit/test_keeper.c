@@ -621,10 +621,12 @@ static void command_line(void **state)
     assert_int_equal(run("--version"), 0);
     assert_int_equal(run(""), 2);
     assert_int_equal(run("--what"), 2);
-    assert_int_equal(run("--config x --channels 0"), 2);
-    assert_int_equal(run("--config x --channels 65"), 2);
-    assert_int_equal(run("--config x --channels 1x"), 2);
-    assert_int_equal(run("--config x --channels 1 </dev/null 3</dev/null"), 2);
+    assert_int_equal(run("--config x --channels 1"), 2);
+    assert_int_equal(run("--config /x --listen y"), 2);
+    assert_int_equal(run("--config /x --channels 0"), 2);
+    assert_int_equal(run("--config /x --channels 65"), 2);
+    assert_int_equal(run("--config /x --channels 1x"), 2);
+    assert_int_equal(run("--config /x --channels 1 </dev/null 3</dev/null"), 2);
 }
 
 /* For an egress gateway that lets out only signed calls. */
