@@ -29,9 +29,10 @@ struct caller handler_caller(const struct call *c)
     };
 }
 
+/* The name that policies are asked about is the one that is acted on. */
 const char *handler_org(const struct arguments *a)
 {
-    return a->org ? a->org : DEFAULT_ORG;
+    return a->org && *a->org ? a->org : DEFAULT_ORG;
 }
 
 /* {name: value}; takes the value. */

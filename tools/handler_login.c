@@ -77,6 +77,15 @@ static enum code unlock_hsm(struct call *c, const struct arguments *a,
     return rc ? rc : core_login(core, by, c->fd_in, a->force, e);
 }
 
+/* Whether it was deleted, rotated or is over, nobody has asked yet: Login is
+ * for those who lost theirs, too. */
+static enum code need_login_alive(const struct call *c, struct error *e)
+{
+    struct core_login login;
+    application_login(c->daemon->applications, *c->application, &login);
+    return login.name[0] ? core_login_alive(c->daemon->core, &login, e) : OK;
+}
+
 /* Without a named login the socket says who asks, and whatever the application
  * was logged in as is over; unless it unlocks the HSM by that login. */
 static enum code log_in_as_peer(struct call *c, const struct arguments *a,
@@ -85,6 +94,9 @@ static enum code log_in_as_peer(struct call *c, const struct arguments *a,
     struct daemon *d = c->daemon;
     struct person p;
     struct caller by = caller_as(c, a->force ? c->id->login : "", &p);
+    enum code rc = a->force ? need_login_alive(c, e) : OK;
+    if (rc)
+        return rc;
     if (!a->force)
         application_set_login(d->applications, *c->application, NULL);
     if (c->fd_in >= 0 || a->force || d->settings->mode == MODE_USER ||

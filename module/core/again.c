@@ -26,16 +26,17 @@ static enum code take_value(struct core *c, struct store_lease *found,
     return OK;
 }
 
-enum code again_retry(struct core *c, const char *owner, const char *request_id,
-                      const char *method, struct store_lease *lease,
-                      struct secret **value, struct error *e)
+enum code again_retry(struct core *c, const struct again_wanted *w,
+                      const char *request_id, const char *method,
+                      struct store_lease *lease, struct secret **value,
+                      struct error *e)
 {
     FREE char *was = NULL;
     FREE char *id = NULL;
     LEASE old = {0};
     INFLIGHT hold = {0};
     enum code code =
-        store_journal_get(c->store, owner, request_id, &was, &id, e);
+        store_journal_get(c->store, w->owner, request_id, &was, &id, e);
 
     if (code == ERR_NOT_FOUND)
         return OK;
@@ -51,8 +52,15 @@ enum code again_retry(struct core *c, const char *owner, const char *request_id,
         code = store_lease_get(c->store, id, &old, e);
     if (code == ERR_NOT_FOUND)
         return OK;
-    if (code || old.state >= LEASE_REVOKING)
+    if (code)
         return code;
+    if (old.org != w->org || strcmp(old.role, w->role) != 0)
+        return error_set(e, ERR_INVALID,
+                         "request %s was a %s in another role before; each "
+                         "request needs an id of its own",
+                         request_id, was);
+    if (old.state >= LEASE_REVOKING)
+        return OK;
     if (old.state == LEASE_ACTIVE && old.sealed &&
         take_value(c, &old, lease, value, e) == OK)
         return OK;

@@ -11,18 +11,18 @@
 #include "module/core/core.h"
 #include "module/store/store.h"
 
-/* The key went to a caller that never got it: unless it was kept, that lease
- * ends, and a new one takes its place. ERR_INVALID: the id was used for
- * another method. */
-MUST_CHECK enum code again_retry(struct core *c, const char *owner,
-                                 const char *request_id, const char *method,
-                                 struct store_lease *lease,
-                                 struct secret **value, struct error *e);
 struct again_wanted {
     const char *owner, *role, *project;
     int64_t org;
     int64_t ttl_s; /* what the caller named; 0: nothing */
 };
+/* The key went to a caller that never got it: unless it was kept, that lease
+ * ends, and a new one takes its place. ERR_INVALID: the id was used for
+ * another method, or for a role that the caller was not permitted just now. */
+MUST_CHECK enum code again_retry(struct core *c, const struct again_wanted *w,
+                                 const char *request_id, const char *method,
+                                 struct store_lease *lease,
+                                 struct secret **value, struct error *e);
 /* The owner's newest reusable one, with more than half of its life left, in
  * the role's project of today, and not made for a shorter life than asked. */
 MUST_CHECK enum code again_reuse(struct core *c, const struct again_wanted *w,

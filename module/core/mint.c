@@ -539,17 +539,6 @@ static enum code mint_new(struct mint *m, struct error *e)
     return code ? failed(m, &call, &reply, e) : made(m, &call, &reply, e);
 }
 
-static enum code reuse(struct mint *m, struct error *e)
-{
-    const struct again_wanted wanted = {.owner = m->by->owner,
-                                        .org = m->org.id,
-                                        .role = m->role_name,
-                                        .project = m->role.project_id,
-                                        .ttl_s = m->asked->ttl_s};
-
-    return again_reuse(m->core, &wanted, &m->lease, &m->account.key.value, e);
-}
-
 static enum code run(struct mint *m, struct error *e)
 {
     INFLIGHT request = {0}, one = {0};
@@ -557,19 +546,24 @@ static enum code run(struct mint *m, struct error *e)
     const struct mint_request *a = m->asked;
     struct secret **value = &m->account.key.value;
     enum code code = load(m, e);
+    const struct again_wanted wanted = {.owner = m->by->owner,
+                                        .org = m->org.id,
+                                        .role = m->role_name,
+                                        .project = m->role.project_id,
+                                        .ttl_s = a->ttl_s};
 
     if (!code && a->request_id && *a->request_id) {
         code = inflight_enter(table, "request", m->by->owner, a->request_id,
                               NULL, &request, e);
         if (!code)
-            code = again_retry(m->core, m->by->owner, a->request_id, METHOD,
+            code = again_retry(m->core, &wanted, a->request_id, METHOD,
                                &m->lease, value, e);
     }
     if (!code && !*value && a->reuse && !a->bound) {
         code = inflight_enter(table, "reuse", m->by->owner, m->org.name,
                               m->role_name, &one, e);
         if (!code)
-            code = reuse(m, e);
+            code = again_reuse(m->core, &wanted, &m->lease, value, e);
     }
     return code || *value ? code : mint_new(m, e);
 }

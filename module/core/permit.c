@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/text.h"
 #include "module/core/decide.h"
 #include "module/core/gate.h"
 #include "module/core/internal.h"
@@ -13,6 +14,7 @@
 #include <string.h>
 
 #define MINUTE_MS 60000
+#define NAME_SHOWN 128 /* of a name as the caller gave it */
 
 /* ---- records ---- */
 
@@ -36,19 +38,28 @@ static enum code add_refusal(struct store_tx *tx, void *ctx, struct error *e)
     return gate_event(tx, "refused", r->by, json_incref(r->detail), e);
 }
 
+/* A name that is longer than any would make a record that has no room. */
+static const char *cut(const char *name, char shown[NAME_SHOWN])
+{
+    if (!name)
+        return NULL;
+    text_escape(shown, NAME_SHOWN, name, strnlen(name, NAME_SHOWN));
+    return shown;
+}
+
 static json_t *refusal_json(const struct caller *by, uint32_t caps,
                             const char *org, const char *role,
                             const struct error *why)
 {
-    char from[IDENTITY_TEXT_MAX] = "";
+    char from[IDENTITY_TEXT_MAX] = "", orgs[NAME_SHOWN], roles[NAME_SHOWN];
     JSON names = json_array();
 
     if (by->id)
         identity_text(by->id, from, sizeof(from));
     put_names(names, caps);
     return json_pack("{ss sO ss* ss* ss ss}", "from", from, "asked", names,
-                     "org", org, "role", role, "result", error_name(why->code),
-                     "reason", why->text);
+                     "org", cut(org, orgs), "role", cut(role, roles), "result",
+                     error_name(why->code), "reason", why->text);
 }
 
 static void write_refusal(struct core *c, const struct caller *by,

@@ -1,0 +1,90 @@
+"""Rights that were never given, or were taken away again: by names that mean something
+else elsewhere, by answers that are kept for retries, and by logins that are gone."""
+
+import json
+
+import pytest
+
+from system import ADMIN, ALICE, BOB, system, system_stopped  # noqa: F401 (fixtures)
+from varlink import request_id
+
+CALLER = {"roles": ["pay-*"], "capabilities": ["caller"]}
+
+
+@pytest.fixture
+def admin(system):  # noqa: F811
+    return system.set_up("pay-api", "web")
+
+
+def policy(admin, name, *subjects, **more):
+    return admin.change("SetPolicy", name=name, fields={"subjects": list(subjects), **more})
+
+
+def error(agent, method, secret=None, **parameters):
+    return agent.try_call(method, secret, **parameters).get("error")
+
+
+def test_an_empty_name_is_the_default_organisations(system, admin):  # noqa: F811
+    """Methods take "" for the default organisation: so does the decision."""
+    who = f"user:{ALICE}"
+    policy(admin, "all", who, capabilities=["administer", "mint"], roles=["*"])
+    policy(admin, "not-here", who, effect="deny", orgs=["default"], roles=["*"], capabilities=["administer", "mint"])
+    alice = system.agent("alice", ALICE)
+    for method, parameters in (
+        ("SetRole", {"name": "web", "fields": {"ttl": 77}}),
+        ("SetConfig", {"fields": {"organization_id": "org-other"}}),
+        ("DeleteRole", {"name": "web"}),
+        ("DeleteConfig", {}),
+        ("Init", {}),
+        ("Mint", {"role": "web"}),
+    ):
+        for org in ({}, {"org": ""}, {"org": "default"}):
+            assert error(alice, method, request_id=request_id(), **parameters, **org) == "Denied", (method, org)
+    for method, parameters in (("GetConfig", {}), ("GetRole", {"name": "web"})):
+        for org in ({}, {"org": ""}, {"org": "default"}):
+            assert error(alice, method, **parameters, **org) == "Denied", (method, org)
+    assert alice.call("ListRoles", org="")["roles"] == []
+    assert admin.call("GetRole", name="web")["role"]["ttl"] == 3600
+
+
+def test_a_retry_is_for_the_role_that_was_permitted(system, admin):  # noqa: F811
+    who = f"user:{ALICE}"
+    policy(admin, "pay", who, **CALLER)
+    policy(admin, "web", who, roles=["web"], capabilities=["caller"])
+    alice, again = system.agent("alice", ALICE), request_id()
+    lease = alice.call("Mint", role="pay-api", request_id=again)["lease"]
+    kept = alice.call("Mint", role="pay-api", request_id=again)
+    assert kept["lease"]["lease_id"] == lease["lease_id"] and kept["secret"]
+    admin.change("DeletePolicy", name="pay")
+    assert error(alice, "Mint", role="pay-api", request_id=again) == "Denied"
+    assert error(alice, "ReadKey", lease_id=lease["lease_id"]) == "Denied"
+    assert error(alice, "Mint", role="web", request_id=again) == "Invalid"
+    assert admin.call("WhoAmI")  # the daemon is well
+    policy(admin, "pay", who, **CALLER)
+    assert alice.call("GetLease", lease_id=lease["lease_id"])["lease"]["state"] == "active"
+
+
+def test_a_lost_login_unlocks_nothing(system, admin):  # noqa: F811
+    """Each wrong PIN may cost a try of the HSM's."""
+    policy(admin, "ops", "login:ops", capabilities=["administrator"])
+    alice = system.agent("alice", ALICE)
+    alice.log_in("ops", admin.ok("login", "create", "ops").strip())
+    assert error(alice, "Login", secret="a wrong one", force=True) == "PinWrong"
+    admin.change("DeleteLogin", name="ops")
+    assert error(alice, "Login", secret="another wrong one", force=True) == "NotLoggedIn"
+    assert error(alice, "Login", force=True) == "NotLoggedIn"
+    alice.call("Logout")
+    assert error(alice, "Login", secret="another wrong one", force=True) == "Denied"
+
+
+def test_no_name_is_too_long_for_a_record(system, admin):  # noqa: F811
+    bob = system.agent("bob", BOB)
+    for method, parameters in (
+        ("Mint", {"role": "r" * 900_000, "request_id": request_id()}),
+        ("GetRole", {"name": "x", "org": "\u00e9" * 100_000}),
+    ):
+        before = len(system.records())
+        assert error(bob, method, **parameters) == "Denied"
+        (record,) = system.records()[before:]
+        assert record["kind"] == "refused" and record["detail"]["from"].startswith(f"user:{BOB}")
+        assert record["detail"]["reason"] and len(json.dumps(record)) < 4096
