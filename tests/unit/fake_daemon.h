@@ -1,6 +1,6 @@
 /* fake_daemon - hsmintd as far as the module sees it: a thread that answers
  * the protocol from a table in memory, counts what it is asked, and fails or
- * hangs when it is told to. For tests/unit/test_pkcs11*.c. */
+ * hangs when it is told to. For tests/unit/test_pkcs11_*.c. */
 #ifndef HSMINT_FAKE_DAEMON_H
 #define HSMINT_FAKE_DAEMON_H
 

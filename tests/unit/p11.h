@@ -13,10 +13,12 @@
 
 static CK_FUNCTION_LIST *p11;
 
-static CK_BBOOL yes = CK_TRUE, no = CK_FALSE;
-static CK_OBJECT_CLASS class_key = CKO_SECRET_KEY;
-static CK_OBJECT_CLASS class_data = CKO_DATA;
-static CK_KEY_TYPE type_generic = CKK_GENERIC_SECRET;
+/* Not every file has a use for all of them. */
+#define MAYBE_UNUSED __attribute__((unused))
+static MAYBE_UNUSED CK_BBOOL yes = CK_TRUE, no = CK_FALSE;
+static MAYBE_UNUSED CK_OBJECT_CLASS class_key = CKO_SECRET_KEY;
+static MAYBE_UNUSED CK_OBJECT_CLASS class_data = CKO_DATA;
+static MAYBE_UNUSED CK_KEY_TYPE type_generic = CKK_GENERIC_SECRET;
 
 #define A_CLASS                                                                \
     {                                                                          \
@@ -44,6 +46,9 @@ static CK_KEY_TYPE type_generic = CKK_GENERIC_SECRET;
     }
 #define COUNT(t) (sizeof(t) / sizeof((t)[0]))
 
+#define FOREIGN "01jd0000000000000000000000" /* another program's lease */
+
+#define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 #define ok(call) assert_int_equal((call), CKR_OK)
 #define gives(rv, call) assert_int_equal((call), (rv))
 
@@ -66,6 +71,16 @@ static inline int tear_down(void **state)
     p11->C_Finalize(NULL);
     fake_stop();
     return 0;
+}
+
+/* The 3.0 interface. */
+static inline struct functions_3_0 *v3(void)
+{
+    CK_UTF8CHAR standard[] = "PKCS 11";
+    CK_VERSION version = {3, 0};
+    CK_INTERFACE *i = NULL;
+    ok(C_GetInterface(standard, &version, &i, 0));
+    return i->pFunctionList;
 }
 
 static inline CK_SESSION_HANDLE open_session(bool rw)
@@ -140,6 +155,19 @@ static inline bool truth_of(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o,
     ok(p11->C_GetAttributeValue(s, o, &a, 1));
     assert_true(b == CK_TRUE || b == CK_FALSE);
     return b;
+}
+
+/* The role web, and the configuration, as an administrator does. */
+static inline void write_role_and_config(CK_SESSION_HANDLE s)
+{
+    CK_OBJECT_HANDLE o;
+    CK_ATTRIBUTE role[] = {A_DATA, A_TEXT(CKA_APPLICATION, "hsmint:role"),
+                           A_TEXT(CKA_LABEL, "web"),
+                           A_TEXT(CKA_VALUE, "{\"ttl\": 60}"),
+                           A_BOOL(CKA_TOKEN, yes)};
+    ok(p11->C_CreateObject(s, role, COUNT(role), &o));
+    role[1] = (CK_ATTRIBUTE)A_TEXT(CKA_APPLICATION, "hsmint:config");
+    ok(p11->C_CreateObject(s, role, COUNT(role), &o));
 }
 
 /* How many there are; the first `max` into list. */
