@@ -272,23 +272,34 @@ static enum code list_page(struct step *s, char **after, struct error *e)
                                                e);
 }
 
-/* When it is sure that none of this name will appear, there is none. */
-static enum code look(struct step *s, struct error *e)
+static enum code list_all(struct step *s, struct error *e)
 {
     FREE char *after = NULL;
-    int64_t now = clock_wall_ms();
-    int64_t next = search_next_look_ms(s->core, s->r.begun_ms, now);
-    enum code code = OK;
     int pages = 0;
 
     do {
-        code = list_page(s, &after, e);
+        enum code code = list_page(s, &after, e);
+
         if (code)
             return code;
         if (++pages == PAGES_MAX)
             return error_set(e, ERR_SERVICE_REPLY,
                              "the list of admin keys does not end");
     } while (after);
+    return OK;
+}
+
+/* When it is sure that none of this name will appear, there is none. */
+static enum code look(struct step *s, struct error *e)
+{
+    int64_t now = clock_wall_ms();
+    int64_t next = search_next_look_ms(s->core, s->r.begun_ms, now);
+    struct error why = {0};
+
+    if (list_all(s, &why) != OK)
+        return try_later(s, NULL, NULL,
+                         lease_backoff_ms(s->r.tries, why.retry_after_ms), &why,
+                         e);
     if (*s->r.new_id)
         return advance(s, ROTATION_FOUND, NULL, NULL, 0, e);
     if (next < 0)
@@ -385,8 +396,12 @@ static enum code delete_key(struct step *s, const char *id, struct error *e)
                              .request = &request,
                              .urgency = STORE_RESERVE};
     struct error why = {0};
-    enum code code = openai_admin_key_delete(&request, id, &why);
+    /* The key in use deletes: never the one that is to go. */
+    enum code code = use_key(s, s->org.admin_blob, s->org.admin_blob_len,
+                             false, &why);
 
+    if (!code)
+        code = openai_admin_key_delete(&request, id, &why);
     if (code)
         reply.fate = GATE_NOTHING;
     if (!code)
@@ -412,8 +427,22 @@ static enum code confirm(struct step *s, struct error *e)
                      lease_backoff_ms(s->r.tries, why.retry_after_ms), &why, e);
 }
 
+/* What is to go is the organisation's key again. */
+static bool is_kept(const struct step *s)
+{
+    const char *goes = s->r.state == ROTATION_DROP ? s->r.new_id : s->r.old_id;
+
+    return s->r.state >= ROTATION_RETIRE &&
+           strcmp(goes, s->config.admin_api_key_id) == 0;
+}
+
 static enum code take_step(struct step *s, struct error *e)
 {
+    if (!s->org.admin_blob)
+        return error_set(e, ERR_NO_ADMIN_KEY,
+                         "organisation %s has no admin key", s->org.name);
+    if (is_kept(s))
+        return advance(s, ROTATION_KEPT, NULL, NULL, 0, e);
     switch (s->r.state) {
     case ROTATION_MAKE:
         return look(s, e);

@@ -26,14 +26,17 @@ const char *rotation_state_name(enum rotation_state s)
 
 #define NONE ROTATION_STATES
 static const enum rotation_state table[ROTATION_DONE][ROTATION_EVENTS] = {
-    /* MADE, FOUND, NOTHING, WORKS, USELESS, GONE, DEAD */
+    /* MADE, FOUND, NOTHING, WORKS, USELESS, GONE, DEAD, KEPT */
     [ROTATION_MAKE] = {ROTATION_PROVE, ROTATION_DROP, ROTATION_DONE, NONE, NONE,
-                       NONE, NONE},
+                       NONE, NONE, NONE},
     [ROTATION_PROVE] = {NONE, NONE, NONE, ROTATION_RETIRE, ROTATION_DROP, NONE,
-                        NONE},
-    [ROTATION_RETIRE] = {NONE, NONE, NONE, NONE, NONE, ROTATION_CONFIRM, NONE},
-    [ROTATION_CONFIRM] = {NONE, NONE, NONE, NONE, NONE, NONE, ROTATION_DONE},
-    [ROTATION_DROP] = {NONE, NONE, NONE, NONE, NONE, ROTATION_DONE, NONE},
+                        NONE, NONE},
+    [ROTATION_RETIRE] = {NONE, NONE, NONE, NONE, NONE, ROTATION_CONFIRM, NONE,
+                         ROTATION_DONE},
+    [ROTATION_CONFIRM] = {NONE, NONE, NONE, NONE, NONE, NONE, ROTATION_DONE,
+                          ROTATION_DONE},
+    [ROTATION_DROP] = {NONE, NONE, NONE, NONE, NONE, ROTATION_DONE, NONE,
+                       ROTATION_DONE},
 };
 
 enum code rotation_next(enum rotation_state state, enum rotation_event event,

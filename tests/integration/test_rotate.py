@@ -178,3 +178,14 @@ def test_another_key_by_hand_wins(ready, service):
     mints(ready)
     wait_for(lambda: not [k for k in service.control("state?alive=1")["admin_keys"]
                           if k["name"].startswith("hsmint-") and k["id"] != key_id(ready)], 60, "ours to be gone")
+
+
+def test_the_old_key_set_again_by_hand_stays(ready, service):
+    old = key_id(ready)
+    assert rotate(ready)["retiring"] == old
+    with ready.attached(timeout=60) as c:
+        c.change("SetConfig", secret=service.admin_key.encode(), fields={"api_endpoint": service.url})
+    assert key_id(ready) == old
+    wait_for(lambda: not under_way(ready), 30, "the rotation to end")
+    assert old in alive(service)
+    mints(ready)
