@@ -135,29 +135,14 @@ static pid_t number_of(int pidfd, bool *nested)
     return number > 0 && number <= INT_MAX ? (pid_t)number : 0;
 }
 
-/* "INSIDE OUTSIDE COUNT" lines: is uid 0 of ours among those outside? */
-static bool maps_root(const char *map)
-{
-    while (*map) {
-        unsigned long inside, outside, count;
-        if (sscanf(map, "%lu %lu %lu", &inside, &outside, &count) != 3)
-            return true;
-        if (outside == 0 && count > 0)
-            return true;
-        map += strcspn(map, "\n");
-        map += *map == '\n';
-    }
-    return false;
-}
-
-/* May somebody in there take any uid? Root of a container may, unless it has a
- * user namespace of its own, whose map the kernel keeps it to. */
-static bool takes_any_uid(int dir)
+/* In a user namespace of its own a process may have taken a subordinate uid or
+ * dropped groups. Whose that namespace is, and what is between it and ours,
+ * cannot be seen from here. */
+static bool is_in_our_users(int dir)
 {
     char map[4096];
-    if (read_text(dir, "uid_map", map, sizeof map) < 0)
-        return true;
-    return strcmp(map, own.uid_map) == 0 || maps_root(map);
+    return read_text(dir, "uid_map", map, sizeof map) > 0 &&
+           strcmp(map, own.uid_map) == 0;
 }
 
 static int64_t number_in(int dir, const char *name)
@@ -231,7 +216,8 @@ static bool look(const struct wire_peer *peer, struct identity *id,
         return false;
     take_cgroup(dir, id, l->unit);
     take_exe(dir, l->exe);
-    l->any_uid = nested && takes_any_uid(dir);
+    /* Root of a container may take any uid, and make a user namespace as it. */
+    l->any_uid = nested || !is_in_our_users(dir);
     id->login_uid = number_in(dir, "loginuid");
     id->audit_session = number_in(dir, "sessionid");
     return (peer->vouched || is_same_uid(dir, peer->uid)) &&

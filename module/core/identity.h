@@ -24,9 +24,9 @@ struct identity {
     pid_t pid;  /* 0: of a pid namespace that we do not see */
     char *unit; /* "pay.service"; "" if it is in none of the system's */
     char *exe;  /* "" where it cannot be seen, or was deleted */
-    /* Nothing vouches for uid and gids: root of a container, the overflow uid,
-     * a process that ended before it was looked at, or /proc hides it. user:
-     * and group: then do not match. */
+    /* Nothing vouches for uid and gids: another pid or user namespace than
+     * ours, the overflow uid, a process that ended before it was looked at, or
+     * /proc hides it. user: and group: then grant nothing. */
     bool borrowed;
     int64_t login_uid, audit_session; /* IDENTITY_UNSET */
     uint64_t place;                 /* hash of its control group: which of many

@@ -129,7 +129,8 @@ static bool is_in_group(const struct policy_subject *s, const struct who *w)
     return false;
 }
 
-/* After a named login only that grants; denials go by all that is known. */
+/* After a named login only that grants; denials go by all that is known, also
+ * where nothing vouches for it. */
 static bool is_meant(const struct policy *p, const struct policy_subject *s,
                      const struct who *w)
 {
@@ -137,9 +138,11 @@ static bool is_meant(const struct policy *p, const struct policy_subject *s,
         return false;
     switch (s->kind) {
     case SUBJECT_USER:
-        return w->vouched && (is_named(s, &w->user) || may_be_named(p, s, w));
+        return (w->vouched || p->deny) &&
+               (is_named(s, &w->user) || may_be_named(p, s, w));
     case SUBJECT_GROUP:
-        return w->vouched && (is_in_group(s, w) || may_be_named(p, s, w));
+        return (w->vouched || p->deny) &&
+               (is_in_group(s, w) || may_be_named(p, s, w));
     case SUBJECT_UNIT:
         return *w->unit && glob_match(s->glob, w->unit);
     case SUBJECT_LOGIN:

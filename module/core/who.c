@@ -52,8 +52,6 @@ enum code who_from_identity(struct who *w, const struct identity *id,
         .exe = id->exe ? id->exe : ""};
     snprintf(w->login, sizeof(w->login), "%s", id->login);
     snprintf(w->owner, sizeof(w->owner), "%s", owner);
-    if (!w->vouched)
-        return OK;
     w->groups = calloc(id->gids_n ? id->gids_n : 1, sizeof(*w->groups));
     if (!w->groups)
         return error_set(e, ERR_NOMEM, "no memory for groups");

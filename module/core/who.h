@@ -18,7 +18,7 @@ struct who_name { /* a user or a group */
 };
 
 struct who {
-    bool vouched; /* user: and group: may match */
+    bool vouched; /* user: and group: may grant; they deny all the same */
     bool names_failed; /* a denial by name then matches */
     struct who_name user;
     struct who_name *groups;

@@ -47,10 +47,11 @@ def can_unshare(*options):
         pytest.skip(f"unshare {' '.join(options)} is not possible here")
 
 
-def test_root_in_a_user_namespace_is_who_made_it(system, admin):  # noqa: F811
-    """As in a rootless container that has the socket mounted."""
+def test_root_in_a_user_namespace_is_nobody_without_a_login(system, admin):  # noqa: F811
+    """As in a rootless container that has the socket mounted. What its user may, it may
+    not: it could as well be another user's, by what the daemon can see."""
     can_unshare("-Urm")
-    policy(admin, "bobs", f"user:{BOB}")
+    policy(admin, "bobs", f"user:{BOB}", f"group:{BOB}", "login:job")
     mounted = system.place / "mounted"
     mounted.mkdir()
     script = f'mount --bind {system.run} {mounted} && exec "$@"'
@@ -59,20 +60,77 @@ def test_root_in_a_user_namespace_is_who_made_it(system, admin):  # noqa: F811
     bob = system.agent("bob", BOB, prefix=inside, env=env)
     dave = system.agent("dave", DAVE, prefix=inside, env=env)
     assert bob.run("id", "-u")["out"] == dave.run("id", "-u")["out"] == "0\n"
-    assert whoami(bob)["owner"] == f"user:{BOB}"
-    lease = mint(bob, "pay-api")
-    assert lease["owner"] == f"user:{BOB}"
+    bobs_own = mint(system.agent("bob-outside", BOB), "pay-api")
+    for agent, uid in ((bob, BOB), (dave, DAVE)):
+        me = whoami(agent)
+        assert me["owner"] == f"user:{uid}" and me["borrowed"] is True and me["capabilities"] == []
+        for method, parameters in (
+            ("Mint", {"role": "pay-api", "request_id": request_id()}),
+            ("Revoke", {"lease_id": bobs_own["lease_id"], "request_id": request_id()}),
+            ("ReadKey", {"lease_id": bobs_own["lease_id"]}),
+            ("GetLease", {"lease_id": bobs_own["lease_id"]}),
+            ("ListLeases", {}),
+            ("Status", {}),
+            ("SetPolicy", {"name": "mine", "fields": {}, "request_id": request_id()}),
+        ):
+            assert agent.try_call(method, **parameters)["error"] in ("Denied", "NotFound"), method
+    bob.log_in("job", admin.ok("login", "create", "job").strip())
+    assert mint(bob, "pay-api")["owner"] == "login:job"
     assert mint(bob, "web") == "Denied"
-    assert whoami(dave)["owner"] == f"user:{DAVE}" and whoami(dave)["capabilities"] == []
-    for method, parameters in (
-        ("Mint", {"role": "pay-api", "request_id": request_id()}),
-        ("Revoke", {"lease_id": lease["lease_id"], "request_id": request_id()}),
-        ("ReadKey", {"lease_id": lease["lease_id"]}),
-        ("GetLease", {"lease_id": lease["lease_id"]}),
-        ("Status", {}),
-        ("SetPolicy", {"name": "mine", "fields": {}, "request_id": request_id()}),
-    ):
-        assert dave.try_call(method, **parameters)["error"] in ("Denied", "NotFound"), method
+    # A deny holds there, too.
+    policy(admin, "not-bob", f"user:{BOB}", effect="deny")
+    assert mint(bob, "pay-api") == "Denied"
+
+
+def test_a_user_namespace_of_a_container_has_no_uid(system, admin):  # noqa: F811
+    """Root of a container takes a uid and makes a user namespace as that user: to the
+    daemon it looks like that user's rootless container."""
+    can_unshare("-pf")
+    can_unshare("-Ur")
+    need("setpriv")
+    policy(admin, "bobs", f"user:{BOB}", f"group:{BOB}")
+    take = ("setpriv", "--reuid", str(BOB), "--regid", str(BOB), "--clear-groups", "unshare", "-Ur")
+    agent = system.agent("container", 0, prefix=("unshare", "-pf", *take))
+    assert whoami(agent)["borrowed"] is True
+    assert mint(agent, "pay-api") == "Denied"
+
+
+SUBORDINATE = """
+import ctypes, os, sys
+uid, group, start = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+made, mapped = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    os.setgroups([uid, group])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    assert ctypes.CDLL(None).unshare(0x10000000) == 0  # CLONE_NEWUSER
+    os.write(made[1], b"x")
+    os.read(mapped[0], 1)
+    os.setgroups([])
+    os.setresgid(5, 5, 5)
+    os.setresuid(5, 5, 5)
+    os.execvp(start[0], start)
+os.read(made[0], 1)
+for name in ("uid_map", "gid_map"):  # as newuidmap(1) and newgidmap(1) write them
+    with open(f"/proc/{child}/{name}", "w") as f:
+        f.write(f"0 {uid} 1\\n1 100000 1000")
+os.write(mapped[1], b"x")
+os.waitpid(child, 0)
+"""
+
+
+def test_subordinate_ids_escape_no_deny(system, admin):  # noqa: F811
+    """Who has some in /etc/subuid can be a user whom no deny names, in no group, and
+    with limits that nobody has used up."""
+    can_unshare("-U")
+    policy(admin, "everybody", "user:*", "group:*")
+    policy(admin, "not-bob", f"user:{BOB}", f"group:{PAY}", effect="deny")
+    assert mint(system.agent("bob", BOB, groups=(BOB, PAY)), "pay-api") == "Denied"
+    prefix = (python(), "-c", SUBORDINATE, str(BOB), str(PAY))
+    other = system.agent("subordinate", 0, prefix=prefix)
+    assert whoami(other)["owner"] == "user:100004"
+    assert mint(other, "pay-api") == "Denied"
 
 
 def test_root_of_a_container_has_no_uid(system, admin):  # noqa: F811

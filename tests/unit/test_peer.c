@@ -488,6 +488,11 @@ static bool container(const void *arg)
     return enter_pid_namespace(0) && become(arg);
 }
 
+static bool user_namespace_in_container(const void *arg)
+{
+    return enter_pid_namespace(0) && root_of_user_namespace(arg);
+}
+
 static bool rootless_container(const void *arg)
 {
     return become(arg) && enter_pid_namespace(CLONE_NEWUSER);
@@ -522,7 +527,9 @@ static bool mapped_container(const void *arg)
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
 }
 
-static void a_user_namespace_keeps_its_uid(void **state)
+/* It may have come to its uid by a map of subordinate ones, or without groups
+ * that it had. */
+static void a_user_namespaces_uid_is_borrowed(void **state)
 {
     (void)state;
     need_root("be somebody else");
@@ -531,11 +538,11 @@ static void a_user_namespace_keeps_its_uid(void **state)
     play(&s, &(struct actor){.before = user_namespace, .arg = &uid},
          "a user namespace");
     assert_int_equal(s.id.uid, SOMEBODY);
-    assert_false(s.id.borrowed);
+    assert_true(s.id.borrowed);
     play(&t, &(struct actor){.before = root_of_user_namespace, .arg = &uid},
          "a mapped user namespace");
     assert_int_equal(t.id.uid, SOMEBODY); /* not the root that it says it is */
-    assert_false(t.id.borrowed);
+    assert_true(t.id.borrowed);
 }
 
 static void a_containers_uid_is_borrowed(void **state)
@@ -554,16 +561,21 @@ static void a_containers_uid_is_borrowed(void **state)
     assert_true(t.id.borrowed);
 }
 
-static void a_rootless_containers_uid_is_vouched_for(void **state)
+/* Which nobody can tell from root's that took a uid and made the same. */
+static void a_rootless_containers_uid_is_borrowed(void **state)
 {
     (void)state;
     need_root("be somebody else");
     static const uid_t uid = SOMEBODY;
-    SCENE s;
+    SCENE s, t;
     play(&s, &(struct actor){.before = rootless_container, .arg = &uid},
          "a pid namespace of a user namespace");
     assert_int_equal(s.id.uid, SOMEBODY);
-    assert_false(s.id.borrowed);
+    assert_true(s.id.borrowed);
+    play(&t, &(struct actor){.before = user_namespace_in_container, .arg = &uid},
+         "a user namespace of a pid namespace");
+    assert_int_equal(t.id.uid, SOMEBODY);
+    assert_true(t.id.borrowed);
 }
 
 /* ---- control groups ---- */
@@ -715,9 +727,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_reused_number_matches_nothing),
         cmocka_unit_test(without_a_pidfd_matches_nothing),
         cmocka_unit_test(a_deleted_program_is_not_seen),
-        cmocka_unit_test(a_user_namespace_keeps_its_uid),
+        cmocka_unit_test(a_user_namespaces_uid_is_borrowed),
         cmocka_unit_test(a_containers_uid_is_borrowed),
-        cmocka_unit_test(a_rootless_containers_uid_is_vouched_for),
+        cmocka_unit_test(a_rootless_containers_uid_is_borrowed),
         cmocka_unit_test(a_service_is_known_by_its_group),
         cmocka_unit_test(a_unit_holds_where_the_uid_does_not),
     };

@@ -428,6 +428,11 @@ static void test_logins_grant_alone(void **state)
     assert_true(matches("\"unit:pay.service\"", true, &w));
     w.vouched = false;
     assert_true(matches("\"login:b*\"", false, &w));
+    /* Who hides behind a namespace or a process that ended is denied as well. */
+    assert_true(matches("\"user:alice\"", true, &w));
+    assert_true(matches("\"user:1000\"", true, &w));
+    assert_true(matches("\"group:77\"", true, &w));
+    assert_false(matches("\"user:1001\",\"group:78\"", true, &w));
 }
 
 static enum policy_part part(const char *json, const struct policy_question *q)
