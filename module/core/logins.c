@@ -10,6 +10,7 @@
 #include "module/core/internal.h"
 #include "module/core/login.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,6 +49,31 @@ static bool made_by(const struct login *l, const char *request_id)
            strcmp(l->secrets[0].request_id, request_id) == 0;
 }
 
+static bool any_role(int64_t org, const char *role, void *ctx)
+{
+    (void)org, (void)role, (void)ctx;
+    return true;
+}
+
+/* Leases of a login that was deleted would be those of whoever gets its name,
+ * with their kept keys. */
+static enum code check_heritage(struct store_tx *tx, const char *name,
+                                struct error *e)
+{
+    char owner[IDENTITY_OWNER_MAX];
+    const struct store_usage_query q = {.owner = owner, .match = any_role};
+    struct store_usage left;
+    snprintf(owner, sizeof owner, "login:%s", name);
+    enum code rc = store_tx_usage(tx, &q, &left, e);
+    if (rc || left.live == 0)
+        return rc;
+    return error_set(e, ERR_EXISTS,
+                     "%lld leases of a login %s that was deleted live on, and "
+                     "would be the new one's: revoke them (`hsmint lease list "
+                     "--all`), wait for their end, or take another name",
+                     (long long)left.live, name);
+}
+
 /* What is there already: nothing for a new login, unless the same request made
  * it; something for a rotation. */
 static enum code start_from(struct store_tx *tx, struct change *w, int64_t now,
@@ -57,7 +83,7 @@ static enum code start_from(struct store_tx *tx, struct change *w, int64_t now,
     enum code rc = read_login(tx, w->name, &w->login, e);
     if (rc == ERR_NOT_FOUND && !w->rotates) {
         error_clear(e);
-        return OK;
+        return check_heritage(tx, w->name, e);
     }
     if (rc || w->rotates || made_by(&w->login, w->made.request_id))
         return rc;

@@ -15,7 +15,7 @@
 /* fields: uses, ttl, uids; of a rotation also overlap. *out as GetLogin's;
  * *secret_fd: the secret id as a pipe, the caller's. The same request_id once
  * more gives a new secret in the place of the one that got lost.
- * ERR_EXISTS. */
+ * ERR_EXISTS, also while leases of one of this name that was deleted live. */
 MUST_CHECK enum code core_login_create(struct core *c, const struct caller *by,
                                        const char *name, json_t *fields,
                                        const char *request_id, json_t **out,

@@ -102,12 +102,14 @@ def test_a_deleted_login_ends_at_the_next_call(ready):
         c.call("Slots")  # needs nothing
         assert refused("PinWrong", login, c, secret).text
         refused("NotLoggedIn", c.call, "ListLeases")  # a failed login changes nothing
+        # Its leases live on, and are nobody's who gets its name.
+        assert admin.call("ListLeases", all=True)["leases"][0]["lease_id"] == lease["lease_id"]
+        assert "live on" in refused("Exists", admin.change, "CreateLogin", name="batch", fields={}).text
+        admin.change("Revoke", lease_id=lease["lease_id"])
         create(ready)  # of the same name, but another
         refused("NotLoggedIn", c.call, "ListLeases")
         c.call("Logout")
         assert c.call("ListLeases")["leases"] == []
-        # Its leases live on.
-        assert admin.call("ListLeases", all=True)["leases"][0]["lease_id"] == lease["lease_id"]
 
 
 def test_rotation_without_downtime(ready):
