@@ -1,0 +1,446 @@
+/* rotate_step - see rotate_step.h. */
+#include "config.h"
+
+#include "module/core/rotate_step.h"
+
+#include "common/base64.h"
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "common/text.h"
+#include "module/core/gate.h"
+#include "module/core/internal.h"
+#include "module/core/lease.h"
+#include "module/core/search.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    PROVE_MS = 60000,   /* a fresh key may be refused for so long */
+    CONFIRM_MS = 60000, /* a deleted key may open for so long */
+    PAGES_MAX = 1000,
+    BLOB_MAX = 16384
+};
+
+void rotate_step_clear(struct rotate_step *s)
+{
+    store_org_clear(&s->org);
+    config_clear(&s->config);
+    rotation_clear(&s->r);
+}
+enum code rotate_step_load(struct rotate_step *s, const char *org,
+                           struct error *e)
+{
+    enum code code = core_org(s->core, org, &s->org, e);
+
+    return code ? code : config_parse(&s->config, s->org.config, e);
+}
+
+static void note_error(struct rotation *r, const struct error *why)
+{
+    const char *text = why ? why->text : "";
+
+    text_escape(r->error, sizeof(r->error), text, strlen(text));
+}
+
+/* ---- rows ---- */
+
+/* Takes the new key, in the transaction that says that it works. */
+static enum code put_key(struct store_tx *tx, const struct rotate_step *s,
+                         struct error *e)
+{
+    FREE char *text = NULL;
+    enum code code = config_text(&s->config, &text, e);
+
+    if (!code)
+        code = store_org_set_config(tx, s->org.id, text, e);
+    return code ? code
+                : store_org_set_blob(tx, s->org.id, s->r.sealed,
+                                     s->r.sealed_len, e);
+}
+
+static enum code save(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct rotate_step *s = ctx;
+    enum code code = rotation_save(tx, &s->r, e);
+
+    if (!code && s->r.state == ROTATION_RETIRE && s->r.tries == 0)
+        code = put_key(tx, s, e);
+    return code ? code
+                : gate_event(tx, "rotation", s->by,
+                             json_pack("{ss ss ss ss ss}", "org", s->org.name,
+                                       "state",
+                                       rotation_state_name(s->r.state), "name",
+                                       s->r.name, "new", s->r.new_id, "old",
+                                       s->r.old_id),
+                             e);
+}
+
+/* The event's state, due at once, with the outcome of `reply` (may be NULL). */
+static enum code advance(struct rotate_step *s, enum rotation_event event,
+                         const struct gate_call *call,
+                         const struct gate_reply *reply, int64_t wait_ms,
+                         struct error *e)
+{
+    int64_t now = clock_wall_ms();
+    enum code code = rotation_next(s->r.state, event, &s->r.state, e);
+
+    if (code)
+        return code;
+    s->r.begun_ms = now;
+    s->r.due_ms = now + wait_ms;
+    s->r.tries = 0;
+    note_error(&s->r, NULL);
+    return reply ? gate_settle(s->core, call, reply, NULL, save, s, e)
+                 : store_commit(s->core->store, STORE_RESERVE, save, s, e);
+}
+
+/* The same state, later; `why` is kept. */
+static enum code try_later(struct rotate_step *s, const struct gate_call *call,
+                           const struct gate_reply *reply, int64_t wait_ms,
+                           const struct error *why, struct error *e)
+{
+    s->r.tries++;
+    s->r.due_ms = clock_wall_ms() + wait_ms;
+    note_error(&s->r, why);
+    return reply ? gate_settle(s->core, call, reply, why, save, s, e)
+                 : store_commit(s->core->store, STORE_RESERVE, save, s, e);
+}
+
+/* ---- the keeper ---- */
+
+/* try: only to be tried, by calls that say `candidate`. */
+static enum code use_key(struct rotate_step *s, const uint8_t *blob, size_t len,
+                         bool try, struct error *e)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+
+    request.verb = VERB_USE_KEY;
+    request.head = json_pack("{ss sb sb}", "org", s->org.name, "publish", !try,
+                             "try", try);
+    request.body = malloc(len);
+    if (!request.head || !request.body)
+        return error_set(e, ERR_NOMEM, "no memory to use a key");
+    memcpy(request.body, blob, len);
+    request.body_len = len;
+    return unlock_call(s->core, &request,
+                       (int)s->core->settings->hsm_deadline_ms, &reply, NULL,
+                       e);
+}
+
+/* ---- make ---- */
+
+static enum code insert(struct store_tx *tx, void *ctx, struct error *e)
+{
+    return rotation_save(tx, ctx, e);
+}
+
+static enum code take_made(struct rotate_step *s,
+                           const struct gate_reply *reply, struct error *e)
+{
+    const char *id = "", *sealed = "";
+    json_int_t expires = 0;
+    JSON body = NULL;
+    const struct json_field fields[] = {
+        {"id", FIELD_STRING, true, &id, NULL},
+        {"sealed", FIELD_STRING, true, &sealed, NULL},
+        {"expires_at", FIELD_INT, false, &expires, NULL},
+    };
+    enum code code = json_parse(reply->http.body, reply->http.body_len,
+                                "the new admin key", &body, e);
+
+    if (!code)
+        code = json_decode(body, JSON_FIELDS(fields), true, "new admin key", e);
+    if (!code)
+        code = text_check_service_id("admin key id", id, e);
+    if (code)
+        return error_set(e, ERR_SERVICE_REPLY,
+                         "the service's answer names no new admin key");
+    s->r.sealed = malloc(BLOB_MAX);
+    if (!s->r.sealed)
+        return error_set(e, ERR_NOMEM, "no memory for a rotation");
+    if (!base64_decode(sealed, strlen(sealed), s->r.sealed, BLOB_MAX,
+                       &s->r.sealed_len))
+        return error_set(e, ERR_KEEPER, "the keeper sealed no new admin key");
+    snprintf(s->r.new_id, sizeof(s->r.new_id), "%s", id);
+    s->r.expires_ms = (int64_t)expires * 1000;
+    return OK;
+}
+
+static bool is_refusal(const struct gate_reply *r)
+{
+    return r->fate == GATE_NOT_SENT ||
+           (r->fate == GATE_ANSWERED && r->http.status >= 300 &&
+            r->http.status < 500 && r->http.status != 408);
+}
+
+/* Nothing was made, or it is not known: then it is looked for by its name. */
+static enum code not_made(struct rotate_step *s, const struct gate_call *call,
+                          const struct gate_reply *reply, struct error *e)
+{
+    struct error why = *e, local = {0};
+    enum code code;
+
+    if (reply->fate == GATE_NOTHING)
+        return why.code;
+    code = is_refusal(reply)
+               ? advance(s, ROTATION_NOTHING, call, reply, 0, &local)
+               : try_later(s, call, reply, ROTATE_LOOK_MS, &why, &local);
+    if (code)
+        log_failure(&local, "rotation of %s: its step is not kept",
+                    s->org.name);
+    *e = why;
+    return why.code;
+}
+
+enum code rotate_step_make(struct rotate_step *s, struct error *e)
+{
+    CLEANUP(openai_request_clear) struct openai_request request = {0};
+    GATE_REPLY reply = GATE_REPLY_INIT;
+    struct gate_call call = {.org = s->org.name,
+                             .purpose = "rotate",
+                             .by = s->by,
+                             .request = &request,
+                             .urgency = STORE_NORMAL,
+                             .intent = insert,
+                             .intent_ctx = &s->r};
+    struct error why = {0};
+    enum code code = openai_admin_key_create(&request, s->r.name, 0, &why);
+
+    if (code)
+        reply.fate = GATE_NOTHING;
+    if (!code)
+        code = gate_send(s->core, &call, &reply, &why);
+    if (!code)
+        code = take_made(s, &reply, &why);
+    if (!code)
+        code = advance(s, ROTATION_MADE, &call, &reply, 0, &why);
+    else
+        code = not_made(s, &call, &reply, &why);
+    if (code && e)
+        *e = why;
+    return code;
+}
+
+/* ---- looking for a key whose answer was lost ---- */
+
+static enum code match(const struct openai_admin_key *k, void *ctx,
+                       struct error *e)
+{
+    struct rotation *r = ctx;
+
+    (void)e;
+    if (k->name && strcmp(k->name, r->name) == 0)
+        snprintf(r->new_id, sizeof(r->new_id), "%s", k->id);
+    return OK;
+}
+
+static enum code list_page(struct rotate_step *s, char **after, struct error *e)
+{
+    CLEANUP(openai_request_clear) struct openai_request request = {0};
+    GATE_REPLY reply = GATE_REPLY_INIT;
+    struct gate_call call = {.org = s->org.name,
+                             .purpose = "rotate",
+                             .request = &request,
+                             .urgency = STORE_RESERVE};
+    enum code code = openai_admin_key_list(&request, *after, e);
+
+    if (!code)
+        code = gate_ask(s->core, &call, &reply, e);
+    free_p(after);
+    *after = NULL;
+    return code ? code
+                : openai_decode_admin_key_list(&reply.http, match, &s->r, after,
+                                               e);
+}
+
+static enum code list_all(struct rotate_step *s, struct error *e)
+{
+    FREE char *after = NULL;
+    int pages = 0;
+
+    do {
+        enum code code = list_page(s, &after, e);
+
+        if (code)
+            return code;
+        if (++pages == PAGES_MAX)
+            return error_set(e, ERR_SERVICE_REPLY,
+                             "the list of admin keys does not end");
+    } while (after);
+    return OK;
+}
+
+/* When it is sure that none of this name will appear, there is none. */
+static enum code look(struct rotate_step *s, struct error *e)
+{
+    int64_t now = clock_wall_ms();
+    int64_t next = search_next_look_ms(s->core, s->r.begun_ms, now);
+    struct error why = {0};
+
+    if (list_all(s, &why) != OK)
+        return try_later(s, NULL, NULL,
+                         lease_backoff_ms(s->r.tries, why.retry_after_ms), &why,
+                         e);
+    if (*s->r.new_id)
+        return advance(s, ROTATION_FOUND, NULL, NULL, 0, e);
+    if (next < 0)
+        return advance(s, ROTATION_NOTHING, NULL, NULL, 0, e);
+    return try_later(s, NULL, NULL, next > now ? next - now : ROTATE_LOOK_MS,
+                     NULL, e);
+}
+
+/* ---- prove ---- */
+
+/* A call with a key that is only tried: OK, or what the service says. */
+static enum code try_key(struct rotate_step *s, const uint8_t *blob, size_t len,
+                         struct error *e)
+{
+    CLEANUP(openai_request_clear) struct openai_request request = {0};
+    GATE_REPLY reply = GATE_REPLY_INIT;
+    struct gate_call call = {.org = s->org.name,
+                             .candidate = true,
+                             .purpose = "rotate",
+                             .by = s->by,
+                             .request = &request,
+                             .urgency = STORE_RESERVE};
+    enum code code = use_key(s, blob, len, true, e);
+
+    if (!code)
+        code = openai_admin_key_list(&request, NULL, e);
+    return code ? code : gate_ask(s->core, &call, &reply, e);
+}
+
+static enum code take_text(char **field, const char *text, struct error *e)
+{
+    char *copy = strdup(text);
+
+    if (!copy)
+        return error_set(e, ERR_NOMEM, "no memory for a configuration");
+    free(*field);
+    *field = copy;
+    return OK;
+}
+
+/* Calls in flight end on the old key. */
+static int64_t overlap_ms(const struct core *c)
+{
+    const struct settings *s = c->settings;
+
+    return s->hsm_deadline_ms + s->connect_ms + s->call_ms;
+}
+
+static enum code take_key(struct rotate_step *s, struct error *e)
+{
+    enum code code =
+        take_text(&s->config.admin_api_key_id, s->r.new_id, e);
+
+    if (code)
+        return code;
+    s->config.last_rotated_ms = clock_wall_ms();
+    s->config.key_expires_ms = s->r.expires_ms;
+    code = advance(s, ROTATION_WORKS, NULL, NULL, overlap_ms(s->core), e);
+    if (!code)
+        code = use_key(s, s->r.sealed, s->r.sealed_len, false, e);
+    if (code)
+        return error_prefix(e, "the new admin key is stored and taken at the "
+                               "next start, but not yet in use");
+    health_key(s->core, s->org.name, true, s->config.key_expires_ms);
+    log_info("organisation %s: admin key %s took the place of %s", s->org.name,
+             s->r.new_id, s->r.old_id);
+    return OK;
+}
+
+static enum code prove(struct rotate_step *s, struct error *e)
+{
+    struct error why = {0};
+    enum code code = try_key(s, s->r.sealed, s->r.sealed_len, &why);
+    bool is_late = clock_wall_ms() >= s->r.begun_ms + PROVE_MS;
+
+    if (!code)
+        return take_key(s, e);
+    if ((code == ERR_SERVICE_AUTH || code == ERR_SERVICE_FORBIDDEN) && is_late)
+        return advance(s, ROTATION_USELESS, NULL, NULL, 0, e);
+    return try_later(s, NULL, NULL,
+                     code == ERR_SERVICE_AUTH
+                         ? ROTATE_LOOK_MS
+                         : lease_backoff_ms(s->r.tries, why.retry_after_ms),
+                     &why, e);
+}
+
+/* ---- the end of a key ---- */
+
+static enum code delete_key(struct rotate_step *s, const char *id,
+                            struct error *e)
+{
+    CLEANUP(openai_request_clear) struct openai_request request = {0};
+    GATE_REPLY reply = GATE_REPLY_INIT;
+    struct gate_call call = {.org = s->org.name,
+                             .purpose = "rotate",
+                             .request = &request,
+                             .urgency = STORE_RESERVE};
+    struct error why = {0};
+    /* The key in use deletes: never the one that is to go. */
+    enum code code = use_key(s, s->org.admin_blob, s->org.admin_blob_len,
+                             false, &why);
+
+    if (!code)
+        code = openai_admin_key_delete(&request, id, &why);
+    if (code)
+        reply.fate = GATE_NOTHING;
+    if (!code)
+        code = gate_send(s->core, &call, &reply, &why);
+    if (!code)
+        return advance(s, ROTATION_GONE, &call, &reply, 0, e);
+    return try_later(s, &call, &reply,
+                     lease_backoff_ms(s->r.tries, why.retry_after_ms), &why, e);
+}
+
+static enum code confirm(struct rotate_step *s, struct error *e)
+{
+    struct error why = {0};
+    enum code code = try_key(s, s->r.old_sealed, s->r.old_sealed_len, &why);
+
+    if (code == ERR_SERVICE_AUTH)
+        return advance(s, ROTATION_DEAD, NULL, NULL, 0, e);
+    if (!code && clock_wall_ms() >= s->r.begun_ms + CONFIRM_MS)
+        error_set(&why, ERR_SERVICE_REPLY,
+                  "the service deleted admin key %s and still accepts it",
+                  s->r.old_id);
+    return try_later(s, NULL, NULL,
+                     lease_backoff_ms(s->r.tries, why.retry_after_ms), &why, e);
+}
+
+/* What is to go is the organisation's key again. */
+static bool is_kept(const struct rotate_step *s)
+{
+    const char *goes = s->r.state == ROTATION_DROP ? s->r.new_id : s->r.old_id;
+
+    return s->r.state >= ROTATION_RETIRE &&
+           strcmp(goes, s->config.admin_api_key_id) == 0;
+}
+
+enum code rotate_step_take(struct rotate_step *s, struct error *e)
+{
+    if (!s->org.admin_blob)
+        return error_set(e, ERR_NO_ADMIN_KEY,
+                         "organisation %s has no admin key", s->org.name);
+    if (is_kept(s))
+        return advance(s, ROTATION_KEPT, NULL, NULL, 0, e);
+    switch (s->r.state) {
+    case ROTATION_MAKE:
+        return look(s, e);
+    case ROTATION_PROVE:
+        return prove(s, e);
+    case ROTATION_RETIRE:
+        return delete_key(s, s->r.old_id, e);
+    case ROTATION_CONFIRM:
+        return confirm(s, e);
+    case ROTATION_DROP:
+        return delete_key(s, s->r.new_id, e);
+    default:
+        return OK;
+    }
+}

@@ -1,0 +1,36 @@
+/* rotate_step - one step of a rotation: what its state asks for is done, and
+ * the state after it is in the store when it returns. spec: rotation.h.
+ *
+ * Whoever takes a step holds the organisation's "config" in core's inflight
+ * table: one rotation, and no change of the configuration beside it.
+ */
+#ifndef HSMINT_CORE_ROTATE_STEP_H
+#define HSMINT_CORE_ROTATE_STEP_H
+
+#include "module/core/core.h"
+#include "module/core/orgconfig.h"
+#include "module/core/rotation.h"
+
+#define ROTATE_LOOK_MS 500 /* between two looks at what comes soon */
+
+struct rotate_step { /* one rotation, and what it is about */
+    struct core *core;
+    const struct caller *by; /* NULL: the daemon itself */
+    struct store_org org;
+    struct config config;
+    struct rotation r;
+};
+void rotate_step_clear(struct rotate_step *s);
+#define ROTATE_STEP CLEANUP(rotate_step_clear) struct rotate_step
+
+/* Organisation and configuration; s->core is set. */
+MUST_CHECK enum code rotate_step_load(struct rotate_step *s, const char *org,
+                                      struct error *e);
+/* ROTATION_MAKE for the first time: the service makes the key of s->r's name.
+ * After an error the document may be there: then it goes on by itself. */
+MUST_CHECK enum code rotate_step_make(struct rotate_step *s, struct error *e);
+/* What s->r.state asks for. OK: it was tried, and the document says what came
+ * of it. */
+MUST_CHECK enum code rotate_step_take(struct rotate_step *s, struct error *e);
+
+#endif
