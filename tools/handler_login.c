@@ -86,8 +86,9 @@ static enum code need_login_alive(const struct call *c, struct error *e)
     return login.name[0] ? core_login_alive(c->daemon->core, &login, e) : OK;
 }
 
-/* Without a named login the socket says who asks, and whatever the application
- * was logged in as is over; unless it unlocks the HSM by that login. */
+/* Without a named login the socket says who asks. Once it may, whatever the
+ * application was logged in as is over, unless it unlocks the HSM by that
+ * login; a login that failed changes nothing, or it would go on as its uid. */
 static enum code log_in_as_peer(struct call *c, const struct arguments *a,
                                 struct error *e)
 {
@@ -97,12 +98,14 @@ static enum code log_in_as_peer(struct call *c, const struct arguments *a,
     enum code rc = a->force ? need_login_alive(c, e) : OK;
     if (rc)
         return rc;
-    if (!a->force)
-        application_set_login(d->applications, *c->application, NULL);
     if (c->fd_in >= 0 || a->force || d->settings->mode == MODE_USER ||
         core_locked(d->core))
-        return unlock_hsm(c, a, &by, e);
-    return a->so ? need_administer(c, &by, e) : OK;
+        rc = unlock_hsm(c, a, &by, e);
+    else if (a->so)
+        rc = need_administer(c, &by, e);
+    if (rc == OK && !a->force)
+        application_set_login(d->applications, *c->application, NULL);
+    return rc;
 }
 
 enum code handle_login(struct call *c, const struct arguments *a, json_t **out,

@@ -77,6 +77,18 @@ def test_a_lost_login_unlocks_nothing(system, admin):  # noqa: F811
     assert error(alice, "Login", secret="another wrong one", force=True) == "Denied"
 
 
+def test_a_failed_login_is_no_way_back_to_the_uid(system, admin):  # noqa: F811
+    """As by C_Login(CKU_SO, NULL) in another slot: this one still has the name."""
+    policy(admin, "job", "login:job", **CALLER)
+    policy(admin, "alice", f"user:{ALICE}", **CALLER)
+    alice = system.agent("alice", ALICE)
+    alice.log_in("job", admin.ok("login", "create", "job").strip())
+    assert error(alice, "Login", so=True) == "Denied"
+    assert alice.change("Mint", role="pay-api")["lease"]["owner"] == "login:job"
+    alice.call("Login")
+    assert alice.change("Mint", role="pay-api")["lease"]["owner"] == f"user:{ALICE}"
+
+
 def test_no_name_is_too_long_for_a_record(system, admin):  # noqa: F811
     bob = system.agent("bob", BOB)
     for method, parameters in (
