@@ -308,7 +308,8 @@ static CK_RV get_one(const struct object *o, CK_ATTRIBUTE *a)
     a->ulValueLen = CK_UNAVAILABLE_INFORMATION;
     if (rv != CKR_OK)
         return rv;
-    if (a->pValue && room < v.len)
+    /* All ones is what a refusal left there, not the size of a buffer. */
+    if (a->pValue && (room < v.len || room == CK_UNAVAILABLE_INFORMATION))
         return CKR_BUFFER_TOO_SMALL;
     if (a->pValue && v.len > 0)
         memcpy(a->pValue, v.data, v.len);

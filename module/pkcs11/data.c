@@ -383,6 +383,8 @@ CK_RV data_create(struct call *c, const struct template *t,
     if (rv != CKR_OK)
         return rv;
     FREE char *label = template_text(t, CKA_LABEL);
+    if (!row->name && !label)
+        return CKR_HOST_MEMORY;
     if (!row->name && text_check_name(row->kind->schema.what, label, &c->e))
         return CKR_ATTRIBUTE_VALUE_INVALID;
     CLEANUP(handles_clear) struct handles made = {0};
@@ -426,12 +428,15 @@ static CK_RV data_destroy(struct call *c, CK_OBJECT_HANDLE h)
     if (rv != CKR_OK)
         return rv;
     json_t *p = change_parameters(c, row, name);
-    if (!p || module_ask(c, row->delete, p, NULL, NULL, NULL))
+    if (!p)
+        return call_error(c);
+    enum code rc = module_ask(c, row->delete, p, NULL, NULL, NULL);
+    if (rc && rc != ERR_NOT_FOUND)
         return call_error(c);
     module_lock(c->in);
     object_drop(module_objects(c->in), h);
     module_unlock(c->in);
-    return CKR_OK;
+    return rc ? CKR_OBJECT_HANDLE_INVALID : CKR_OK;
 }
 
 /* ---- hsmint:last-error ---- */

@@ -10,7 +10,7 @@ static const struct object_kind *const kinds[] = {
 };
 
 /* Take the session for this search, or say what it is doing. */
-static CK_RV start_search(struct call *c)
+static CK_RV start_search(struct call *c, unsigned long *number)
 {
     CK_RV rv = CKR_OK;
     module_lock(c->in);
@@ -21,8 +21,29 @@ static CK_RV start_search(struct call *c)
         rv = CKR_OPERATION_ACTIVE;
     else
         s->searching = true;
+    if (rv == CKR_OK)
+        *number = ++s->search;
     module_unlock(c->in);
     return rv;
+}
+
+/* Under the lock. Our search, unless another thread ended it while we were
+ * away; then the session may be amid the next one. */
+static CK_RV settle(struct session *s, unsigned long number,
+                    struct handles *found, CK_RV rv)
+{
+    if (!s)
+        return rv != CKR_OK ? rv : CKR_SESSION_HANDLE_INVALID;
+    if (!s->searching || s->search != number)
+        return CKR_FUNCTION_CANCELED;
+    if (rv != CKR_OK) {
+        session_drop_search(s); /* no operation is left behind by an error */
+        return rv;
+    }
+    s->found = found->list;
+    s->n_found = found->n;
+    found->list = NULL;
+    return CKR_OK;
 }
 
 static CK_RV gather(struct call *c, const struct template *t,
@@ -43,24 +64,21 @@ static CK_RV gather(struct call *c, const struct template *t,
 
 CK_RV find_init(struct call *c, const struct template *t)
 {
+    unsigned long number = 0;
     CK_RV rv = template_check(c, t);
     if (rv == CKR_OK)
-        rv = start_search(c);
+        rv = start_search(c, &number);
     if (rv != CKR_OK)
         return rv;
     CLEANUP(handles_clear) struct handles found = {0};
     rv = gather(c, t, &found);
     module_lock(c->in);
-    struct session *s = session_find(module_sessions(c->in), c->session);
-    if (s && rv != CKR_OK) {
-        session_drop_search(s); /* no operation is left behind by an error */
-    } else if (s) {
-        s->found = found.list;
-        s->n_found = found.n;
-        found.list = NULL;
-    }
+    rv = settle(session_find(module_sessions(c->in), c->session), number,
+                &found, rv);
     module_unlock(c->in);
-    return s || rv != CKR_OK ? rv : CKR_SESSION_HANDLE_INVALID;
+    return rv == CKR_FUNCTION_CANCELED
+               ? call_fail(c, rv, "another thread ended this search")
+               : rv;
 }
 
 CK_RV find_next(struct call *c, CK_OBJECT_HANDLE *list, CK_ULONG max,

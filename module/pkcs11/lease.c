@@ -516,11 +516,10 @@ static CK_RV lease_set(struct call *c, CK_OBJECT_HANDLE h,
 {
     char id[OBJECT_NAME_MAX];
     CK_RV rv = check_changeable(c, h, id);
-    if (rv == CKR_OK)
-        rv = relabel(c, h, id, t);
+    /* What may be refused goes first: all of a template, or nothing. */
     if (rv == CKR_OK && template_find(t, CKA_HSMINT_TTL))
         rv = renew(c, id, template_ulong(t, CKA_HSMINT_TTL, 0));
-    return rv;
+    return rv == CKR_OK ? relabel(c, h, id, t) : rv;
 }
 
 static CK_RV lease_destroy(struct call *c, CK_OBJECT_HANDLE h)

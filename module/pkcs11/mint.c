@@ -93,6 +93,9 @@ static CK_RV keep_lease(struct call *c, json_t *lease, bool bound,
     CK_RV rv = ended(c);
     struct object *o = rv == CKR_OK ? lease_put(c, lease, &c->e) : NULL;
     if (o) {
+        /* A logout meanwhile told the end of what was bound until then. */
+        if (bound)
+            session_find(module_sessions(c->in), c->session)->binds = true;
         secret_free(o->value);
         o->value = *key;
         *key = NULL;

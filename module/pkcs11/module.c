@@ -450,9 +450,17 @@ json_t *module_parameters(struct call *c, bool org, bool request_id)
     pthread_mutex_lock(&lock);
     const char *name = slot_org(c->in->slots, c->slot);
     int bad = p ? 0 : -1;
+    bool lost = org && !name;
     if (org && name)
         bad |= json_object_set_new(p, "org", json_string(name));
     pthread_mutex_unlock(&lock);
+    if (lost) { /* without one the daemon would take its default one */
+        error_set(&c->e, ERR_NOT_FOUND,
+                  "slot %lu: the daemon has no such organisation (any more): "
+                  "open a session in another slot",
+                  c->slot);
+        return NULL;
+    }
     if (request_id)
         bad |= json_object_set_new(p, "request_id", json_string(id));
     if (bad) {

@@ -157,6 +157,17 @@ void object_drop_private(struct object_table *t, CK_SLOT_ID slot)
     drop_where(t, private_of_slot, &slot);
 }
 
+static bool is_private(const struct object *o, const void *ctx)
+{
+    (void)ctx;
+    return o->kind->is_private;
+}
+
+void object_drop_all_private(struct object_table *t)
+{
+    drop_where(t, is_private, NULL);
+}
+
 static bool long_dead(const struct object *o, const void *ctx)
 {
     int64_t end = object_number(o, "expires_ms");

@@ -68,6 +68,8 @@ void object_drop(struct object_table *t, CK_OBJECT_HANDLE h);
 void object_drop_session(struct object_table *t, CK_SESSION_HANDLE session);
 /* Logged out: bound leases, and the values of all others. */
 void object_drop_private(struct object_table *t, CK_SLOT_ID slot);
+/* The same of all slots. */
+void object_drop_all_private(struct object_table *t);
 bool object_text(const struct object *o, const char *member, const char **text);
 int64_t object_number(const struct object *o, const char *member);
 

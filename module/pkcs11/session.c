@@ -25,7 +25,6 @@ static void session_free(struct session *s)
     if (!s)
         return;
     free(s->found);
-    free(s->error_text);
     free(s);
 }
 
@@ -363,6 +362,18 @@ static CK_RV check_login(struct call *c, enum login want)
     return rv;
 }
 
+/* Under the lock. Another identity has no use of what the one before found and
+ * held, in any slot: as after C_Logout. Leases stay bound to their sessions. */
+static void become(struct call *c, enum login login, const char *as)
+{
+    struct session_table *t = module_sessions(c->in);
+    bool other = slot_log_in(module_slots(c->in), c->slot, login, as);
+    for (size_t i = 0; other && i < t->n; i++)
+        session_drop_search(t->list[i]);
+    if (other)
+        object_drop_all_private(module_objects(c->in));
+}
+
 /* The PIN was good. Meanwhile another thread may have logged in, closed the
  * session, or opened one that only reads. */
 static CK_RV note_login(struct call *c, enum login want, const char *as)
@@ -370,9 +381,21 @@ static CK_RV note_login(struct call *c, enum login want, const char *as)
     module_lock(c->in);
     CK_RV rv = login_allowed(c, want);
     if (rv == CKR_OK)
-        slot_log_in(module_slots(c->in), c->slot, want, as);
+        become(c, want, as);
     module_unlock(c->in);
     return rv;
+}
+
+/* The daemon let in somebody that is nobody here: let it forget that. */
+static void take_login_back(struct call *c)
+{
+    module_lock(c->in);
+    bool nobody = !slot_any_login(module_slots(c->in));
+    module_unlock(c->in);
+    struct error why = c->e;
+    if (nobody && module_tell(c, "Logout", NULL))
+        error_clear(&c->e); /* it forgets us when we are gone */
+    c->e = why;
 }
 
 /* What the daemon answered: the name by which we are logged in, or "". */
@@ -420,7 +443,12 @@ static CK_RV log_in(struct call *c, enum login want, const CK_BYTE *pin,
     if (pin_len > 0 && secret_dup(&secret, pin, pin_len, &c->e))
         return call_error(c);
     CK_RV rv = ask_login(c, want == LOGIN_SO, secret, name, &reply, &as);
-    return rv == CKR_OK ? note_login(c, want, as) : rv;
+    if (rv != CKR_OK)
+        return rv;
+    rv = note_login(c, want, as);
+    if (rv != CKR_OK)
+        take_login_back(c);
+    return rv;
 }
 
 CK_RV session_login(struct call *c, CK_USER_TYPE user, const CK_BYTE *pin,
@@ -514,11 +542,6 @@ void session_keep_error(struct module *m, struct session *s,
     else
         snprintf(text, sizeof(text), "%s%s(CKR 0x%lx)", what, *what ? " " : "",
                  rv);
-    char *copy = strdup(text);
-    if (!copy)
-        return;
-    free(s->error_text);
-    s->error_text = copy;
     if (s->error_object)
         object_drop(module_objects(m), s->error_object);
     char name[32];

@@ -19,10 +19,10 @@ struct session {
     bool rw;
     bool binds;     /* leases were bound to it */
     bool searching; /* C_FindObjectsInit … C_FindObjectsFinal */
+    unsigned long search; /* the number of this search, or of the last */
     CK_OBJECT_HANDLE *found;
     size_t n_found, next_found;
     CK_OBJECT_HANDLE error_object; /* 0 until an error was kept */
-    char *error_text;
 };
 
 struct session_table *session_table_new(void);

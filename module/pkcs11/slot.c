@@ -106,13 +106,15 @@ void slot_set_login(struct slot_table *t, CK_SLOT_ID id, enum login login)
         s->login = login;
 }
 
-void slot_log_in(struct slot_table *t, CK_SLOT_ID id, enum login login,
+bool slot_log_in(struct slot_table *t, CK_SLOT_ID id, enum login login,
                  const char *as)
 {
-    if (strcmp(t->as, as) != 0)
+    bool other = strcmp(t->as, as) != 0;
+    if (other)
         slot_forget_logins(t);
     snprintf(t->as, sizeof(t->as), "%s", as);
     slot_set_login(t, id, login);
+    return other;
 }
 
 bool slot_any_login(struct slot_table *t)
@@ -163,6 +165,24 @@ static enum code decode_slot(json_t *j, struct slot *out, struct error *e)
     return OK;
 }
 
+/* No slot goes: answers of two threads may overtake each other, and sessions
+ * must stay those of their organisation. But the one of before the first answer
+ * was a guess. Takes what it keeps out of the table; `list` has room. */
+static size_t keep_old(struct slot_table *t, struct slot *list, size_t n)
+{
+    size_t named = n;
+    for (size_t i = 0; t->told && i < t->n && n < SLOTS_MAX; i++) {
+        bool again = false;
+        for (size_t k = 0; k < named && !again; k++)
+            again = list[k].id == t->list[i].id;
+        if (again || !t->list[i].serial[0])
+            continue;
+        list[n++] = t->list[i];
+        t->list[i] = (struct slot){.id = t->list[i].id};
+    }
+    return n;
+}
+
 /* Take the list over; logins stay with their slots. What the first answer
  * names is not new. */
 static void slots_replace(struct slot_table *t, struct slot *list, size_t n)
@@ -172,6 +192,7 @@ static void slots_replace(struct slot_table *t, struct slot *list, size_t n)
         list[i].login = before ? before->login : LOGIN_NONE;
         list[i].is_new = before ? before->is_new : t->told;
     }
+    n = keep_old(t, list, n);
     slots_free(t->list, t->n);
     t->list = list;
     t->n = n;
@@ -217,7 +238,7 @@ static enum code decode_slots(json_t *reply, struct answer *a, struct error *e)
     size_t count = json_array_size(slots);
     if (count > SLOTS_MAX)
         return error_set(e, ERR_PROTOCOL, "Slots: %zu slots", count);
-    struct slot *l = calloc(count ? count : 1, sizeof(*l));
+    struct slot *l = calloc(SLOTS_MAX, sizeof(*l)); /* keep_old() */
     if (!l)
         return error_set(e, ERR_NOMEM, "slots: no memory");
     for (size_t i = 0; i < count; i++) {

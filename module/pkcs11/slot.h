@@ -53,8 +53,8 @@ enum login slot_login(struct slot_table *t, CK_SLOT_ID id);
 void slot_set_login(struct slot_table *t, CK_SLOT_ID id, enum login login);
 /* The daemon let us in: by a named login, or as what our socket shows (""). It
  * knows one identity of an application: logins of other slots by another end.
- */
-void slot_log_in(struct slot_table *t, CK_SLOT_ID id, enum login login,
+ * True: it is another identity than the last. */
+bool slot_log_in(struct slot_table *t, CK_SLOT_ID id, enum login login,
                  const char *as);
 bool slot_any_login(struct slot_table *t);
 /* The daemon has forgotten us: C_Login may be called again. */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static CK_FUNCTION_LIST *p11;
 
@@ -185,6 +186,13 @@ static inline CK_ULONG found(CK_SESSION_HANDLE s, CK_ATTRIBUTE *t, CK_ULONG n,
     }
     ok(p11->C_FindObjectsFinal(s));
     return total;
+}
+
+static inline void wait_for_call(const char *method, int times)
+{
+    for (int i = 0; i < 500 && fake_calls(method) < times; i++)
+        usleep(10000);
+    assert_int_equal(fake_calls(method), times);
 }
 
 /* The text behind the last refusal in this session. */

@@ -42,6 +42,21 @@ static void roles_are_data(void **state)
     assert_int_equal(found(s, all, 2, &p, 1), 0);
 }
 
+static void a_role_that_another_deleted_is_gone(void **state)
+{
+    (void)state;
+    CK_SESSION_HANDLE s = open_session(true);
+    ok(try_login(s, CKU_SO, FAKE_PIN));
+    write_role_and_config(s);
+    CK_OBJECT_HANDLE o = 0;
+    CK_ATTRIBUTE t[] = {A_DATA, A_TEXT(CKA_LABEL, "web")};
+    CK_ATTRIBUTE a = {CKA_VALUE, NULL, 0};
+    assert_int_equal(found(s, t, COUNT(t), &o, 1), 1);
+    fake_fail("DeleteRole", ERR_NOT_FOUND);
+    gives(CKR_OBJECT_HANDLE_INVALID, p11->C_DestroyObject(s, o));
+    gives(CKR_OBJECT_HANDLE_INVALID, p11->C_GetAttributeValue(s, o, &a, 1));
+}
+
 static void bad_data_are_refused(void **state)
 {
     (void)state;
@@ -169,6 +184,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(roles_are_data),
+        T(a_role_that_another_deleted_is_gone),
         T(bad_data_are_refused),
         T(configuration_and_admin_key),
         T(random_numbers_come_from_the_daemon),

@@ -13,6 +13,7 @@
 #include "module/pkcs11/kinds.h"
 #include "tests/unit/p11.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
 static CK_OBJECT_CLASS class_profile = CKO_PROFILE;
@@ -114,6 +115,45 @@ static void searches_have_their_order(void **state)
     gives(CKR_DEVICE_ERROR, p11->C_FindObjectsInit(s, t, 1));
     ok(p11->C_FindObjectsInit(s, t, 1));
     ok(p11->C_FindObjectsFinal(s));
+}
+
+struct finding {
+    CK_SESSION_HANDLE session;
+    CK_RV rv;
+};
+
+static void *begin_search(void *arg)
+{
+    struct finding *f = arg;
+    f->rv = p11->C_FindObjectsInit(f->session, NULL, 0);
+    return NULL;
+}
+
+/* What another thread ended and began anew is not that thread's any more. */
+static void an_ended_search_leaves_the_next_one_alone(void **state)
+{
+    (void)state;
+    struct finding f = {.session = logged_in()};
+    CK_OBJECT_HANDLE o = minted(f.session, "my-role", true), first = 0;
+    CK_ATTRIBUTE leases[] = {A_CLASS, A_TEXT(CKA_LABEL, "my-role")};
+    pthread_t thread;
+    CK_ULONG n = 0;
+    fake_forget_calls();
+    fake_lose("ListLeases");
+    assert_int_equal(pthread_create(&thread, NULL, begin_search, &f), 0);
+    wait_for_call("ListLeases", 1);
+    ok(p11->C_FindObjectsFinal(f.session));
+    ok(p11->C_FindObjectsInit(f.session, leases, COUNT(leases)));
+    fake_go_away(); /* the thread's call is cut, and repeated */
+    fake_come_back();
+    pthread_join(thread, NULL);
+    gives(CKR_FUNCTION_CANCELED, f.rv);
+    ok(p11->C_FindObjects(f.session, &first, 1, &n));
+    assert_int_equal(n, 1);
+    assert_int_equal(first, o);
+    ok(p11->C_FindObjects(f.session, &first, 1, &n));
+    assert_int_equal(n, 0);
+    ok(p11->C_FindObjectsFinal(f.session));
 }
 
 static void leases_are_private(void **state)
@@ -353,6 +393,7 @@ int main(void)
         T(before_init_nothing_is_found),
         T(a_value_is_no_search_term),
         T(searches_have_their_order),
+        T(an_ended_search_leaves_the_next_one_alone),
         T(leases_are_private),
         T(dead_leases_are_forgotten),
         T(others_keys_are_not_read),

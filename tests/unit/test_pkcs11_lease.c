@@ -11,7 +11,6 @@
 #include "tests/unit/p11.h"
 
 #include <pthread.h>
-#include <unistd.h>
 
 /* ---- changing ---- */
 
@@ -41,6 +40,21 @@ static void renew_and_relabel(void **state)
     gives(CKR_ATTRIBUTE_READ_ONLY, p11->C_SetAttributeValue(s, o, fixed, 1));
     CK_ATTRIBUTE value[] = {A_TEXT(CKA_VALUE, "x")};
     gives(CKR_ATTRIBUTE_READ_ONLY, p11->C_SetAttributeValue(s, o, value, 1));
+}
+
+/* All of a template, or nothing. */
+static void a_refused_renewal_renames_nothing(void **state)
+{
+    (void)state;
+    CK_SESSION_HANDLE s = logged_in();
+    CK_OBJECT_HANDLE o = minted(s, "my-role", true);
+    CK_ULONG ttl = 1000000;
+    CK_ATTRIBUTE t[] = {A_TEXT(CKA_LABEL, "renamed"),
+                        A_VAR(CKA_HSMINT_TTL, ttl)};
+    fake_fail("Renew", ERR_TTL);
+    gives(error_ckrv(ERR_TTL), p11->C_SetAttributeValue(s, o, t, COUNT(t)));
+    assert_string_equal(text_of(s, o, CKA_LABEL), "my-role");
+    assert_int_equal(fake_calls("LabelLease"), 0);
 }
 
 static void destroy_revokes(void **state)
@@ -148,6 +162,39 @@ static void threads_mint_at_once(void **state)
     assert_int_equal(fake_live(), THREADS);
 }
 
+static void *mint_bound_in_thread(void *arg)
+{
+    struct minter *m = arg;
+    CK_OBJECT_HANDLE o = 0;
+    CK_ATTRIBUTE t[] = {A_TEXT(CKA_LABEL, "my-role")};
+    m->rv = generate(m->s, t, COUNT(t), &o);
+    return NULL;
+}
+
+/* Logged out and in again meanwhile: it is bound to its session all the same. */
+static void a_mint_across_a_logout_is_bound(void **state)
+{
+    (void)state;
+    struct minter m = {.s = logged_in()};
+    pthread_t thread;
+    fake_hang(true);
+    assert_int_equal(pthread_create(&thread, NULL, mint_bound_in_thread, &m),
+                     0);
+    usleep(200000); /* until it has asked */
+    ok(p11->C_Logout(m.s));
+    fake_hang(false);
+    open_session(true); /* tells what the daemon missed */
+    ok(try_login(m.s, CKU_USER, FAKE_PIN));
+    assert_int_equal(fake_live(), 0);
+    fake_go_away(); /* the thread's call is cut, and repeated */
+    fake_come_back();
+    pthread_join(thread, NULL);
+    ok(m.rv);
+    assert_int_equal(fake_live(), 1);
+    ok(p11->C_CloseSession(m.s));
+    assert_int_equal(fake_live(), 0);
+}
+
 /* C_Finalize while others are inside: each gets an answer, nothing is left. */
 static void finalise_races_calls(void **state)
 {
@@ -170,10 +217,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(renew_and_relabel),
+        T(a_refused_renewal_renames_nothing),
         T(destroy_revokes),
         T(bound_leases_end_with_their_session),
         T(a_session_without_bound_leases_tells_nothing),
         T(an_end_that_could_not_be_told_is_told_later),
+        T(a_mint_across_a_logout_is_bound),
         T(threads_mint_at_once),
         T(finalise_races_calls),
     };

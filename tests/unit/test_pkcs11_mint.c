@@ -234,6 +234,14 @@ static void sizes_and_short_buffers(void **state)
     CK_ATTRIBUTE exact = {CKA_LABEL, label, 7};
     ok(p11->C_GetAttributeValue(s, o, &exact, 1));
     assert_memory_equal(label, "my-roleed", 9);
+    /* Asked again as a refusal left it: all ones is no room for anything. */
+    exact.ulValueLen = 3;
+    gives(CKR_BUFFER_TOO_SMALL, p11->C_GetAttributeValue(s, o, &exact, 1));
+    assert_int_equal(exact.ulValueLen, CK_UNAVAILABLE_INFORMATION);
+    memset(label, '.', sizeof(label));
+    gives(CKR_BUFFER_TOO_SMALL, p11->C_GetAttributeValue(s, o, &exact, 1));
+    assert_int_equal(exact.ulValueLen, CK_UNAVAILABLE_INFORMATION);
+    assert_memory_equal(label, "................", sizeof(label));
 }
 
 static void the_daemons_refusals_have_a_text(void **state)

@@ -118,13 +118,6 @@ static void *mint_one(void *arg)
     return NULL;
 }
 
-static void wait_for_call(const char *method, int times)
-{
-    for (int i = 0; i < 500 && fake_calls(method) < times; i++)
-        usleep(10000);
-    assert_int_equal(fake_calls(method), times);
-}
-
 static void a_call_cut_by_a_restart_mints_once(void **state)
 {
     (void)state;

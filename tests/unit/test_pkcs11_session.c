@@ -11,6 +11,8 @@
 #include "module/pkcs11/session.h"
 #include "tests/unit/p11.h"
 
+#include <pthread.h>
+
 /* ---- sessions, login ---- */
 
 static void sessions(void **state)
@@ -295,6 +297,53 @@ static void a_named_login_that_is_lost_is_told(void **state)
     minted(s, "my-role", true);
 }
 
+/* What the one identity held is not the next one's to read. */
+static void another_name_takes_no_handles_over(void **state)
+{
+    (void)state;
+    fake_second_slot(true);
+    CK_SESSION_HANDLE s = logged_in(), lab = 0;
+    CK_OBJECT_HANDLE o = minted(s, "my-role", true);
+    CK_ATTRIBUTE a = {CKA_VALUE, NULL, 0};
+    CK_ULONG n = 0;
+    ok(p11->C_OpenSession(7, CKF_SERIAL_SESSION, NULL, NULL, &lab));
+    ok(p11->C_FindObjectsInit(s, NULL, 0));
+    ok(login_as(lab, CKU_USER, FAKE_LOGIN, 5, FAKE_SECRET));
+    gives(CKR_OPERATION_NOT_INITIALIZED, p11->C_FindObjects(s, &o, 1, &n));
+    gives(CKR_OBJECT_HANDLE_INVALID, p11->C_GetAttributeValue(s, o, &a, 1));
+    ok(login_as(s, CKU_USER, FAKE_LOGIN, 5, FAKE_SECRET));
+    gives(CKR_OBJECT_HANDLE_INVALID, p11->C_GetAttributeValue(s, o, &a, 1));
+}
+
+struct logging_in {
+    CK_SESSION_HANDLE session;
+    CK_RV rv;
+};
+
+static void *log_in_as_batch(void *arg)
+{
+    struct logging_in *l = arg;
+    l->rv = login_as(l->session, CKU_USER, FAKE_LOGIN, 5, FAKE_SECRET);
+    return NULL;
+}
+
+/* Its session was closed meanwhile: nobody is logged in, there either. */
+static void a_login_without_its_session_is_taken_back(void **state)
+{
+    (void)state;
+    struct logging_in l = {.session = open_session(true)};
+    pthread_t thread;
+    fake_lose("Login");
+    assert_int_equal(pthread_create(&thread, NULL, log_in_as_batch, &l), 0);
+    wait_for_call("Login", 1);
+    ok(p11->C_CloseSession(l.session));
+    fake_go_away();
+    fake_come_back();
+    pthread_join(thread, NULL);
+    gives(CKR_SESSION_HANDLE_INVALID, l.rv);
+    assert_string_equal(fake_login(), "");
+}
+
 /* The daemon knows one identity of an application. */
 static void another_name_logs_other_slots_out(void **state)
 {
@@ -349,6 +398,8 @@ int main(void)
         T(a_named_login_goes_to_the_daemon),
         T(odd_names_are_nobodys),
         T(a_named_login_that_is_lost_is_told),
+        T(another_name_takes_no_handles_over),
+        T(a_login_without_its_session_is_taken_back),
         T(another_name_logs_other_slots_out),
         T(session_cancel_ends_searches),
     };

@@ -300,6 +300,40 @@ static void unsupported_functions_read_nothing(void **state)
     call_unsupported(CKR_CRYPTOKI_NOT_INITIALIZED, s);
 }
 
+/* An answer that is older than the last one, or of a daemon that has lost an
+ * organisation: its sessions stay its own. */
+static void a_slot_that_was_there_stays(void **state)
+{
+    (void)state;
+    CK_SESSION_HANDLE s = 0;
+    CK_SESSION_INFO info;
+    CK_UTF8CHAR pin[] = FAKE_PIN;
+    CK_ULONG n = 0;
+    CK_SLOT_ID id = 0;
+    fake_second_slot(true);
+    wait_for_slots(2);
+    ok(p11->C_OpenSession(7, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL,
+                          &s));
+    ok(p11->C_Login(s, CKU_USER, pin, sizeof(pin) - 1));
+    fake_second_slot(false);
+    fake_forget_calls();
+    for (int i = 0; i < 500 && fake_calls("Slots") < 2; i++) {
+        ok(p11->C_GetSlotList(CK_TRUE, NULL, &n));
+        usleep(10000);
+    }
+    assert_int_equal(n, 2);
+    ok(p11->C_GetSessionInfo(s, &info));
+    assert_int_equal(info.state, CKS_RW_USER_FUNCTIONS);
+    minted(s, "my-role", true);
+    assert_non_null(strstr(fake_last("Mint"), "\"org\":\"lab\""));
+    fake_second_slot(true);
+    fake_forget_calls();
+    for (int i = 0; i < 500 && fake_calls("Slots") < 2; i++) {
+        gives(CKR_NO_EVENT, p11->C_WaitForSlotEvent(CKF_DONT_BLOCK, &id, NULL));
+        usleep(10000);
+    }
+}
+
 /* ---- events, token information ---- */
 
 struct waiting {
@@ -447,6 +481,7 @@ int main(void)
         T(mechanisms),
         T(unsupported_functions_say_so),
         T(unsupported_functions_read_nothing),
+        T(a_slot_that_was_there_stays),
         T(a_new_organisation_is_an_event),
         T(finalise_ends_waiting),
         T(a_child_of_a_waiting_process_begins_anew),
