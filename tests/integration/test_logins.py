@@ -72,6 +72,8 @@ def test_leases_are_the_logins(ready):
         other.change("Revoke", lease_id=lease["lease_id"])
         refused("PinWrong", login, c, secret, name="other")
         assert mint(c)["owner"] == "login:batch"  # a failed login changes nothing
+        refused("PinWrong", c.call, "Login", secret=b"0000")  # the HSM's PIN, as whom the socket shows
+        assert mint(c)["owner"] == "login:batch"
         c.call("Logout")
         assert mint(c)["owner"] == f"user:{os.getuid()}"
         assert other.call("Logout") == {} and mint(other)["owner"] == f"user:{os.getuid()}"
