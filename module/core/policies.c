@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define DEFAULT_DIR HSMINT_SYSCONFDIR "/hsmint/policies.d"
+#define FILES_A_RECORD 256 /* names and hashes: half of what a record holds */
 
 /* ---- one set ---- */
 
@@ -201,6 +202,64 @@ static void use(struct core *c, struct policy_files *files,
     warnings_drop_all(&c->warnings, ALARM_POLICY_FILES);
 }
 
+static bool digest(const struct policy_file *f, char hex[65])
+{
+    uint8_t sum[32];
+
+    if (EVP_Digest(f->text, strlen(f->text), sum, NULL, EVP_sha256(), NULL) !=
+        1)
+        return false;
+    text_hex(hex, sum, sizeof(sum));
+    return true;
+}
+
+struct files_record {
+    const char *kind;
+    const struct policy_files *files;
+};
+
+static enum code record_some(struct store_tx *tx, const struct files_record *r,
+                             size_t from, struct error *e)
+{
+    JSON list = json_object();
+    char hex[65];
+
+    for (size_t i = from; i < r->files->n && i < from + FILES_A_RECORD; i++) {
+        const struct policy_file *f = &r->files->list[i];
+
+        if (!digest(f, hex) ||
+            json_object_set_new(list, f->name, json_string(hex)))
+            return error_set(e, ERR_NOMEM, "no memory for a record");
+    }
+    return gate_event(tx, r->kind, NULL,
+                      json_pack("{sO sI}", "files", list, "of",
+                                (json_int_t)r->files->n),
+                      e);
+}
+
+/* {"files": {NAME: SHA-256}, "of": N}: as many records as hold all N. */
+static enum code record_files(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct files_record *r = ctx;
+    enum code code = record_some(tx, r, 0, e);
+
+    for (size_t i = FILES_A_RECORD; !code && i < r->files->n;
+         i += FILES_A_RECORD)
+        code = record_some(tx, r, i, e);
+    return code;
+}
+
+/* They may have changed while no daemon was there to see it. */
+static void record_start(struct core *c, const struct policy_files *files)
+{
+    struct files_record r = {"policies start", files};
+    struct error e = {0};
+
+    if (c->settings->mode == MODE_SYSTEM &&
+        store_commit(c->store, STORE_NORMAL, record_files, &r, &e) != OK)
+        log_failure(&e, "the files of policies.d are not recorded");
+}
+
 enum code policies_open(struct core *c, struct error *e)
 {
     CLEANUP(policy_files_clear) struct policy_files files = {.n = 0};
@@ -209,6 +268,7 @@ enum code policies_open(struct core *c, struct error *e)
     enum code code = load(c, &files, &set, &why);
 
     if (!code) {
+        record_start(c, &files);
         use(c, &files, set);
         return OK;
     }
@@ -225,36 +285,10 @@ enum code policies_open(struct core *c, struct error *e)
     return OK;
 }
 
-static bool digest(const struct policy_file *f, char hex[65])
-{
-    uint8_t sum[32];
-
-    if (EVP_Digest(f->text, strlen(f->text), sum, NULL, EVP_sha256(), NULL) !=
-        1)
-        return false;
-    text_hex(hex, sum, sizeof(sum));
-    return true;
-}
-
-/* {"files": {NAME: SHA-256}} */
-static enum code record_files(struct store_tx *tx, void *ctx, struct error *e)
-{
-    const struct policy_files *files = ctx;
-    JSON list = json_object();
-    char hex[65];
-
-    for (size_t i = 0; i < files->n; i++) {
-        if (!digest(&files->list[i], hex) ||
-            json_object_set_new(list, files->list[i].name, json_string(hex)))
-            return error_set(e, ERR_NOMEM, "no memory for a record");
-    }
-    return gate_event(tx, "policies reload", NULL,
-                      json_pack("{sO}", "files", list), e);
-}
-
 enum code policies_reload(struct core *c, struct error *e)
 {
     CLEANUP(policy_files_clear) struct policy_files files = {.n = 0};
+    struct files_record r = {"policies reload", &files};
     POLICY_SET *set = NULL;
     INFLIGHT hold = {0};
     struct error why = {0};
@@ -265,7 +299,7 @@ enum code policies_reload(struct core *c, struct error *e)
     if (!code)
         code = load(c, &files, &set, &why);
     if (!code)
-        code = store_commit(c->store, STORE_NORMAL, record_files, &files, &why);
+        code = store_commit(c->store, STORE_NORMAL, record_files, &r, &why);
     if (!code) {
         use(c, &files, set);
         set = NULL;

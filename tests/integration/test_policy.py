@@ -178,6 +178,29 @@ def test_a_change_counts_for_connections_that_are_open(system):
     assert answers == ["Denied"]
 
 
+def test_files_are_recorded_at_each_start(system):
+    """Who changes them while no daemon runs leaves a trace all the same."""
+    (first,) = records(system, "policies start")
+    assert set(first["files"]) == {"admin", "audit"}
+    system.stop()
+    put(system, "bob", policy(f"user:{BOB}", capabilities=["status"]))
+    (system.policies / "audit.json").unlink()
+    system.start()
+    second = records(system, "policies start")[-1]
+    assert set(second["files"]) == {"admin", "bob"} and second["files"]["admin"] == first["files"]["admin"]
+
+
+def test_as_many_files_as_may_be(system):
+    """More than one record holds."""
+    for i in range(1022):
+        put(system, f"{i:063}", policy("group:2000", capabilities=["status"]))
+    system.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: records(system, "policies reload") or alarms(system), 30, "the reload")
+    assert alarms(system) == []
+    told = records(system, "policies reload")
+    assert sum(len(r["files"]) for r in told) == 1024 and {r["of"] for r in told} == {1024}
+
+
 def test_examples_are_taken(system):
     examples = sorted((pathlib.Path(__file__).parents[2] / "contrib" / "policies").glob("*.json"))
     assert examples
