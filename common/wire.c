@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -87,6 +88,14 @@ size_t wire_memory(const struct wire *w)
 bool wire_holds_descriptor(const struct wire *w)
 {
     return w->passed >= 0;
+}
+
+bool wire_hang_up(struct wire *w)
+{
+    int unread = 0;
+    /* Behind it nothing comes any more. */
+    return shutdown(w->fd, SHUT_RDWR) == 0 && w->passed < 0 &&
+           ioctl(w->fd, FIONREAD, &unread) == 0 && unread == 0;
 }
 
 static enum code check_whole(bool lost, struct error *e)

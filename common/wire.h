@@ -33,6 +33,10 @@ bool wire_buffered(const struct wire *w);
 
 /* What its buffers hold of the heap, in bytes. */
 size_t wire_memory(const struct wire *w);
+/* Nothing goes or comes any more. False: what the peer has passed, read or not,
+ * is closed with the wire, and close() may wait for as long as the peer wants.
+ */
+bool wire_hang_up(struct wire *w);
 /* A descriptor came that belongs to a message which is not taken yet. */
 bool wire_holds_descriptor(const struct wire *w);
 

@@ -45,28 +45,48 @@ static void join_line(struct connection *c, enum loop_line which)
 
 /* ---- its end ---- */
 
-static void end(struct connection *c)
+static void hand_out(struct connection *c)
+{
+    c->work.application = c->application;
+    workers_put(c->loop->workers, &c->quota->flow, &c->item);
+}
+
+/* Nothing of it is open any more. */
+static void leave(struct connection *c)
 {
     struct loop *l = c->loop;
-    leave_line(c);
-    application_detach(l->daemon->applications, c->application);
-    c->application = NULL;
     quota_release(&l->quotas, c->quota, &c->share);
-    if (c->state == CONNECTION_REFUSED) {
+    if (c->refusal) {
         quota_turned(&l->quotas, c->quota);
     } else {
         quota_leave(&l->quotas, c->quota);
         atomic_fetch_sub(&l->served, 1);
     }
-    /* Else a child that was just started could keep it in epoll. */
-    if (c->watched)
-        epoll_ctl(l->epoll, EPOLL_CTL_DEL, wire_fd(c->wire), NULL);
     *(c->previous ? &c->previous->next : &l->connections) = c->next;
     if (c->next)
         c->next->previous = c->previous;
     c->state = CONNECTION_DEAD;
     c->next = l->dead;
     l->dead = c;
+}
+
+/* The last close() of what a peer has passed may wait for as long as the peer
+ * likes (SO_LINGER, a file system of its own): never here. */
+static void end(struct connection *c)
+{
+    struct loop *l = c->loop;
+    leave_line(c);
+    application_detach(l->daemon->applications, c->application);
+    c->application = NULL;
+    /* Else a child that was just started could keep it in epoll. */
+    if (c->watched)
+        epoll_ctl(l->epoll, EPOLL_CTL_DEL, wire_fd(c->wire), NULL);
+    if (wire_hang_up(c->wire)) {
+        leave(c);
+        return;
+    }
+    c->state = CONNECTION_CLOSING;
+    hand_out(c);
 }
 
 static void connection_free(struct connection *c)
@@ -89,7 +109,8 @@ void connections_bury(struct loop *l)
 
 static bool with_worker(const struct connection *c)
 {
-    return c->state == CONNECTION_NEW || c->state == CONNECTION_WORKING;
+    return c->state == CONNECTION_NEW || c->state == CONNECTION_WORKING ||
+           c->state == CONNECTION_CLOSING;
 }
 
 static void cut(struct connection *c)
@@ -144,38 +165,12 @@ static void let_go(struct connection *c)
         log_debug("uid %lu is beyond its limits", (unsigned long)c->peer.uid);
 }
 
-static void hand_out(struct connection *c)
+/* A worker reads, and answers what is whole. */
+static void work(struct connection *c)
 {
-    leave_line(c);
-    c->work.application = c->application;
-    workers_put(c->loop->workers, &c->quota->flow, &c->item);
-}
-
-static void read_some(struct connection *c)
-{
-    struct error e = {.code = OK};
-    bool whole = false;
-    enum code rc = wire_fill(c->wire, &whole, &e);
-    if (rc == ERR_DAEMON_DOWN) { /* it has left */
-        end(c);
-        return;
-    }
-    if (rc == OK)
-        rc = hold(c, &e);
-    if (rc) {
-        tell_and_end(c, &e);
-        return;
-    }
-    if (whole) {
-        c->state = CONNECTION_WORKING;
-        hand_out(c);
-        return;
-    }
-    if (c->state != CONNECTION_READING && wire_buffered(c->wire)) {
-        c->state = CONNECTION_READING;
-        join_line(c, LINE_REQUEST);
-    }
-    watch(c, EPOLLIN);
+    c->state = CONNECTION_WORKING;
+    c->late = false;
+    hand_out(c);
 }
 
 /* Between two requests. */
@@ -186,7 +181,7 @@ static void next_request(struct connection *c)
     if (c->loop->stopping)
         end(c);
     else if (wire_buffered(c->wire))
-        read_some(c);
+        work(c);
     else
         watch(c, EPOLLIN);
 }
@@ -275,13 +270,11 @@ static json_t *answer(struct connection *c, int *fd)
     return reply;
 }
 
-static void serve(struct connection *c)
+static void send_reply(struct connection *c, json_t *reply, int *fd)
 {
     struct error e = {.code = OK};
-    FD fd = -1;
     bool done = false;
-    JSON reply = answer(c, &fd);
-    enum code rc = reply ? wire_put(c->wire, reply, &fd, &e)
+    enum code rc = reply ? wire_put(c->wire, reply, fd, &e)
                          : error_set(&e, ERR_NOMEM, "no memory");
     if (rc == OK)
         rc = wire_flush(c->wire, &done, &e);
@@ -291,23 +284,82 @@ static void serve(struct connection *c)
         log_debug("reply to process %d: %s", (int)c->peer.pid, e.text);
 }
 
+static void serve(struct connection *c)
+{
+    FD fd = -1;
+    JSON reply = answer(c, &fd);
+    send_reply(c, reply, &fd);
+}
+
+/* One read: whoever sends in many pieces waits for its turn with each. */
+static void read_some(struct connection *c)
+{
+    struct error e = {.code = OK};
+    int none = -1;
+    bool whole = false;
+    enum code rc = wire_fill(c->wire, &whole, &e);
+    c->work.gone = rc == ERR_DAEMON_DOWN; /* it has left */
+    if (c->work.gone)
+        return;
+    if (c->refusal || rc) {
+        JSON reply = wire_error_reply(c->refusal ? c->refusal : &e);
+        c->work.end = true;
+        send_reply(c, reply, &none);
+    } else if (whole) {
+        serve(c);
+    } else {
+        c->work.part = true;
+    }
+}
+
 void connection_work(struct queue_item *i)
 {
     struct connection *c = (struct connection *)i;
+    c->work.part = c->work.unsent = false;
     if (c->state == CONNECTION_NEW)
         identify(c);
+    else if (c->state == CONNECTION_CLOSING)
+        wire_freep(&c->wire);
     else
-        serve(c);
+        read_some(c);
     hand_back(c);
+}
+
+/* Not whole: the rest has to come in the time that its first bytes began. */
+static void wait_for_rest(struct connection *c)
+{
+    struct error e = {.code = OK};
+    if (c->late)
+        error_set(&e, ERR_DEADLINE, "request: not whole within %lld s",
+                  (long long)c->loop->lines[LINE_REQUEST].ms / 1000);
+    if (c->late || hold(c, &e)) {
+        tell_and_end(c, &e);
+        return;
+    }
+    c->state = CONNECTION_IDLE;
+    if (wire_buffered(c->wire)) {
+        c->state = CONNECTION_READING;
+        if (!c->line)
+            join_line(c, LINE_REQUEST);
+    }
+    watch(c, EPOLLIN);
 }
 
 static void take_back(struct connection *c)
 {
     struct applications *table = c->loop->daemon->applications;
+    if (c->state == CONNECTION_CLOSING) {
+        leave(c);
+        return;
+    }
     c->application = c->work.application;
+    if (!c->work.part)
+        leave_line(c);
     if (c->cut || c->work.gone ||
         (c->application && application_dead(table, c->application))) {
         end(c);
+    } else if (c->work.part) {
+        wait_for_rest(c);
     } else if (c->work.unsent) {
         c->state = CONNECTION_WRITING;
         join_line(c, LINE_REPLY);
@@ -389,16 +441,22 @@ static void enter(struct connection *c)
 
 static void refuse(struct connection *c, const struct error *why)
 {
+    struct loop *l = c->loop;
     c->refusal = malloc(sizeof *c->refusal);
-    if (!c->refusal || !quota_turn_away(&c->loop->quotas, c->quota)) {
+    bool told = c->refusal && quota_turn_away(&l->quotas, c->quota, false);
+    if (!c->refusal || (!told && wire_hang_up(c->wire))) {
         connection_free(c);
         return;
     }
     *c->refusal = *why;
     c->state = CONNECTION_REFUSED;
     enter(c);
-    join_line(c, LINE_REFUSED);
-    watch(c, EPOLLIN);
+    if (told) {
+        join_line(c, LINE_REFUSED);
+        watch(c, EPOLLIN);
+    } else if (quota_turn_away(&l->quotas, c->quota, true)) {
+        end(c);
+    }
 }
 
 void connection_accept(struct loop *l, int fd)
@@ -428,29 +486,27 @@ void connection_accept(struct loop *l, int fd)
 
 /* ---- what happens to it ---- */
 
-static void hear_and_refuse(struct connection *c)
+void connection_event(struct connection *c, uint32_t events)
 {
-    bool whole;
-    if (wire_fill(c->wire, &whole, NULL) == ERR_DAEMON_DOWN)
+    if (c->state == CONNECTION_WRITING)
+        write_some(c);
+    else if (c->state == CONNECTION_DEAD || with_worker(c))
+        return;
+    else if ((events & EPOLLHUP) && wire_hang_up(c->wire))
         end(c);
     else
-        tell_and_end(c, c->refusal);
-}
-
-void connection_event(struct connection *c)
-{
-    if (c->state == CONNECTION_IDLE || c->state == CONNECTION_READING)
-        read_some(c);
-    else if (c->state == CONNECTION_WRITING)
-        write_some(c);
-    else if (c->state == CONNECTION_REFUSED)
-        hear_and_refuse(c);
+        work(c);
 }
 
 static void time_is_up(struct connection *c)
 {
     struct error e = {.code = OK};
     atomic_fetch_add(&c->loop->quotas.hits[QUOTA_LIMIT_TIME], 1);
+    if (with_worker(c)) {
+        leave_line(c);
+        c->late = true;
+        return;
+    }
     if (c->state != CONNECTION_READING) {
         log_debug("process %d is cut: it neither read nor wrote in time",
                   (int)c->peer.pid);

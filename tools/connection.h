@@ -3,12 +3,13 @@
  *   NEW       a worker finds out who it is
  *   IDLE      nothing of a request has come; no time limit
  *   READING   some has, and the rest has to come in time
- *   WORKING   a whole request waits for, or is with, a worker
+ *   WORKING   there is something to read: it waits for, or is with, a worker
  *   WRITING   the peer has to read its reply in time
  *   REFUSED   told why at its first bytes, which are not looked at, and cut
+ *   CLOSING   a worker closes what the peer has passed, which may wait for it
  *   DEAD      freed after this round of the loop
  *
- * It belongs to the loop, but in NEW and WORKING to the worker, which may use
+ * It belongs to the loop, but in NEW, WORKING and CLOSING to the worker, which may use
  * wire, peer, id and `work`, and hands it back by connection_return(). One
  * request at a time is taken off it, and answered before the next: who does not
  * read replies is not read from.
@@ -26,6 +27,7 @@ enum connection_state {
     CONNECTION_WORKING,
     CONNECTION_WRITING,
     CONNECTION_REFUSED,
+    CONNECTION_CLOSING,
     CONNECTION_DEAD
 };
 
@@ -42,6 +44,7 @@ struct connection {
     enum connection_state state;
     bool watched; /* epoll knows it */
     bool cut;     /* the loop wants its end; a worker has it */
+    bool late;    /* its time was up while a worker had it */
 
     struct wire *wire;
     struct wire_peer peer;
@@ -50,6 +53,7 @@ struct connection {
     struct application *application; /* as the loop knows it */
     struct {
         struct application *application;
+        bool part;   /* the request is not whole */
         bool unsent; /* the reply is not all gone */
         bool end;    /* after the reply */
         bool gone;   /* at once */
@@ -60,7 +64,7 @@ struct connection {
 /* Takes fd; it may have been turned away, or be over, afterwards. */
 void connection_accept(struct loop *l, int fd);
 /* epoll said something of it. */
-void connection_event(struct connection *c);
+void connection_event(struct connection *c, uint32_t events);
 /* Where workers begin (workers_options). */
 void connection_work(struct queue_item *i);
 /* Takes back what workers have done with. */

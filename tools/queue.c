@@ -58,12 +58,10 @@ static struct queue_flow *next_flow(const struct queue *q, int64_t now_ms,
         return NULL;
     do {
         int64_t due = bucket_due(&f->bucket, &q->rate, now_ms);
-        if (!has_place(q, f))
-            continue; /* queue_done() makes one */
-        if (due <= now_ms)
-            return f;
-        if (due < *due_ms)
+        if (due > now_ms && due < *due_ms)
             *due_ms = due;
+        if (due <= now_ms && has_place(q, f)) /* queue_done() makes one */
+            return f;
     } while ((f = f->next) != q->turn);
     return NULL;
 }

@@ -67,10 +67,10 @@ void quota_leave(struct quotas *t, struct quota *q)
     t->unused = t->unused || q->connections == 0;
 }
 
-bool quota_turn_away(struct quotas *t, struct quota *q)
+bool quota_turn_away(struct quotas *t, struct quota *q, bool anyway)
 {
-    if (q->turned_away >= QUOTA_TURNED_AWAY ||
-        t->turned_away >= QUOTA_TURNED_AWAY_TOTAL)
+    if (!anyway && (q->turned_away >= QUOTA_TURNED_AWAY ||
+                    t->turned_away >= QUOTA_TURNED_AWAY_TOTAL))
         return false;
     q->turned_away++;
     t->turned_away++;

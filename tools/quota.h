@@ -17,6 +17,7 @@
 #define QUOTA_FREE_BYTES 4096      /* of each connection: not counted */
 #define QUOTA_TURNED_AWAY 16       /* told why at the same time, of one */
 #define QUOTA_TURNED_AWAY_TOTAL 64 /* and of all */
+#define QUOTA_TURNED_AWAY_STOP 256 /* of all, with those that do not close */
 #define QUOTA_DESCRIPTORS 32       /* of messages that are not taken, of one */
 #define QUOTA_DESCRIPTORS_TOTAL 256
 
@@ -64,8 +65,9 @@ struct quota *quota_of(struct quotas *t, uid_t uid);
 MUST_CHECK enum code quota_enter(struct quotas *t, struct quota *q,
                                  struct error *e);
 void quota_leave(struct quotas *t, struct quota *q);
-/* One more that is told why it is not served; false: no place for that. */
-bool quota_turn_away(struct quotas *t, struct quota *q);
+/* One more that is told why it is not served; false: no place for that, unless
+ * it has to be counted anyway. */
+bool quota_turn_away(struct quotas *t, struct quota *q, bool anyway);
 void quota_turned(struct quotas *t, struct quota *q);
 /* The connection's buffers hold `bytes` now, and a descriptor or none.
  * ERR_LIMIT: counted all the same, and the connection has to go. */

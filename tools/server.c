@@ -65,6 +65,14 @@ static void watch_listeners(struct server *s, bool on)
 static void accept_some(struct server *s, int listener)
 {
     for (int i = 0; i < ACCEPT_BATCH; i++) {
+        if (s->loop.quotas.turned_away >= QUOTA_TURNED_AWAY_STOP) {
+            log_warning("uid %lu was turned away and its descriptors do not "
+                        "close: nobody else can connect meanwhile",
+                        (unsigned long)s->loop.quotas
+                            .hit_by[QUOTA_LIMIT_CONNECTIONS]);
+            watch_listeners(s, false);
+            return;
+        }
         int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
         if (fd >= 0) {
             connection_accept(&s->loop, fd);
@@ -268,11 +276,13 @@ static void take_returned(struct server *s)
     connections_returned(&s->loop);
 }
 
-static void take_event(struct server *s, uint64_t data)
+static void take_event(struct server *s, const struct epoll_event *ev)
 {
+    uint64_t data = ev->data.u64;
     if (data & LOOP_CONNECTION)
-        connection_event((struct connection *)(uintptr_t)(data &
-                                                          ~LOOP_CONNECTION));
+        connection_event(
+            (struct connection *)(uintptr_t)(data & ~LOOP_CONNECTION),
+            ev->events);
     else if (data >= APPLICATION_NUMBERS)
         process_exited(s, data);
     else if (data == TAG_SIGNAL)
@@ -404,7 +414,7 @@ static enum code one_round(struct server *s, int64_t *now, int timeout,
     if (n < 0 && errno != EINTR)
         return error_errno(e, errno, "wait for events");
     for (int i = 0; i < n; i++)
-        take_event(s, events[i].data.u64);
+        take_event(s, &events[i]);
     *now = clock_monotonic_ms();
     tick(s, *now);
     connections_bury(&s->loop);

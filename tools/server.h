@@ -1,8 +1,8 @@
 /* server - listeners, connections and the main loop.
  *
- * The main thread waits for listeners, signals, the pidfds of applications and
- * the idle timer. Each connection has a thread of its own, which reads a
- * request, calls its method and sends the reply, one after the other.
+ * The main thread waits for listeners, signals, connections, the pidfds of
+ * applications and the timers. What a peer sent is read, answered and, where it
+ * passed descriptors, closed by workers (worker.h): all of that may wait.
  * The number of connections is bounded (settings: max_connections); whoever
  * comes beyond it, or is not served here, gets one error and is cut.
  */

@@ -12,6 +12,7 @@ import random
 import resource
 import select
 import socket
+import struct
 import time
 
 import pytest
@@ -503,6 +504,54 @@ def test_half_a_message_with_descriptors(bare):
         c.close()
     os.close(fd)
     wait_for(lambda: descriptors_of(bare) <= before + 2, what="descriptors to be closed")
+
+
+def lingering():
+    """A socket whose last close() waits: for a reader that never comes."""
+    with socket.socket() as listener:
+        listener.bind((b"127.0.0.1", 0))  # bytes: a name would need a codec that only root may read
+        listener.listen()
+        s = socket.socket()
+        s.connect((b"127.0.0.1", listener.getsockname()[1]))
+        peer, _ = listener.accept()
+    s.setblocking(False)
+    try:
+        while True:
+            s.send(b"x" * 65536)
+    except BlockingIOError:
+        pass
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 6))
+    return s, peer
+
+
+def hand_over(child, path, data, n):
+    """Descriptors whose last close() is the daemon's, and waits."""
+    kept = []
+    for _ in range(n):
+        with connect(path) as c:
+            s, peer = lingering()
+            kept.append(peer)
+            push(c, data, [s.fileno()])
+            s.close()
+            time.sleep(0.2)
+    child.say("ready")
+    while not child.stopped(1):
+        pass
+    return len(kept)
+
+
+@pytest.mark.parametrize("data", [b'{"met', SLOTS], ids=["half", "whole"])
+def test_descriptors_whose_close_waits(house, data):
+    """Whoever passed them waits for it, and the others do not."""
+    house.start("--system")
+    path = str(house.socket)
+    run(HONEST, calls, path, 5)
+    with Somebody(FLOOD, hand_over, path, data, 3) as flood:
+        flood.wait("ready")
+        for _ in range(3):
+            began = time.monotonic()
+            run(HONEST, calls, path, 10)
+            assert time.monotonic() - began < 3
 
 
 def test_reply_that_is_not_read(bare):

@@ -118,6 +118,26 @@ static void each_gets_half_of_the_rest(void **state)
 
 /* ---- tokens ---- */
 
+/* The place may be free by then, and nobody else would look. */
+static void the_time_is_told_without_a_place(void **state)
+{
+    (void)state;
+    struct queue q = {.places = 2,
+                      .shared = true,
+                      .rate = {.per_second = 10, .burst = 1}};
+    struct queue_flow f = {.under_way = 0};
+    struct queue_item items[2];
+    int64_t due = 0;
+    queue_put(&q, &f, &items[0]);
+    queue_put(&q, &f, &items[1]);
+    assert_ptr_equal(next(&q, 5000), &f);
+    assert_false(queue_ready(&q, 5000, &due));
+    assert_int_equal(due, 5100);
+    assert_null(next(&q, 5100));
+    queue_done(&q, &f);
+    assert_ptr_equal(next(&q, 5100), &f);
+}
+
 static void the_rate_counts_after_the_burst(void **state)
 {
     (void)state;
@@ -193,9 +213,9 @@ static void connections_are_counted(void **state)
     quota_leave(&t, a);
     assert_int_equal(quota_enter(&t, b, &e), OK);
     for (int i = 0; i < QUOTA_TURNED_AWAY; i++)
-        assert_true(quota_turn_away(&t, b));
-    assert_false(quota_turn_away(&t, b));
-    assert_true(quota_turn_away(&t, a));
+        assert_true(quota_turn_away(&t, b, false));
+    assert_false(quota_turn_away(&t, b, false));
+    assert_true(quota_turn_away(&t, a, false));
     quota_leave(&t, a);
     quotas_prune(&t, yes, NULL);
     assert_ptr_equal(quota_of(&t, 1), a); /* one is being turned away */
@@ -411,6 +431,7 @@ int main(void)
         cmocka_unit_test(a_thousand_do_not_hold_up_one),
         cmocka_unit_test(every_flow_has_its_turn),
         cmocka_unit_test(each_gets_half_of_the_rest),
+        cmocka_unit_test(the_time_is_told_without_a_place),
         cmocka_unit_test(the_rate_counts_after_the_burst),
         cmocka_unit_test(a_bucket_keeps_fractions),
         cmocka_unit_test(connections_are_counted),
