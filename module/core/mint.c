@@ -30,7 +30,7 @@ struct mint {
     char role_name[64];
     struct permit_lease permit;
     int64_t began_ms; /* monotonic */
-    int64_t ttl;      /* seconds */
+    int64_t ttl, max_ttl; /* seconds, by role and policy */
     struct store_lease lease;
     bool inserted;     /* the lease's row is in the store */
     int64_t expires_s; /* asked of the service; 0: it refuses that */
@@ -122,17 +122,18 @@ static enum code choose_ttl(struct mint *m, struct error *e)
     char asked[TEXT_DURATION_MAX], max[TEXT_DURATION_MAX];
     int64_t longest = m->permit.max_life_s;
 
+    m->max_ttl = m->role.max_ttl;
+    if (longest && m->max_ttl > longest)
+        m->max_ttl = longest;
     m->ttl = m->asked->ttl_s ? m->asked->ttl_s : m->role.ttl;
-    if (longest && m->role.max_ttl > longest)
-        m->role.max_ttl = longest;
-    if (!m->asked->ttl_s && m->ttl > m->role.max_ttl)
-        m->ttl = m->role.max_ttl;
+    if (!m->asked->ttl_s && m->ttl > m->max_ttl)
+        m->ttl = m->max_ttl;
     if (m->ttl < 0)
         return error_set(e, ERR_TTL, "ttl must be positive");
-    if (m->ttl > m->role.max_ttl)
+    if (m->ttl > m->max_ttl)
         return error_set(e, ERR_TTL, "ttl %s is beyond max_ttl %s of role %s",
                          text_duration_format(m->ttl, asked),
-                         text_duration_format(m->role.max_ttl, max),
+                         text_duration_format(m->max_ttl, max),
                          m->role_name);
     return OK;
 }
@@ -246,7 +247,7 @@ static enum code make_lease(struct mint *m, struct error *e)
     l->reusable = m->asked->reuse && !m->asked->bound;
     l->issued_ms = now;
     l->expires_ms = now + m->ttl * 1000;
-    l->max_expires_ms = now + m->role.max_ttl * 1000;
+    l->max_expires_ms = now + m->max_ttl * 1000;
     l->next_try_ms = now + FIRST_LOOK_MS;
     if ((code = text_id(l->id, e)) || (code = set_texts(m, e)) ||
         (code = set_api_base(m, e)) || (code = set_cka_id(m, e)))
@@ -519,8 +520,11 @@ static enum code mint_new(struct mint *m, struct error *e)
                              .urgency = STORE_NORMAL};
     enum code code;
 
-    m->permit.life_s = m->ttl;
+    /* Another policy may decide now that leases are counted. */
     code = permit_lease_room(&m->permit, e);
+    if (!code)
+        code = choose_ttl(m, e);
+    m->permit.life_s = m->ttl;
     if (!code)
         code = make_lease(m, e);
     if (!code)

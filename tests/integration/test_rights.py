@@ -77,6 +77,19 @@ def test_a_lost_login_unlocks_nothing(system, admin):  # noqa: F811
     assert error(alice, "Login", secret="another wrong one", force=True) == "Denied"
 
 
+def test_the_policy_that_has_room_says_how_long(system, admin):  # noqa: F811
+    """The wide one is used up: the narrow one decides, as `policy test` says."""
+    who = f"user:{ALICE}"
+    policy(admin, "a-wide", who, limits={"live_leases": 1, "max_ttl": "24h"}, **CALLER)
+    policy(admin, "b-narrow", who, limits={"max_ttl": "60s"}, **CALLER)
+    alice = system.agent("alice", ALICE)
+    lives = [alice.change("Mint", role="pay-api")["lease"] for _ in range(2)]
+    assert [(lease["expires_ms"] - lease["issued_ms"]) // 1000 for lease in lives] == [3600, 60]
+    (verdict,) = admin.call("TestPolicy", who={"user": str(ALICE)}, role="pay-api", capability="mint")["verdicts"]
+    assert verdict["allowed"] and verdict["policy"] == "b-narrow"
+    assert error(alice, "Mint", role="pay-api", ttl=61, request_id=request_id()) in ("Limit", "Ttl")
+
+
 def test_a_failed_login_is_no_way_back_to_the_uid(system, admin):  # noqa: F811
     """As by C_Login(CKU_SO, NULL) in another slot: this one still has the name."""
     policy(admin, "job", "login:job", **CALLER)
