@@ -311,15 +311,19 @@ static bool verdict(const struct abuse_case *c, unsigned number)
     return good;
 }
 
+/* Named, or without any name all; but none that is named with a '-'. */
 static bool wanted(const struct abuse_case *c, int argc, char **argv)
 {
+    bool all = true;
     if (through_p11_kit && c->flags & ONLY_DIRECT)
         return false;
     for (int i = 3; i < argc; i++) {
-        if (strcmp(argv[i], c->name) == 0)
-            return true;
+        bool without = argv[i][0] == '-';
+        if (strcmp(argv[i] + without, c->name) == 0)
+            return !without;
+        all = all && without;
     }
-    return argc <= 3;
+    return all;
 }
 
 int main(int argc, char **argv)
@@ -330,7 +334,7 @@ int main(int argc, char **argv)
     };
     unsigned number = 0, failed = 0;
     if (argc < 3) {
-        fprintf(stderr, "usage: abuse MODULE direct|proxy|remote [NAME...]\n");
+        fprintf(stderr, "usage: abuse MODULE direct|proxy|remote [[-]NAME...]\n");
         return 2;
     }
     path = argv[1];

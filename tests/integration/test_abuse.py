@@ -1,6 +1,7 @@
 """The module in the hands of a host that misuses it: abuse.c's cases, a process
 each, on the module itself, through p11-kit-proxy and through p11-kit's remoting."""
 
+import concurrent.futures
 import contextlib
 import os
 import re
@@ -11,7 +12,7 @@ import threading
 
 import pytest
 
-from conftest import PIN, SOURCE, program, wait_for
+from conftest import PIN, SOURCE, Daemon, Service, Token, program, wait_for
 from test_pkcs11 import leases, loader, need, p11_kit_client
 from varlink import Error
 
@@ -177,8 +178,40 @@ def so():
     return program("module", "pkcs11", ".libs", "hsmint-pkcs11.so")
 
 
-def test_the_module_itself(ready, so, environment):
-    judge(abuse(ready, so, "direct", environment), "direct")
+def cases(*parts, pattern=r"\w+"):
+    sources = [(SOURCE / f"tests/integration/abuse_{part}.c").read_text() for part in parts]
+    return re.findall(rf"(?m)^ +CASE\(({pattern}),", "".join(sources))
+
+
+@pytest.fixture
+def beside(place):
+    """Two more daemons, with all that they need."""
+    with contextlib.ExitStack() as stack:
+        daemons = []
+        for name in ("a", "b"):
+            own = place / name
+            own.mkdir(mode=0o700)
+            service = Service(own)
+            stack.callback(service.stop)
+            d = Daemon(own, Token(own), service)
+            stack.callback(d.end)
+            daemons.append(d.start().prepare())
+        yield daemons
+
+
+def test_the_module_itself(ready, beside, so, environment):
+    # What hangs or is killed is waited for, as long as the module's deadlines are:
+    # these cases sleep beside the others, by daemons of their own.
+    waiting = cases("daemon")
+    runs = [(ready, [f"-{name}" for name in waiting]), (beside[0], waiting[::2]), (beside[1], waiting[1::2])]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        parts = [
+            pool.submit(abuse, daemon, so, "direct", {**environment, "HSMINT_SOCKET": str(daemon.socket)}, *names)
+            for daemon, names in runs
+        ]
+        verdicts = [part.result() for part in parts]
+    assert sum(map(len, verdicts[1:])) == len(waiting)
+    judge({name: why for part in verdicts for name, why in part.items()}, "direct")
 
 
 def thread_sanitized(so):
@@ -196,8 +229,7 @@ def watched(so, place):
 
 
 def test_threads_and_forks_are_watched(ready, so, environment, place):
-    sources = [(SOURCE / f"tests/integration/abuse_{part}.c").read_text() for part in ("threads", "process")]
-    names = re.findall(r"CASE\(((?:threads|fork|finalize|close_all|childs|grand)\w+),", "".join(sources))
+    names = cases("threads", "process", pattern=r"(?:threads|fork|finalize|close_all|childs|grand)\w+")
     assert len(names) >= 25
     before, options, logs = watched(so, place)
     verdicts = abuse(ready, so, "direct", {**environment, **options, "ABUSE_SLOW": "6"}, *names, before=before)
