@@ -324,7 +324,8 @@ static void died(struct keeper *k, const char *why, const char *text)
     if (!k->running)
         return;
     k->deaths++;
-    snprintf(k->why, sizeof(k->why), "%s%s%s", why, *text ? ": " : "", text);
+    snprintf(k->why, sizeof(k->why), "%.64s%s%.180s", why,
+             *text ? ": " : "", text);
     end_process(k);
 }
 

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from conftest import Daemon, program, wait_for
+from test_pkcs11 import loader
 
 CALLERS = 4  # of each kind
 RELOADS, RESTART_EACH = 24, 6
@@ -48,7 +49,8 @@ class Load:
 
     def __init__(self, daemon):
         self.daemon, self.stop = daemon, threading.Event()
-        self.environment = {**os.environ, "HSMINT_SOCKET": str(daemon.socket)}
+        so = program("module", "pkcs11", ".libs", "hsmint-pkcs11.so")
+        self.environment = {**os.environ, **loader(so), "HSMINT_SOCKET": str(daemon.socket)}
         self.minted, self.failed = [], []  # list.append is atomic
         self.by_command = 0
         kinds = [self.module, self.command] * CALLERS

@@ -135,7 +135,7 @@ static enum code hold(struct store_tx *tx, void *ctx, struct error *e)
     (void)e;
     while (atomic_load(&waiting) < THREADS)
         sleep_ms(1);
-    sleep_ms(50);
+    sleep_ms(500); /* for the last one to queue up, on a busy machine too */
     return OK;
 }
 
