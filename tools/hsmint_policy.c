@@ -4,6 +4,7 @@
 #include "tools/hsmint.h"
 
 #include "common/file.h"
+#include "common/locate.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -134,17 +135,41 @@ static enum code read_stdin(char **text, size_t *len, struct error *e)
     return OK;
 }
 
-static enum code take_file(const char *path, json_t **policy, struct error *e)
+struct source { /* what was read; nothing where fields were written */
+    const char *name;
+    char *text;
+    size_t len;
+};
+
+static void source_clear(struct source *s)
+{
+    free(s->text);
+}
+
+static enum code take_file(const char *path, struct source *s, json_t **policy,
+                           struct error *e)
 {
     bool from_stdin = strcmp(path, "-") == 0;
-    FREE char *text = NULL;
-    size_t len = 0;
-    enum code code = from_stdin ? read_stdin(&text, &len, e)
-                                : file_read(path, POLICY_MAX, FILE_ANY, &text,
-                                            &len, e);
-    return code ? code
-                : json_parse(text, len, from_stdin ? "standard input" : path,
-                             policy, e);
+    enum code code = from_stdin ? read_stdin(&s->text, &s->len, e)
+                                : file_read(path, POLICY_MAX, FILE_ANY,
+                                            &s->text, &s->len, e);
+    s->name = from_stdin ? "standard input" : path;
+    return code ? code : json_parse(s->text, s->len, s->name, policy, e);
+}
+
+/* The daemon names the member that it does not take: "limits.hours[1]: why". */
+static enum code add_place(const struct source *s, struct error *e)
+{
+    char member[128];
+    int line, column;
+    size_t len = strcspn(e->text, ": ");
+    if (!s->text || e->code != ERR_INVALID || len >= sizeof(member))
+        return e->code;
+    memcpy(member, e->text, len);
+    member[len] = '\0';
+    if (!locate(s->text, s->len, member, &line, &column))
+        return e->code;
+    return error_prefix(e, "%s:%d:%d", s->name, line, column);
 }
 
 static bool is_field(const char *word)
@@ -154,8 +179,8 @@ static bool is_field(const char *word)
     return args_field(word, name, &value, NULL) == OK;
 }
 
-static enum code take_policy(const struct args *a, json_t **policy,
-                             struct error *e)
+static enum code take_policy(const struct args *a, struct source *s,
+                             json_t **policy, struct error *e)
 {
     if (is_field(a->words[1]))
         return take_fields(a, policy, e);
@@ -163,20 +188,22 @@ static enum code take_policy(const struct args *a, json_t **policy,
         return error_set(e, ERR_USAGE,
                          "%.64s: write one file, or field=value ...",
                          a->words[a->words_n - 1]);
-    return take_file(a->words[1], policy, e);
+    return take_file(a->words[1], s, policy, e);
 }
 
 /* ---- set, show, list, delete ---- */
 
 enum code command_policy_set(struct cli *c, struct error *e)
 {
+    CLEANUP(source_clear) struct source s = {NULL, NULL, 0};
     JSON policy = NULL;
     JSON reply = NULL;
-    enum code code = take_policy(c->args, &policy, e);
-    if (code == OK)
-        code = cli_set(c, "SetPolicy", policy, &reply, NULL, e);
+    enum code code = take_policy(c->args, &s, &policy, e);
     if (code)
         return code;
+    code = cli_set(c, "SetPolicy", policy, &reply, NULL, e);
+    if (code)
+        return add_place(&s, e);
     if (c->args->json) {
         output_json(reply);
         return OK;

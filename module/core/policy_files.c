@@ -2,8 +2,8 @@
 #include "config.h"
 
 #include "common/file.h"
+#include "common/locate.h"
 #include "common/text.h"
-#include "module/core/locate.h"
 #include "module/core/policies.h"
 
 #include <dirent.h>

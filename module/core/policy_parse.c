@@ -146,6 +146,8 @@ static enum code take_number(struct parse *x, struct policy_subject *s)
 
 static enum code check_person(struct parse *x, struct policy_subject *s)
 {
+    if (s->glob[strspn(s->glob, "*")] == '\0')
+        s->glob[1] = '\0'; /* "**" is everybody as well, with a name or not */
     if (s->glob[strspn(s->glob, "0123456789")] == '\0')
         return take_number(x, s);
     if (s->kind == SUBJECT_USER &&

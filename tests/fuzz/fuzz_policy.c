@@ -2,7 +2,7 @@
  * wrong is, is in the file. */
 #include "config.h"
 
-#include "module/core/locate.h"
+#include "common/locate.h"
 #include "module/core/policies.h"
 
 #include <stdlib.h>

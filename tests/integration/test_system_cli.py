@@ -74,6 +74,9 @@ def test_mistakes_are_told_where_they_are(admin):
         ('{"subjects": ["user:a"], "subjects": []}', ["bad.json:1:", "twice"]),
         ("", ["bad.json:1:"]),
         ("[" * 100, ["bad.json"]),
+        (json.dumps({**PAYMENTS, "limits": {"hours": ["daily 07:00-19:00", "always"]}}, indent=1),
+         ["bad.json:", ":4: limits.hours[1]: "]),
+        ('{\n "subjects": ["user:a"],\n "rols": []}', ["bad.json:3:2: rols: "]),
     ):
         path.write_text(text)
         path.chmod(0o644)

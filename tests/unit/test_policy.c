@@ -2,9 +2,9 @@
 #include "config.h"
 
 #include "common/file.h"
+#include "common/locate.h"
 #include "common/text.h"
 #include "module/core/glob.h"
-#include "module/core/locate.h"
 #include "module/core/policy.h"
 
 #include <setjmp.h>
@@ -408,6 +408,7 @@ static void test_names_like_numbers(void **state)
     assert_false(matches("\"user:alice\"", false, &w));
     assert_true(matches("\"user:5\"", false, &w));
     assert_true(matches("\"user:*\"", true, &w));
+    assert_true(matches("\"user:**\"", true, &w));
     /* Where names cannot be told, an allow by name gives nothing, and a deny
      * by name takes from everybody. */
     w.names_failed = true;

@@ -1,7 +1,7 @@
 /* locate - see locate.h. */
 #include "config.h"
 
-#include "module/core/locate.h"
+#include "common/locate.h"
 
 #include <ctype.h>
 #include <stdlib.h>

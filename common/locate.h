@@ -1,6 +1,6 @@
 /* locate - where in a JSON text a member is, for errors about files. */
-#ifndef HSMINT_CORE_LOCATE_H
-#define HSMINT_CORE_LOCATE_H
+#ifndef HSMINT_LOCATE_H
+#define HSMINT_LOCATE_H
 
 #include <stdbool.h>
 #include <stddef.h>
