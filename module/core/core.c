@@ -67,6 +67,14 @@ enum code core_org(struct core *c, const char *name, struct store_org *org,
     return code;
 }
 
+enum code core_hold_config(struct core *c, const char *org,
+                           struct inflight_hold *h, struct error *e)
+{
+    return inflight_enter(&c->inflight, "config",
+                          org && *org ? org : CORE_DEFAULT_ORG, NULL, NULL, h,
+                          e);
+}
+
 /* ---- open, close ---- */
 
 static enum code start(struct core *c, struct error *e)

@@ -66,6 +66,10 @@ MUST_CHECK enum code core_open_with(struct core **out,
 /* Organisation by name; NULL or "" is the default one. */
 MUST_CHECK enum code core_org(struct core *c, const char *name,
                               struct store_org *org, struct error *e);
+/* Waits until nobody else changes the organisation's configuration or rotates
+ * its key. What is written back has to be read while it is held. */
+MUST_CHECK enum code core_hold_config(struct core *c, const char *org,
+                                      struct inflight_hold *h, struct error *e);
 /* "" if unknown. */
 void core_org_name(struct core *c, int64_t id, char name[64]);
 MUST_CHECK enum code core_org_note(struct core *c, int64_t id, const char *name,

@@ -92,11 +92,10 @@ enum code core_rotate(struct core *c, const struct caller *by, const char *org,
     ROTATE_STEP s = {.core = c, .by = by};
     INFLIGHT hold = {0};
     struct error why = {0};
-    enum code code = rotate_step_load(&s, org, &why);
+    enum code code = core_hold_config(c, org, &hold, &why);
 
     if (!code)
-        code = inflight_enter(&c->inflight, "config", s.org.name, NULL, NULL,
-                              &hold, &why);
+        code = rotate_step_load(&s, org, &why);
     if (!code)
         code = begin(&s, &why);
     if (!code)
@@ -118,10 +117,11 @@ static void go_on(struct core *c, const char *org)
     ROTATE_STEP s = {.core = c};
     INFLIGHT hold = {0};
     struct error e = {0};
-    enum code code = rotate_step_load(&s, org, &e);
+    enum code code;
 
-    if (!code && !inflight_try(&c->inflight, "config", s.org.name, &hold))
+    if (!inflight_try(&c->inflight, "config", org, &hold))
         return; /* somebody is at it */
+    code = rotate_step_load(&s, org, &e);
     if (!code)
         code = rotation_load(c->store, s.org.name, &s.r, &e);
     if (code == ERR_NOT_FOUND || (!code && s.r.due_ms > clock_wall_ms()))

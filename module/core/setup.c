@@ -374,11 +374,10 @@ enum code core_config_set(struct core *c, const struct caller *by,
 {
     CLEANUP(setup_clear) struct setup s = {.core = c, .by = by};
     INFLIGHT hold = {0};
-    enum code code = load(&s, org, e);
+    enum code code = core_hold_config(c, org, &hold, e);
 
     if (!code)
-        code = inflight_enter(&c->inflight, "config", s.org.name, NULL, NULL,
-                              &hold, e);
+        code = load(&s, org, e);
     if (!code)
         code = set(&s, fields, key_fd, e);
     if (code)
@@ -469,11 +468,10 @@ enum code core_config_delete(struct core *c, const struct caller *by,
     struct store_counts n = {0};
     struct write w = {.by = by};
     INFLIGHT hold = {0};
-    enum code code = core_org(c, name, &org, e);
+    enum code code = core_hold_config(c, name, &hold, e);
 
     if (!code)
-        code = inflight_enter(&c->inflight, "config", org.name, NULL, NULL,
-                              &hold, e);
+        code = core_org(c, name, &org, e);
     if (!code)
         /* What it has still to delete needs the key. */
         code = rotation_none(c->store, org.name, e);

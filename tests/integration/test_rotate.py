@@ -189,3 +189,38 @@ def test_the_old_key_set_again_by_hand_stays(ready, service):
     wait_for(lambda: not under_way(ready), 30, "the rotation to end")
     assert old in alive(service)
     mints(ready)
+
+
+def test_settings_that_change_meanwhile(ready, service):
+    """They are written after the rotation, and with the key that it took."""
+    service.control("settings", {"latency_ms": 300})
+    reply = []
+    rotating = threading.Thread(target=lambda: reply.append(rotate(ready)))
+    rotating.start()
+    wait_for(lambda: under_way(ready), 10, "the rotation to begin")
+    with ready.attached(timeout=60) as c:
+        c.change("SetConfig", fields={"rotation_period": 86400})
+    rotating.join()
+    assert key_id(ready) == reply[0]["admin_api_key_id"]
+    settled(ready, service)
+    with ready.attached() as c:
+        assert c.call("GetConfig")["config"]["rotation_period"] == 86400
+
+
+def test_two_settings_at_a_time(ready, service):
+    """Neither takes the other back."""
+    service.control("settings", {"latency_ms": 200})
+    fields = {"rotation_period": 86400, "disable_automated_rotation": True}
+
+    def change(name):
+        with ready.attached(timeout=60) as c:
+            c.change("SetConfig", fields={name: fields[name]}, secret=service.admin_key.encode())
+
+    threads = [threading.Thread(target=change, args=(name,)) for name in fields]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    with ready.attached() as c:
+        config = c.call("GetConfig")["config"]
+    assert {name: config[name] for name in fields} == fields
