@@ -10,10 +10,12 @@
 #include "tools/handler.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #define INTERFACE "org.hsmint"
 #define PREFIX INTERFACE "."
+#define JOURNAL_NAME_MAX 128 /* of a method and an organisation */
 
 /* ---- the tables ---- */
 
@@ -272,7 +274,17 @@ static enum code authorise(const struct method *m, const struct call *c,
 
 /* ---- answers that are kept for retries ---- */
 
-static enum code journaled(const struct method *m, const struct call *c,
+/* "SetRole default": what was decided about one organisation is no answer
+ * about another. */
+static void journal_name(const struct method *m, const struct arguments *a,
+                         char name[JOURNAL_NAME_MAX])
+{
+    bool whole = m->flags & METHOD_DAEMON;
+    snprintf(name, JOURNAL_NAME_MAX, "%s%s%s", m->name, whole ? "" : " ",
+             whole ? "" : handler_org(a));
+}
+
+static enum code journaled(const char *name, const struct call *c,
                            const char *request_id, json_t **out,
                            struct error *e)
 {
@@ -282,10 +294,10 @@ static enum code journaled(const struct method *m, const struct call *c,
                                      &method, &result, e);
     if (rc)
         return rc;
-    if (strcmp(method, m->name))
+    if (strcmp(method, name))
         return error_set(e, ERR_INVALID,
                          "request_id %s was used for %s, and cannot be for %s",
-                         request_id, method, m->name);
+                         request_id, method, name);
     return json_parse(result, strlen(result), "journaled answer", out, e);
 }
 
@@ -302,15 +314,15 @@ static enum code put_journal(struct store_tx *tx, void *ctx, struct error *e)
 }
 
 /* What was done stays done if this fails: these methods may be repeated. */
-static void keep_answer(const struct method *m, const struct call *c,
+static void keep_answer(const char *name, const struct call *c,
                         const char *request_id, const json_t *out)
 {
     struct error e = {.code = OK};
     FREE char *text = out ? json_dumps(out, JSON_COMPACT) : strdup("{}");
-    struct journal_entry j = {c, m->name, request_id, text};
+    struct journal_entry j = {c, name, request_id, text};
     if (text &&
         store_commit(c->daemon->store, STORE_NORMAL, put_journal, &j, &e))
-        log_failure(&e, "%s: keep the answer for a retry", m->name);
+        log_failure(&e, "%s: keep the answer for a retry", name);
 }
 
 static enum code run(const struct method *m, struct call *c,
@@ -318,13 +330,15 @@ static enum code run(const struct method *m, struct call *c,
 {
     if (!(m->flags & METHOD_JOURNAL))
         return m->call(c, a, out, e);
-    enum code rc = journaled(m, c, a->request_id, out, e);
+    char name[JOURNAL_NAME_MAX];
+    journal_name(m, a, name);
+    enum code rc = journaled(name, c, a->request_id, out, e);
     if (rc != ERR_NOT_FOUND)
         return rc;
     error_clear(e);
     rc = m->call(c, a, out, e);
     if (rc == OK)
-        keep_answer(m, c, a->request_id, *out);
+        keep_answer(name, c, a->request_id, *out);
     return rc;
 }
 

@@ -64,6 +64,18 @@ def test_a_retry_is_for_the_role_that_was_permitted(system, admin):  # noqa: F81
     assert alice.call("GetLease", lease_id=lease["lease_id"])["lease"]["state"] == "active"
 
 
+def test_an_answer_is_about_its_own_organisation(system, admin):  # noqa: F811
+    admin.change("Init", org="other")
+    policy(admin, "some", f"user:{ALICE}", capabilities=["administer"], orgs=["default", "other"])
+    alice, again = system.agent("alice", ALICE), request_id()
+    fields = {"organization_id": "org-adminsim"}
+    kept = alice.call("SetConfig", fields=fields, request_id=again)
+    assert alice.call("SetConfig", fields=fields, org="", request_id=again) == kept
+    policy(admin, "not-here", f"user:{ALICE}", effect="deny", orgs=["default"], capabilities=["administer"])
+    assert error(alice, "SetConfig", fields=fields, request_id=again) == "Denied"
+    assert error(alice, "SetConfig", fields=fields, org="other", request_id=again) == "Invalid"
+
+
 def test_a_lost_login_unlocks_nothing(system, admin):  # noqa: F811
     """Each wrong PIN may cost a try of the HSM's."""
     policy(admin, "ops", "login:ops", capabilities=["administrator"])
