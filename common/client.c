@@ -471,8 +471,9 @@ static void set_login(struct client *c, const char *login)
     pthread_mutex_unlock(&c->lock);
 }
 
-/* A daemon that was started anew knows nothing of our login: what a caller
- * meant to do by that name must not be done as the uid that it has beside. */
+/* A daemon that was started anew gives our login back, unless it ended or we
+ * come too late: what a caller meant to do by that name must not be done as
+ * the uid that it has beside. */
 static enum code check_login(struct client *c, const struct call *k,
                              struct error *e)
 {

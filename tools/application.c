@@ -27,7 +27,20 @@ struct applications {
     uint64_t numbers;
     bool grace;
     bool retired;
+    int held; /* logins that the daemon before left */
 };
+
+/* Daemons that start and die within their graces sweep nothing: more than can
+ * have been attached is not kept for the next one. */
+static enum code bound_held(const struct store_document *d, void *ctx,
+                            struct error *e)
+{
+    struct applications *t = ctx;
+    (void)e;
+    if (++t->held > APPLICATION_HELD_MAX)
+        core_end_session(t->core, d->name, 0);
+    return OK;
+}
 
 enum code applications_new(struct applications **out, struct core *core,
                            struct store *store, int epoll, struct error *e)
@@ -40,6 +53,11 @@ enum code applications_new(struct applications **out, struct core *core,
     t->epoll = epoll;
     t->most = t->most_of_uid = INT_MAX;
     t->grace = true;
+    enum code rc = store_document_each(store, HELD_KIND, bound_held, t, e);
+    if (rc) {
+        free(t);
+        return rc;
+    }
     pthread_mutex_init(&t->lock, NULL);
     *out = t;
     return OK;
@@ -111,6 +129,12 @@ static void unlink_application(struct applications *t, struct application *a)
     *p = a->next;
 }
 
+/* Is its end anything to core? */
+static bool leaves(const struct application *a)
+{
+    return a->bound > 0 || a->login.name[0];
+}
+
 /* Nobody finds it any more; it is freed with its last connection. */
 static void bury(struct applications *t, struct application *a)
 {
@@ -137,10 +161,9 @@ static void add(struct applications *t, struct application *a)
 
 /* ---- attach and detach ---- */
 
-struct before { /* what an application left at the daemon before */
+struct before { /* the bound leases that an application left */
     char owner[IDENTITY_OWNER_MAX]; /* as its socket shows it */
-    struct core_login login;
-    bool found, foreign;
+    bool own, foreign;
 };
 
 static enum code find_bound(const struct store_lease *l, void *ctx,
@@ -151,30 +174,36 @@ static enum code find_bound(const struct store_lease *l, void *ctx,
     (void)e;
     if (!l->bound || (l->state != LEASE_PENDING && l->state != LEASE_ACTIVE))
         return OK;
-    b->found = true;
-    if (strncmp(l->owner, login, strlen(login)) == 0 &&
-        strlen(l->owner + strlen(login)) < sizeof b->login.name)
-        strcpy(b->login.name, l->owner + strlen(login));
-    else if (strcmp(l->owner, b->owner) != 0)
+    if (strcmp(l->owner, b->owner) == 0)
+        b->own = true;
+    else if (strncmp(l->owner, login, strlen(login)) != 0)
         b->foreign = true;
     return OK;
 }
 
-/* Do bound leases carry the hash, and none of them is another uid's? */
+/* A login that is held for the hash, or bound leases that carry it, and nothing
+ * of another uid's. By leases of logins alone nobody is known again. */
 static enum code left_from_before(struct applications *t,
-                                  const struct identity *id, const char *hash,
+                                  const struct caller *by,
                                   struct core_login *login, bool *found,
                                   struct error *e)
 {
-    struct before b = {.found = false};
+    struct before b = {.own = false};
     struct store_lease_query q = {
-        .application = hash, .live_only = true, .limit = 64};
-    struct identity peer = *id;
-    peer.login[0] = '\0';
-    identity_owner(&peer, b.owner);
+        .application = by->application, .live_only = true, .limit = 64};
+    struct error why = {.code = OK};
+    *login = (struct core_login){.name = ""};
+    *found = false;
+    strcpy(b.owner, by->owner);
     enum code rc = store_lease_each(t->store, &q, find_bound, &b, e);
-    *found = rc == OK && b.found && !b.foreign;
-    *login = b.login;
+    if (rc || b.foreign)
+        return rc;
+    rc = core_login_resume(t->core, by, login, &why);
+    *found = rc == OK || (rc == ERR_NOT_FOUND && b.own);
+    if (rc == OK || rc == ERR_NOT_FOUND || rc == ERR_DENIED)
+        return OK;
+    if (e)
+        *e = why;
     return rc;
 }
 
@@ -290,9 +319,16 @@ static enum code attach_known(struct applications *t, struct wire_peer *peer,
                               const char *token, struct application **out,
                               struct error *e)
 {
-    char hash[WIRE_TOKEN_HEX + 1];
+    char hash[WIRE_TOKEN_HEX + 1], owner[IDENTITY_OWNER_MAX];
     struct core_login login;
     bool found = false;
+    const struct caller by = {.owner = owner,
+                              .id = id,
+                              .uid = id->uid,
+                              .pid = peer->pid,
+                              .program = program,
+                              .application = hash};
+    identity_owner(id, owner);
     enum code rc = token_hash(token, hash, e);
     if (rc)
         return rc;
@@ -302,15 +338,16 @@ static enum code attach_known(struct applications *t, struct wire_peer *peer,
     bool grace = t->grace;
     pthread_mutex_unlock(&t->lock);
     if (grace)
-        rc = left_from_before(t, id, hash, &login, &found, e);
+        rc = left_from_before(t, &by, &login, &found, e);
     if (rc)
         return rc;
     if (!found)
         return error_set(e, ERR_NOT_FOUND, "this token is not known");
     rc = enter_new(t, peer, id, program, hash, &login, out, e);
     if (rc == OK)
-        log_info("%s, process %d, is back with its leases", (*out)->program,
-                 (int)peer->pid);
+        log_info("%s, process %d, is back%s%s", (*out)->program,
+                 (int)peer->pid, login.name[0] ? " as login:" : "",
+                 login.name);
     return rc;
 }
 
@@ -335,8 +372,12 @@ void application_set_login(struct applications *t, struct application *a,
                            const struct core_login *login)
 {
     pthread_mutex_lock(&t->lock);
-    a->login = login ? *login : (struct core_login){.name = ""};
+    if (login->turn >= a->login.turn)
+        a->login = *login;
+    bool tell = a->dead && leaves(a); /* it was told before this was on disk */
     pthread_mutex_unlock(&t->lock);
+    if (tell)
+        core_end_session(t->core, a->hash, 0);
 }
 
 void application_login(struct applications *t, const struct application *a,
@@ -354,7 +395,7 @@ void application_detach(struct applications *t, struct application *a)
     pthread_mutex_lock(&t->lock);
     bool last = --a->connections == 0;
     bool ends = last && !a->dead;
-    bool tell = ends && !t->retired && a->bound > 0;
+    bool tell = ends && !t->retired && leaves(a);
     if (ends)
         bury(t, a);
     pthread_mutex_unlock(&t->lock);
@@ -394,7 +435,7 @@ void applications_exited(struct applications *t, uint64_t number)
     struct application *a = t->first;
     while (a && a->number != number)
         a = a->next;
-    bool tell = a && a->bound > 0;
+    bool tell = a && leaves(a);
     if (a) {
         strcpy(hash, a->hash);
         bury(t, a);
@@ -406,52 +447,95 @@ void applications_exited(struct applications *t, uint64_t number)
 
 /* ---- the grace after a restart ---- */
 
-struct hashes {
-    char (*items)[WIRE_TOKEN_HEX + 1];
-    size_t n;
+struct left { /* at the daemon before, by one application */
+    char hash[WIRE_TOKEN_HEX + 1]; /* first: compare_left() */
+    bool back;
 };
 
-static void hashes_clear(struct hashes *h)
+struct lefts {
+    struct left *items;
+    size_t n, room;
+};
+
+static void lefts_clear(struct lefts *h)
 {
     free(h->items);
 }
 
-static enum code collect(const struct store_lease *l, void *ctx,
-                         struct error *e)
+static enum code collect(struct lefts *h, const char *hash, struct error *e)
 {
-    struct hashes *h = ctx;
-    if (!l->bound || strlen(l->application) != WIRE_TOKEN_HEX ||
-        (l->state != LEASE_PENDING && l->state != LEASE_ACTIVE))
+    if (strlen(hash) != WIRE_TOKEN_HEX)
         return OK;
-    for (size_t i = 0; i < h->n; i++)
-        if (!strcmp(h->items[i], l->application))
-            return OK;
-    void *more = realloc(h->items, (h->n + 1) * sizeof h->items[0]);
-    if (!more)
-        return error_set(e, ERR_NOMEM, "list of applications");
-    h->items = more;
-    strcpy(h->items[h->n++], l->application);
+    if (h->n == h->room) {
+        size_t room = h->room ? 2 * h->room : 64;
+        void *more = reallocarray(h->items, room, sizeof h->items[0]);
+        if (!more)
+            return error_set(e, ERR_NOMEM, "list of applications");
+        h->items = more;
+        h->room = room;
+    }
+    struct left *l = &h->items[h->n++];
+    *l = (struct left){.back = false};
+    strcpy(l->hash, hash);
     return OK;
+}
+
+static int compare_left(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+/* In order, each once, and marked whose application is back. */
+static void look_who_is_back(struct applications *t, struct lefts *h)
+{
+    size_t n = 0;
+    if (!h->n)
+        return;
+    qsort(h->items, h->n, sizeof h->items[0], compare_left);
+    for (size_t i = 1; i < h->n; i++)
+        if (strcmp(h->items[i].hash, h->items[n].hash))
+            h->items[++n] = h->items[i];
+    h->n = n + 1;
+    pthread_mutex_lock(&t->lock);
+    for (const struct application *a = t->first; a; a = a->next) {
+        struct left *l = bsearch(a->hash, h->items, h->n, sizeof h->items[0],
+                                 compare_left);
+        if (l)
+            l->back = true;
+    }
+    pthread_mutex_unlock(&t->lock);
+}
+
+static enum code collect_bound(const struct store_lease *l, void *ctx,
+                               struct error *e)
+{
+    if (!l->bound || (l->state != LEASE_PENDING && l->state != LEASE_ACTIVE))
+        return OK;
+    return collect(ctx, l->application, e);
+}
+
+static enum code collect_held(const struct store_document *d, void *ctx,
+                              struct error *e)
+{
+    return collect(ctx, d->name, e);
 }
 
 void applications_end_grace(struct applications *t)
 {
-    CLEANUP(hashes_clear) struct hashes left = {NULL, 0};
+    CLEANUP(lefts_clear) struct lefts left = {.n = 0};
     struct store_lease_query q = {.live_only = true};
     struct error e = {.code = OK};
     pthread_mutex_lock(&t->lock);
     t->grace = false;
     pthread_mutex_unlock(&t->lock);
     /* From here on nobody returns: who is not in the table never will be. */
-    if (store_lease_each(t->store, &q, collect, &left, &e))
-        log_failure(&e, "look for leases whose application is gone");
-    for (size_t i = 0; i < left.n; i++) {
-        pthread_mutex_lock(&t->lock);
-        bool back = find_hash(t, left.items[i]) != NULL;
-        pthread_mutex_unlock(&t->lock);
-        if (!back)
-            core_end_session(t->core, left.items[i], 0);
-    }
+    if (store_lease_each(t->store, &q, collect_bound, &left, &e) ||
+        store_document_each(t->store, HELD_KIND, collect_held, &left, &e))
+        log_failure(&e, "look for what applications left that are gone");
+    look_who_is_back(t, &left);
+    for (size_t i = 0; i < left.n; i++)
+        if (!left.items[i].back)
+            core_end_session(t->core, left.items[i].hash, 0);
 }
 
 void applications_retire(struct applications *t)

@@ -4,13 +4,14 @@
  * joins further connections; the daemon keeps only the token's SHA-256. It
  * ends when its process ends (pidfd) or its last connection does, whichever is
  * first: a forked child that still holds the socket does not keep it alive.
- * Then its bound leases are handed to the sweeper at once.
+ * Then its bound leases and its login are handed to the sweeper at once.
  *
  * After a restart of the daemon nobody is attached. For APPLICATION_GRACE_MS a
- * client may join again with the token that it has, if a bound lease of its
- * uid, or of a named login, carries the token's hash; then the bound leases of
- * all that did not are ended. Who had a named login is back without it: it is
- * told so at each call until it logs in or out.
+ * client may join again with the token that it has, if the store holds a login
+ * for the token's hash, of the same uid, unit and vouching, or a bound lease of
+ * its uid carries it; then leases and logins of all that did not are ended. A
+ * login that is over, or not for its uid any more, is back to be told of: at
+ * each call until it logs in or out.
  *
  * Thread-safe: one lock in the table, never held across a call of core.
  */
@@ -28,6 +29,7 @@
 
 #define APPLICATION_GRACE_MS 10000
 #define APPLICATION_PROGRAM_MAX 128
+#define APPLICATION_HELD_MAX 65536 /* logins of before, at a start */
 #define APPLICATION_NUMBERS                                                    \
     ((uint64_t)1 << 32) /* all are above: epoll data                           \
                          */
@@ -48,8 +50,8 @@ struct application {
     int connections;
     int bound; /* leases that it may have and that end with it */
     bool dead;
-    struct core_login login; /* name "": none; accessor "": it had it at the
-                                daemon before this one */
+    struct core_login login; /* name "": none; accessor "": not for it any
+                                more */
 };
 
 struct applications;
@@ -73,7 +75,7 @@ application_attach(struct applications *t, struct wire_peer *peer,
                    const struct identity *id, const char *program,
                    const char *token, char new_token[WIRE_TOKEN_HEX + 1],
                    struct application **out, struct error *e);
-/* What it is logged in as; `login` NULL: nobody. */
+/* What it is logged in as, name "": nobody; unless a later change is here. */
 void application_set_login(struct applications *t, struct application *a,
                            const struct core_login *login);
 void application_login(struct applications *t, const struct application *a,
@@ -91,10 +93,11 @@ bool application_dead(struct applications *t, struct application *a);
  * may have left. */
 void applications_exited(struct applications *t, uint64_t number);
 
-/* The grace is over: end bound leases of applications that did not return. */
+/* The grace is over: end bound leases and logins of applications that did not
+ * return. */
 void applications_end_grace(struct applications *t);
 /* The daemon leaves: connections that end now end no application, so that its
- * clients find their leases at the next one. */
+ * clients find their leases and logins at the next one. */
 void applications_retire(struct applications *t);
 size_t applications_count(struct applications *t);
 

@@ -41,6 +41,18 @@ static struct caller caller_as(const struct call *c, const char *login,
     return by;
 }
 
+/* The application has none any more: on disk too, if it had one. */
+static void forget_login(const struct call *c)
+{
+    struct core_login was, none;
+    struct caller by = handler_caller(c);
+    application_login(c->daemon->applications, *c->application, &was);
+    if (!was.name[0])
+        return;
+    core_login_drop(c->daemon->core, &by, &none);
+    application_set_login(c->daemon->applications, *c->application, &none);
+}
+
 /* By what came along: from now on the application is login:NAME. As
  * administrator only if that login is one. */
 static enum code log_in_by_name(struct call *c, const struct arguments *a,
@@ -50,11 +62,14 @@ static enum code log_in_by_name(struct call *c, const struct arguments *a,
     struct person p;
     struct caller by = caller_as(c, "", &p);
     enum code rc = core_login_prove(c->daemon->core, &by, a->kind, a->name,
-                                    c->fd_in, &login, e);
+                                    c->fd_in, !a->so, &login, e);
+    if (!rc && a->so) { /* held when it is allowed, never before */
+        by = caller_as(c, login.name, &p);
+        rc = need_administer(c, &by, e);
+        if (!rc)
+            rc = core_login_hold(c->daemon->core, &by, &login, e);
+    }
     if (rc)
-        return rc;
-    by = caller_as(c, login.name, &p);
-    if (a->so && (rc = need_administer(c, &by, e)))
         return rc;
     application_set_login(c->daemon->applications, *c->application, &login);
     return OK;
@@ -104,7 +119,7 @@ static enum code log_in_as_peer(struct call *c, const struct arguments *a,
     else if (a->so)
         rc = need_administer(c, &by, e);
     if (rc == OK && !a->force)
-        application_set_login(d->applications, *c->application, NULL);
+        forget_login(c);
     return rc;
 }
 
@@ -129,7 +144,7 @@ enum code handle_logout(struct call *c, const struct arguments *a, json_t **out,
                         struct error *e)
 {
     (void)a, (void)out, (void)e;
-    application_set_login(c->daemon->applications, *c->application, NULL);
+    forget_login(c);
     return OK;
 }
 

@@ -165,7 +165,7 @@ enum code cli_login(struct cli *c, bool force, struct error *e)
     return client_call(c->client, "Login", p, pin, NULL, NULL, e);
 }
 
-/* A daemon that was started anew knows no logins. Nobody is asked twice. */
+/* A daemon may have forgotten us while it was away. Nobody is asked twice. */
 static bool can_log_in_again(const struct cli *c)
 {
     const char *from = c->args->secret_id_file;

@@ -136,7 +136,9 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .orgs_lock = PTHREAD_MUTEX_INITIALIZER};
     k.metrics = &c->metrics;
     shares_init(&c->shares, service_places(o->settings));
-    code = metrics_init(&c->metrics, e);
+    code = text_id(c->run, e);
+    if (!code)
+        code = metrics_init(&c->metrics, e);
     if (!code)
         code = keeper_new(&c->keeper, &k, e);
     if (!code)

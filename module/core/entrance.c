@@ -138,7 +138,7 @@ static enum throttle_outcome outcome_of(enum code rc)
 
 enum code core_login_prove(struct core *c, const struct caller *by,
                            const char *kind, const char *name, int fd,
-                           struct core_login *out, struct error *e)
+                           bool hold, struct core_login *out, struct error *e)
 {
     struct proof p = {.name = ""};
     struct error why = {.code = OK};
@@ -153,7 +153,7 @@ enum code core_login_prove(struct core *c, const struct caller *by,
         return rc;
     rc = way->verify(c, name, fd, &p, &why);
     if (!rc)
-        rc = logins_use(c, by, way->kind, &p, out, &why);
+        rc = logins_use(c, by, way->kind, &p, hold, out, &why);
     struct failure f = {.by = by,
                         .kind = way->kind,
                         .name = p.name[0] ? p.name : name,

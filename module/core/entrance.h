@@ -39,6 +39,7 @@ enum code entrance_refuse(struct error *e);
 /* Count the use and record it: *out when it is on disk. logins.c */
 MUST_CHECK enum code logins_use(struct core *c, const struct caller *by,
                                 const char *kind, const struct proof *p,
-                                struct core_login *out, struct error *e);
+                                bool hold, struct core_login *out,
+                                struct error *e);
 
 #endif

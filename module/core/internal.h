@@ -7,6 +7,7 @@
 #ifndef HSMINT_CORE_INTERNAL_H
 #define HSMINT_CORE_INTERNAL_H
 
+#include "common/text.h"
 #include "module/core/core.h"
 #include "module/core/ended.h"
 #include "module/core/entrance.h"
@@ -24,6 +25,8 @@
 #include "module/core/warnings.h"
 #include "module/core/watch.h"
 
+#include <stdatomic.h>
+
 #define CORE_DEFAULT_ORG "default"
 #define META_PINS "hsm.pins"
 #define META_INSTANCE "instance"
@@ -37,6 +40,8 @@ struct core {
     struct store *store;
     const struct settings *settings;
     uid_t uid; /* the daemon's own */
+    char run[TEXT_ID_LEN + 1]; /* names this core among those before it */
+    _Atomic uint64_t turns;    /* numbers what changes held logins */
     struct keeper *keeper;
     struct unlock unlock;
     struct markers markers;

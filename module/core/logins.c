@@ -7,6 +7,7 @@
 #include "common/text.h"
 #include "module/core/entrance.h"
 #include "module/core/gate.h"
+#include "module/core/held.h"
 #include "module/core/internal.h"
 #include "module/core/login.h"
 
@@ -256,7 +257,8 @@ enum code core_login_alive(struct core *c, const struct core_login *l,
     const struct login_secret *s = by_accessor(&login, l->accessor);
     if (!l->accessor[0])
         return error_set(e, ERR_NOT_LOGGED_IN,
-                         "login %s: hsmintd was started anew: log in again",
+                         "login %s: it is bound to other uids by now: log in "
+                         "by another one",
                          l->name);
     if (!s)
         return error_set(e, ERR_NOT_LOGGED_IN,
@@ -277,8 +279,16 @@ struct use {
     const struct proof *proof;
     const struct caller *by;
     const char *kind;
-    char accessor[TEXT_ID_LEN + 1];
+    struct core *core;
+    bool hold;
+    bool again; /* the application has this login, by this secret */
+    struct core_login login;
 };
+
+static bool serves(const struct login *l, const struct identity *id)
+{
+    return l->uids_n == 0 || (!id->borrowed && login_serves_uid(l, id->uid));
+}
 
 /* Only who brought the right one learns why it is not good enough. */
 static enum code check_use(const struct login *l, const struct login_secret *s,
@@ -289,11 +299,11 @@ static enum code check_use(const struct login *l, const struct login_secret *s,
         return error_set(e, ERR_PIN_WRONG,
                          "login %s: the lifetime of this secret id is over",
                          u->proof->name);
-    if (s->uses_left == 0)
+    if (s->uses_left == 0 && !u->again)
         return error_set(e, ERR_PIN_WRONG,
                          "login %s: this secret id was used as often as it may",
                          u->proof->name);
-    if (l->uids_n && (id->borrowed || !login_serves_uid(l, id->uid)))
+    if (!serves(l, id))
         return error_set(e, ERR_DENIED,
                          "login %s is bound to other uids than %lu%s",
                          u->proof->name, (unsigned long)id->uid,
@@ -305,8 +315,26 @@ static json_t *use_json(const struct use *u)
 {
     char who[IDENTITY_TEXT_MAX];
     identity_text(u->by->id, who, sizeof who);
-    return json_pack("{ss ss ss ss}", "name", u->proof->name, "accessor",
-                     u->accessor, "entrance", u->kind, "peer", who);
+    return json_pack("{ss ss ss ss sb}", "name", u->login.name, "accessor",
+                     u->login.accessor, "entrance", u->kind, "peer", who,
+                     "again", (int)u->again);
+}
+
+/* Was the login's answer lost? Then its use is counted already. */
+static enum code look_again(struct store_tx *tx, struct use *u,
+                            struct error *e)
+{
+    struct held h;
+    if (!u->by->application)
+        return OK;
+    enum code rc = held_read(tx, u->by->application, &h, e);
+    u->again = !rc && held_is_of(&h, u->by->id) &&
+               strcmp(h.login.name, u->login.name) == 0 &&
+               strcmp(h.login.accessor, u->login.accessor) == 0;
+    if (rc != ERR_NOT_FOUND)
+        return rc;
+    error_clear(e);
+    return OK;
 }
 
 static enum code write_use(struct store_tx *tx, void *ctx, struct error *e)
@@ -319,35 +347,98 @@ static enum code write_use(struct store_tx *tx, void *ctx, struct error *e)
     struct login_secret *s = rc ? NULL : login_find_hmac(&l, u->proof->hmac);
     if (!s)
         return entrance_refuse(e);
-    rc = check_use(&l, s, u, e);
+    error_clear(e);
+    strcpy(u->login.accessor, s->accessor);
+    rc = look_again(tx, u, e);
+    if (!rc)
+        rc = check_use(&l, s, u, e);
     if (rc)
         return rc;
-    if (s->uses_left != LOGIN_ANY)
+    if (s->uses_left != LOGIN_ANY && !u->again)
         s->uses_left--;
     s->last_used_ms = clock_wall_ms();
-    strcpy(u->accessor, s->accessor);
     rc = write_login(tx, u->proof->name, &l, s->last_used_ms, e);
+    if (!rc && u->hold)
+        rc = held_put(tx, u->core, u->by, &u->login, e);
     return rc ? rc : gate_event(tx, "login", u->by, use_json(u), e);
 }
 
 /* A look first, so that what is wrong takes no turn of the one writer. */
 enum code logins_use(struct core *c, const struct caller *by, const char *kind,
-                     const struct proof *p, struct core_login *out,
+                     const struct proof *p, bool hold, struct core_login *out,
                      struct error *e)
 {
     struct login l = {.secrets_n = 1};
-    struct use u = {.proof = p, .by = by, .kind = kind};
+    struct use u = {
+        .proof = p, .by = by, .kind = kind, .core = c, .hold = hold};
     enum code rc = find_login(c, p->name, &l, e);
     if (rc && rc != ERR_NOT_FOUND)
         return rc;
     if (!login_find_hmac(&l, p->hmac))
         return entrance_refuse(e);
     error_clear(e);
+    strcpy(u.login.name, p->name);
     rc = store_commit(c->store, STORE_RESERVE, write_use, &u, e);
+    if (!rc)
+        *out = u.login;
+    return rc;
+}
+
+/* ---- after a restart ---- */
+
+struct resume {
+    struct core *core;
+    const struct caller *by;
+};
+
+/* Once for all connections that an application returns with. */
+static enum code write_resume(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct resume *r = ctx;
+    struct held h;
+    char who[IDENTITY_TEXT_MAX];
+    enum code rc = held_read(tx, r->by->application, &h, e);
+    if (rc || strcmp(h.run, r->core->run) == 0)
+        return rc;
+    strcpy(h.run, r->core->run);
+    identity_text(r->by->id, who, sizeof who);
+    rc = held_write(tx, r->by->application, &h, e);
+    return rc ? rc
+              : gate_event(tx, "login resumed", r->by,
+                           json_pack("{ss ss ss sI}", "name", h.login.name,
+                                     "accessor", h.login.accessor, "peer", who,
+                                     "since_ms", (json_int_t)h.since_ms),
+                           e);
+}
+
+enum code core_login_resume(struct core *c, const struct caller *by,
+                            struct core_login *out, struct error *e)
+{
+    struct held h;
+    struct login l;
+    struct resume r = {.core = c, .by = by};
+    enum code rc = held_find(c, by->application, &h, e);
     if (rc)
         return rc;
-    *out = (struct core_login){.name = ""};
-    strcpy(out->name, p->name);
-    strcpy(out->accessor, u.accessor);
-    return OK;
+    if (!held_is_of(&h, by->id))
+        return error_set(e, ERR_DENIED, "this application is not the caller's");
+    if (ended_since(&c->ended, by->application, 0, 0))
+        return error_set(e, ERR_NOT_FOUND, "this application has ended");
+    *out = h.login;
+    rc = core_login_alive(c, out, e);
+    if (rc == ERR_NOT_LOGGED_IN) { /* told at each of its calls */
+        error_clear(e);
+        return OK;
+    }
+    if (!rc)
+        rc = find_login(c, out->name, &l, e);
+    if (rc)
+        return rc;
+    if (!serves(&l, by->id)) {
+        out->accessor[0] = '\0';
+        return OK;
+    }
+    return strcmp(h.run, c->run)
+               ? store_commit(c->store, STORE_RESERVE, write_resume, &r, e)
+               : OK;
 }

@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "module/core/held.h"
 #include "module/core/internal.h"
 #include "module/core/lease.h"
 #include "module/core/search.h"
@@ -185,12 +186,14 @@ static void end_sessions(struct core *c)
         size_t n = 0;
         enum code code = mark_ended(c, application, session, &n, &e);
 
+        if (!code && n == 0 && session == 0)
+            code = held_drop(c, application, &e);
         if (!code && n == 0) /* none is left */
             ended_mark(&c->ended, application, session);
         free(application);
         sweep_beat(c);
         if (code) {
-            log_failure(&e, "a session's leases cannot be ended yet");
+            log_failure(&e, "a session's leases and login cannot be ended yet");
             return;
         }
     }

@@ -6,7 +6,8 @@
  *   loginuser NAME SECRET              by the module's own C_LoginUser
  *   find LEASE_ID                      → ok HANDLE
  *   mint ROLE token|bound SECONDS     → ok HANDLE (0: the role's ttl)
- *   read | ttl | destroy HANDLE, renew HANDLE SECONDS; "found": the last find's
+ *   read | id | ttl | destroy HANDLE, renew HANDLE SECONDS; "found": the last
+ *   find's
  *   create ROLE                       → ok HANDLE, by C_CreateObject
  *   random N                          → ok HEX
  *   event [now]                       → ok SLOT: C_WaitForSlotEvent
@@ -242,6 +243,8 @@ static void on_object(char **w)
     CK_RV rv = CKR_FUNCTION_NOT_SUPPORTED;
     if (strcmp(w[0], "read") == 0)
         rv = get_text(object, CKA_VALUE, text, sizeof(text));
+    if (strcmp(w[0], "id") == 0)
+        rv = get_text(object, CKA_UNIQUE_ID, text, sizeof(text));
     if (strcmp(w[0], "destroy") == 0)
         rv = p11->C_DestroyObject(session, object);
     if (strcmp(w[0], "renew") == 0)

@@ -3,6 +3,7 @@ daemon, keeper and HSM, sockets of several users, and a daemon that is killed.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -157,22 +158,76 @@ def test_uses_survive_a_kill(ready):
         assert "as often as it may" in refused("PinWrong", login, c, secret).text
 
 
-def test_after_a_restart_the_login_is_shown_again(ready):
+def held(daemon):
+    """Hashes of the applications that hold a login on disk."""
+    with contextlib.closing(sqlite3.connect(daemon.state / "store.db")) as db:
+        return {name for (name,) in db.execute("SELECT name FROM document WHERE kind = 'held'")}
+
+
+def hash_of(token):
+    return hashlib.sha256(bytes.fromhex(token)).hexdigest()
+
+
+def test_an_application_has_its_login_after_a_restart(ready):
+    secret = create(ready, uses=3)
+    with ready.attached() as c, ready.attached() as absent, ready.attached() as out:
+        for each in (c, absent, out):
+            login(each, secret)
+        bound, token = mint(c, bound=True)["lease_id"], c.token
+        out.call("Logout")
+        assert held(ready) == {hash_of(token), hash_of(absent.token)}
+        ready.kill()
+    ready.start()
+    with ready.connect() as c, ready.connect() as d, ready.connect() as e:
+        refused("NotFound", e.attach, token=out.token)
+        # Two connections of it at once.
+        joining = [threading.Thread(target=x.attach, kwargs={"token": token}) for x in (c, d)]
+        for t in joining:
+            t.start()
+        for t in joining:
+            t.join()
+        assert mint(c)["owner"] == mint(d)["owner"] == "login:batch"
+        assert c.call("GetLogin", name="batch")["login"]["secrets"][0]["uses_left"] == 0
+        assert [r["detail"]["name"] for r in records(ready, "login resumed")] == ["batch"]
+        time.sleep(11)  # beyond the grace, in which it came back and another did not
+        assert c.call("GetLease", lease_id=bound)["lease"]["state"] == "active"
+        wait_for(lambda: held(ready) == {hash_of(token)}, 10, "the absent one's login to end")
+        refused("NotFound", e.attach, token=absent.token)
+    wait_for(lambda: not held(ready), 10, "the login to end with its application")
+
+
+def test_a_login_that_ended_meanwhile_does_not_come_back(ready):
     secret = create(ready)
     with ready.attached() as c:
         login(c, secret)
-        lease = mint(c, bound=True)
         token = c.token
         ready.kill()
     ready.start()
-    with ready.connect() as c:
-        assert c.attach(token=token)["login"] == ""
+    with ready.connect() as c, ready.attached() as admin:
+        admin.change("DeleteLogin", name="batch")
+        create(ready)  # another of that name
+        c.attach(token=token)
         # Neither as the login nor silently as the uid.
-        assert "log in again" in refused("NotLoggedIn", c.change, "Mint", role="my-app").text
-        refused("NotLoggedIn", c.call, "GetLease", lease_id=lease["lease_id"])
-        login(c, secret)
-        time.sleep(11)  # beyond the grace, in which it came back
-        assert c.call("GetLease", lease_id=lease["lease_id"])["lease"]["state"] == "active"
+        refused("NotLoggedIn", c.change, "Mint", role="my-app")
+        refused("NotLoggedIn", c.call, "ListLeases")
+        assert records(ready, "login resumed") == []
+        c.call("Logout")
+        assert mint(c)["owner"] == f"user:{os.getuid()}"
+
+
+def test_a_login_whose_answer_was_lost(ready):
+    """The daemon dies right after the commit: the client asks again, and is in."""
+    secret = create(ready, uses=1)
+    with ready.attached() as c:
+        login(c, secret)  # as if the answer had not come
+        token = c.token
+        ready.kill()
+    ready.start()
+    with ready.connect() as c, ready.attached() as other:
+        c.attach(token=token)
+        assert login(c, secret) == {"login": "batch"}
+        assert mint(c)["owner"] == "login:batch"
+        refused("PinWrong", login, other, secret)
 
 
 def test_an_answer_that_was_lost(ready):
@@ -289,10 +344,16 @@ def test_another_login_is_another_owner(governed):
         governed.kill()
     governed.start("--system")
     with governed.connect() as c:
-        assert c.attach(token=token)["login"] == ""
-        refused("NotLoggedIn", c.call, "WhoAmI")
-        login(c, ops)  # another than it was: the lease still is not that one's
+        assert c.attach(token=token)["login"] == "batch"
+        assert c.call("GetLease", lease_id=mine)["lease"]["state"] == "active"
+        login(c, ops)
         refused("NotFound", c.call, "GetLease", lease_id=mine)
+        # Refused as administrator it has what it had before, also on disk.
+        refused("Denied", login, c, batch, so=True)
+        governed.kill()
+    governed.start("--system")
+    with governed.connect() as c:
+        assert c.attach(token=token)["login"] == "ops"
 
 
 def test_root_of_a_container_is_bound_by_no_uid(governed):
@@ -549,3 +610,11 @@ def test_a_token_is_of_no_use_to_another_uid(shared):
                     return e.name
 
         assert as_uid(ALICE, join) == "NotFound"
+        shared.kill()
+    shared.start("--system")
+    # The first to come after a restart is nobody either, and takes nothing away.
+    assert as_uid(ALICE, join) == "NotFound"
+    with shared.connect() as c:
+        assert c.attach(token=token)["login"] == "batch"
+        assert as_uid(ALICE, join) == "NotFound"
+    assert [r["detail"]["name"] for r in records(shared, "login resumed")] == ["batch"]

@@ -53,7 +53,10 @@ class Load:
         self.environment = {**os.environ, **loader(so), "HSMINT_SOCKET": str(daemon.socket)}
         self.minted, self.failed = [], []  # list.append is atomic
         self.by_command = 0
-        kinds = [self.module, self.command] * CALLERS
+        self.by_name = 0
+        with daemon.attached() as c:
+            self.secret_id = c.change("CreateLogin", name="batch", fields={"uses": 1}).secret.decode()
+        kinds = [self.module, self.command] * CALLERS + [self.named]
         self.threads = [threading.Thread(target=self.call, args=(kind,)) for kind in kinds]
 
     def run(self, how, *argv):
@@ -89,6 +92,32 @@ class Load:
                 found = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.strip().startswith("ID:")]
                 self.minted.append(bytes.fromhex(found[0]).decode() if found else "")
 
+    def named(self):
+        """One program that logs in by name once, with a secret id for one login."""
+        module = program("module", "pkcs11", ".libs", "hsmint-pkcs11.so")
+        path = program("tests", "integration", "p11client")
+        with subprocess.Popen(
+            [path, module], env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        ) as p:
+
+            def ok(line):
+                p.stdin.write(line + "\n")
+                answer = p.stdout.readline().split()
+                if answer[:1] == ["ok"]:
+                    return answer[-1]
+                p.stdin.write("why\n")
+                self.failed.append(f"named: {line.split()[0]}: {answer} {p.stdout.readline()}")
+                return None
+
+            ok("open")
+            ok(f"loginuser batch {self.secret_id}")
+            while not self.stop.is_set():
+                handle = ok("mint my-app token 0")
+                lease = handle and ok(f"id {handle}")
+                if lease:
+                    self.minted.append(lease)
+                    self.by_name += 1
+
     def __enter__(self):
         for t in self.threads:
             t.start()
@@ -115,20 +144,23 @@ def test_reload_and_restart_under_load(ready):
             ready.process.send_signal(signal.SIGHUP)
             time.sleep(0.2)
             if reload % RESTART_EACH == 0 and reload < RELOADS:
-                began, before = time.monotonic(), len(load.minted)
+                began, before, named = time.monotonic(), len(load.minted), load.by_name
                 assert ready.stop() == 0
                 ready.start()
                 restarts.append(time.monotonic() - began)
                 wait_for(lambda: len(load.minted) > before, 30, "keys after a restart")
+                wait_for(lambda: load.by_name > named or load.failed, 30, "a key by name after a restart")
     assert len(restarts) == 3
     assert not load.failed, "\n".join(load.failed[:5])
     minted = [m for m in load.minted if m]
     assert 0 < load.by_command < len(minted)
-    print(f"{len(load.minted)} keys, {RELOADS} reloads, restarts of {', '.join(f'{s:.2f} s' for s in restarts)}")
+    assert load.by_name > len(restarts)
+    print(f"{len(load.minted)} keys, {load.by_name} of them by name, {RELOADS} reloads, restarts of {', '.join(f'{s:.2f} s' for s in restarts)}")
     # Every key that was given is a lease of the store, and each once.
     assert len(set(minted)) == len(minted) == len(load.minted)
     stored = leases(ready)
     assert not [m for m in minted if m not in stored]
+    assert sum(row["owner"] == "login:batch" for row in stored.values()) >= load.by_name
     # What the service has, the store has: nothing was made twice or forgotten.
     with ready.attached() as c:
         wait_for(

@@ -273,19 +273,33 @@ def leases_of(system, agent, secret_id):  # noqa: F811
     return agent.call("ListLeases")["leases"]
 
 
-def test_a_login_is_lost_with_the_daemon(system, admin):  # noqa: F811
-    """And what was meant by its name is not done as the uid beside it."""
-    admin.ok("policy", "set", "all", f"subjects=login:batch,user:{DAVE}", "roles=*", "capabilities=caller")
-    secret = admin.ok("login", "create", "batch").strip()
+def test_a_login_outlives_the_daemon(system, admin):  # noqa: F811
+    """As long as it is one; then what was meant by its name is not done as the uid
+    beside it."""
+    admin.ok("policy", "set", "all", f"subjects=login:batch,login:next,user:{DAVE}", "roles=*", "capabilities=caller")
+    secret = admin.ok("login", "create", "batch", "--uses", "1").strip()
     dave = system.agent("dave", DAVE)
     client = dave_client(system, dave)
     assert client("open") == client(f"login {secret}") == "ok "
-    assert client("mint pay-api token 0").startswith("ok")
+    handles = [client("mint pay-api bound 0")]
+    for leave in (system.kill, system.stop, system.kill):
+        leave()
+        system.start()
+        handles.append(client("mint pay-api bound 0"))
+    assert all(h.startswith("ok ") for h in handles), handles
+    assert len([r for r in system.records() if r["kind"] == "login resumed"]) == 3
+    time.sleep(11)  # the grace is over: what is bound to the session lives on
+    for handle in handles:
+        assert client(f"read {handle.split()[1]}").startswith("ok sk-")
+    assert system.service.alive() == len(handles)
     system.stop()
     system.start()
+    admin.ok("login", "delete", "batch")
     assert client("mint pay-api token 0") == "0x101"  # CKR_USER_NOT_LOGGED_IN
     assert "batch" in client("why")
-    assert client(f"login {secret}") == "ok "
+    again = admin.ok("login", "create", "next").strip()
+    assert client("mint pay-api token 0") == "0x101"
+    assert client(f"login {again}") == "ok "
     assert client("mint pay-api token 0").startswith("ok")
     client.end()
     owners = [json.loads(dave.ok("lease", "list", "--json"))]

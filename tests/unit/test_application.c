@@ -38,6 +38,27 @@ void core_end_session(struct core *c, const char *application, int64_t session)
     ended.session = session;
 }
 
+/* core's side of it is test_logins. */
+static struct {
+    enum code rc;
+    struct core_login login;
+    char hash[WIRE_TOKEN_HEX + 1];
+    int calls;
+} resume;
+
+enum code core_login_resume(struct core *c, const struct caller *by,
+                            struct core_login *out, struct error *e)
+{
+    (void)c;
+    resume.calls++;
+    assert_non_null(by->id);
+    snprintf(resume.hash, sizeof resume.hash, "%s", by->application);
+    if (resume.rc)
+        return error_set(e, resume.rc, "as told");
+    *out = resume.login;
+    return OK;
+}
+
 struct fixture {
     char dir[64];
     int epoll;
@@ -57,6 +78,8 @@ static int setup(void **state)
     assert_int_equal(applications_new(&f->table, NULL, f->store, f->epoll, &e),
                      OK);
     memset(&ended, 0, sizeof ended);
+    memset(&resume, 0, sizeof resume);
+    resume.rc = ERR_NOT_FOUND;
     *state = f;
     return 0;
 }
@@ -387,7 +410,7 @@ static void login_is_the_applications(void **state)
     struct fixture *f = *state;
     char token[WIRE_TOKEN_HEX + 1];
     struct application *a, *b;
-    struct core_login batch = {"batch", "accessor"}, got;
+    struct core_login batch = {"batch", "accessor", 0}, got;
     assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
     application_login(f->table, a, &got);
     assert_string_equal(got.name, "");
@@ -400,11 +423,38 @@ static void login_is_the_applications(void **state)
     struct application *c = NULL;
     assert_int_equal(attach(f, 1001, token, NULL, &c), ERR_NOT_FOUND);
     assert_null(c);
-    application_set_login(f->table, b, NULL);
+    struct core_login none = {"", "", 2}, late = {"late", "accessor", 1};
+    application_set_login(f->table, b, &none);
+    application_login(f->table, a, &got);
+    assert_string_equal(got.name, "");
+    /* Two connections at once: what is on disk last is what it has. */
+    application_set_login(f->table, b, &late);
     application_login(f->table, a, &got);
     assert_string_equal(got.name, "");
     application_detach(f->table, a);
     application_detach(f->table, b);
+    assert_int_equal(ended.calls, 0);
+}
+
+static void a_login_ends_with_its_application(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1], hash[WIRE_TOKEN_HEX + 1];
+    struct application *a;
+    struct core_login batch = {"batch", "accessor", 1};
+    assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
+    strcpy(hash, a->hash);
+    application_set_login(f->table, a, &batch);
+    application_detach(f->table, a);
+    assert_int_equal(ended.calls, 1);
+    assert_string_equal(ended.application, hash);
+    /* Its process ended while the login was on its way to the disk. */
+    assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
+    applications_exited(f->table, a->number);
+    assert_int_equal(ended.calls, 1);
+    application_set_login(f->table, a, &batch);
+    assert_int_equal(ended.calls, 2);
+    application_detach(f->table, a);
 }
 
 /* A container's root, whose leases are its unit's whatever uid it takes. */
@@ -422,22 +472,75 @@ static void a_unit_returns_within_the_grace(void **state)
     application_detach(f->table, a);
 }
 
-/* Its leases wait for it, but the login has to be shown again. */
-static void a_login_does_not_outlive_the_daemon(void **state)
+static enum code put_held(struct store_tx *tx, void *ctx, struct error *e)
+{
+    return store_document_put(tx, HELD_KIND, ctx, "{}", 1, e);
+}
+
+/* Two connections of it at once, without any lease. */
+static void a_login_outlives_the_daemon(void **state)
 {
     struct fixture *f = *state;
     char token[WIRE_TOKEN_HEX + 1], hash[WIRE_TOKEN_HEX + 1];
-    struct application *a, *b = NULL;
+    struct application *a, *b;
     struct core_login got;
+    struct error e = {.code = OK};
     earlier(f, token, hash);
-    leave_lease_of(f, "login:batch", hash, LEASE_ACTIVE, true);
+    assert_int_equal(store_commit(f->store, STORE_NORMAL, put_held, hash, &e),
+                     OK);
+    resume.rc = OK;
+    resume.login = (struct core_login){"batch", "accessor", 0};
     assert_int_equal(attach(f, 1000, token, NULL, &a), OK);
+    assert_string_equal(resume.hash, hash);
     application_login(f->table, a, &got);
     assert_string_equal(got.name, "batch");
-    assert_string_equal(got.accessor, "");
+    assert_string_equal(got.accessor, "accessor");
+    assert_int_equal(attach(f, 1000, token, NULL, &b), OK);
+    assert_ptr_equal(a, b);
     assert_int_equal(attach(f, 1001, token, NULL, &b), ERR_NOT_FOUND);
-    assert_null(b);
+    applications_end_grace(f->table);
+    assert_int_equal(ended.calls, 0);
     application_detach(f->table, a);
+    assert_int_equal(ended.calls, 0);
+    application_detach(f->table, a);
+    assert_int_equal(ended.calls, 1);
+    /* The grace is over: nobody asks for it any more. */
+    resume.calls = 0;
+    assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_NOT_FOUND);
+    assert_int_equal(resume.calls, 0);
+}
+
+static void a_login_that_is_not_fetched_ends(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1], hash[WIRE_TOKEN_HEX + 1];
+    struct error e = {.code = OK};
+    earlier(f, token, hash);
+    assert_int_equal(store_commit(f->store, STORE_NORMAL, put_held, hash, &e),
+                     OK);
+    leave_lease_of(f, "login:batch", hash, LEASE_ACTIVE, true);
+    applications_end_grace(f->table);
+    assert_int_equal(ended.calls, 1); /* once for both */
+    assert_string_equal(ended.application, hash);
+}
+
+/* The leases of a login do not say whose it was: what is held does. */
+static void leases_of_a_login_let_nobody_in(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1], hash[WIRE_TOKEN_HEX + 1];
+    struct application *a = NULL;
+    earlier(f, token, hash);
+    leave_lease_of(f, "login:batch", hash, LEASE_ACTIVE, true);
+    assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_NOT_FOUND);
+    resume.rc = ERR_DENIED;
+    leave_lease(f, hash, LEASE_ACTIVE, true);
+    assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_NOT_FOUND);
+    assert_null(a);
+    /* What cannot be recorded is no login, and no answer either. */
+    resume.rc = ERR_DISK_FULL;
+    assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_DISK_FULL);
+    assert_null(a);
 }
 
 static void what_another_uid_left_is_not_taken(void **state)
@@ -470,7 +573,10 @@ int main(void)
         T(token_is_bound_to_the_whole_identity),
         T(login_is_the_applications),
         T(a_unit_returns_within_the_grace),
-        T(a_login_does_not_outlive_the_daemon),
+        T(a_login_ends_with_its_application),
+        T(a_login_outlives_the_daemon),
+        T(a_login_that_is_not_fetched_ends),
+        T(leases_of_a_login_let_nobody_in),
         T(what_another_uid_left_is_not_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
  * cost; over a real store, with time that can be moved on. */
 #include "config.h"
 
+#include "module/core/held.h"
 #include "module/core/logins.h"
 #include "module/core/throttle.h"
 #include "tests/unit/core_fixture.h"
@@ -55,7 +56,8 @@ static enum code show(struct core_fixture *f, const struct caller *by,
 {
     struct core_login ignored;
     FD fd = pipe_of(text);
-    return core_login_prove(f->core, by, NULL, NULL, fd, l ? l : &ignored, e);
+    return core_login_prove(f->core, by, NULL, NULL, fd, true, l ? l : &ignored,
+                            e);
 }
 
 static json_int_t of_secret(struct core_fixture *f, size_t i, const char *name)
@@ -125,7 +127,7 @@ static void a_secret_id_is_a_login(void **state)
     assert_non_null(strstr(used.last, l.accessor));
     assert_null(strstr(used.last, text + 6));
     FAILS(ERR_INVALID, core_login_prove(f->core, &peer, "kubernetes", NULL, -1,
-                                        &l, e));
+                                        true, &l, e));
 }
 
 static void uses_are_counted_on_disk(void **state)
@@ -287,6 +289,144 @@ static void a_deletion_ends_sessions(void **state)
     assert_int_equal(records(f, "login delete").n, 1);
 }
 
+/* ---- what applications hold ---- */
+
+#define HASH_A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define HASH_B "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+
+static struct caller as_application(const struct caller *by, const char *hash)
+{
+    struct caller a = *by;
+    a.application = hash;
+    return a;
+}
+
+static void restart(struct core_fixture *f)
+{
+    close_core(f);
+    open_core(f);
+}
+
+static void a_held_login_comes_back(void **state)
+{
+    struct core_fixture *f = *state;
+    char text[SECRET_TEXT], unit[] = "pay.service";
+    struct core_login l, back;
+    struct caller a = as_application(&peer, HASH_A);
+    struct caller stranger = as_application(&other, HASH_A);
+    struct caller unknown = as_application(&peer, HASH_B);
+    make(f, core_login_create, "{\"uses\":1}", text);
+    SUCCEEDS(show(f, &a, text, &l, e));
+    restart(f);
+    FAILS(ERR_NOT_FOUND, core_login_resume(f->core, &unknown, &back, e));
+    FAILS(ERR_DENIED, core_login_resume(f->core, &stranger, &back, e));
+    struct identity id = peer_id;
+    struct caller changed = a;
+    changed.id = &id;
+    id.borrowed = true;
+    FAILS(ERR_DENIED, core_login_resume(f->core, &changed, &back, e));
+    id = peer_id;
+    id.unit = unit;
+    FAILS(ERR_DENIED, core_login_resume(f->core, &changed, &back, e));
+    assert_int_equal(records(f, "login resumed").n, 0);
+    for (int connection = 0; connection < 2; connection++) {
+        SUCCEEDS(core_login_resume(f->core, &a, &back, e));
+        assert_string_equal(back.name, "batch");
+        assert_string_equal(back.accessor, l.accessor);
+        SUCCEEDS(core_login_alive(f->core, &back, e));
+    }
+    struct count resumed = records(f, "login resumed");
+    assert_int_equal(resumed.n, 1);
+    assert_non_null(strstr(resumed.last, l.accessor));
+    assert_int_equal(records(f, "login").n, 1);
+    restart(f); /* and again */
+    SUCCEEDS(core_login_resume(f->core, &a, &back, e));
+    assert_int_equal(records(f, "login resumed").n, 2);
+    assert_int_equal(of_secret(f, 0, "uses_left"), 0);
+}
+
+/* The daemon died between the commit and the answer. */
+static void a_lost_answer_costs_no_second_use(void **state)
+{
+    struct core_fixture *f = *state;
+    char text[SECRET_TEXT];
+    struct core_login none;
+    struct caller a = as_application(&peer, HASH_A);
+    struct caller b = as_application(&peer, HASH_B);
+    make(f, core_login_create, "{\"uses\":2}", text);
+    SUCCEEDS(show(f, &a, text, NULL, e));
+    restart(f);
+    SUCCEEDS(show(f, &a, text, NULL, e));
+    assert_int_equal(of_secret(f, 0, "uses_left"), 1);
+    assert_non_null(strstr(records(f, "login").last, "\"again\":true"));
+    SUCCEEDS(show(f, &b, text, NULL, e));
+    assert_int_equal(of_secret(f, 0, "uses_left"), 0);
+    SUCCEEDS(show(f, &a, text, NULL, e));
+    /* Logged out it is a login like any other. */
+    core_login_drop(f->core, &a, &none);
+    FAILS(ERR_PIN_WRONG, show(f, &a, text, NULL, e));
+}
+
+static void what_is_not_held_does_not_come_back(void **state)
+{
+    struct core_fixture *f = *state;
+    char text[SECRET_TEXT];
+    struct core_login l, none, back;
+    struct held h;
+    struct caller a = as_application(&peer, HASH_A);
+    struct caller b = as_application(&peer, HASH_B);
+    make(f, core_login_create, "{}", text);
+    SUCCEEDS(show(f, &a, text, &l, e));
+    core_login_drop(f->core, &a, &none);
+    assert_string_equal(none.name, "");
+    assert_true(none.turn > l.turn);
+    FAILS(ERR_NOT_FOUND, core_login_resume(f->core, &a, &back, e));
+    /* As administrator: held when that was allowed, not before. */
+    FD fd = pipe_of(text);
+    SUCCEEDS(
+        core_login_prove(f->core, &a, NULL, NULL, fd, false, &l, e));
+    FAILS(ERR_NOT_FOUND, core_login_resume(f->core, &a, &back, e));
+    SUCCEEDS(core_login_hold(f->core, &a, &l, e));
+    SUCCEEDS(core_login_resume(f->core, &a, &back, e));
+    /* The end of an application, which the sweeper writes down. */
+    SUCCEEDS(show(f, &b, text, NULL, e));
+    core_end_session(f->core, HASH_B, 7);
+    SUCCEEDS(core_login_resume(f->core, &b, &back, e));
+    core_end_session(f->core, HASH_B, 0);
+    FAILS(ERR_NOT_FOUND, core_login_resume(f->core, &b, &back, e));
+    (void)sweep_pass(f->core);
+    FAILS(ERR_NOT_FOUND, held_find(f->core, HASH_B, &h, e));
+    SUCCEEDS(held_find(f->core, HASH_A, &h, e));
+    assert_null(strstr(h.run, text));
+}
+
+static void a_held_login_is_not_more_than_the_login(void **state)
+{
+    struct core_fixture *f = *state;
+    char text[SECRET_TEXT], next[SECRET_TEXT];
+    struct core_login back;
+    struct caller a = as_application(&peer, HASH_A);
+    make(f, core_login_create, "{\"ttl\":60,\"uids\":[2000]}", text);
+    SUCCEEDS(show(f, &a, text, NULL, e));
+    restart(f);
+    /* Bound to another uid meanwhile; the secret itself is good still. */
+    make(f, core_login_rotate, "{\"overlap\":50,\"uids\":[2001]}", next);
+    SUCCEEDS(core_login_resume(f->core, &a, &back, e));
+    assert_string_equal(back.name, "batch");
+    FAILS(ERR_NOT_LOGGED_IN, core_login_alive(f->core, &back, e));
+    move_on(f, 51); /* over */
+    SUCCEEDS(core_login_resume(f->core, &a, &back, e));
+    FAILS(ERR_NOT_LOGGED_IN, core_login_alive(f->core, &back, e));
+    make(f, core_login_rotate, "{\"uids\":[]}", next); /* rotated out */
+    SUCCEEDS(core_login_resume(f->core, &a, &back, e));
+    FAILS(ERR_NOT_LOGGED_IN, core_login_alive(f->core, &back, e));
+    SUCCEEDS(core_login_delete(f->core, &administrator, "batch", e));
+    make(f, core_login_create, "{}", next); /* another of that name */
+    SUCCEEDS(core_login_resume(f->core, &a, &back, e));
+    FAILS(ERR_NOT_LOGGED_IN, core_login_alive(f->core, &back, e));
+    assert_int_equal(records(f, "login resumed").n, 0);
+}
+
 /* ---- wrong ones ---- */
 
 static void unknown_says_the_same_as_wrong(void **state)
@@ -365,10 +505,12 @@ static void what_is_no_pipe_costs_nobody(void **state)
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
     assert_int_equal(write(ends[1], text, 3), 3);
     FAILS(ERR_INVALID,
-          core_login_prove(f->core, &peer, NULL, NULL, file, &l, e));
+          core_login_prove(f->core, &peer, NULL, NULL, file, true, &l, e));
     FAILS(ERR_INVALID,
-          core_login_prove(f->core, &peer, NULL, NULL, ends[0], &l, e));
-    FAILS(ERR_INVALID, core_login_prove(f->core, &peer, NULL, NULL, -1, &l, e));
+          core_login_prove(f->core, &peer, NULL, NULL, ends[0], true, &l,
+                           e));
+    FAILS(ERR_INVALID,
+          core_login_prove(f->core, &peer, NULL, NULL, -1, true, &l, e));
     close(ends[0]);
     close(ends[1]);
     char *huge = malloc(1000001);
@@ -376,7 +518,7 @@ static void what_is_no_pipe_costs_nobody(void **state)
     huge[1000000] = '\0';
     FD fd = pipe_of(text);
     FAILS(ERR_INVALID,
-          core_login_prove(f->core, &peer, NULL, huge, fd, &l, e));
+          core_login_prove(f->core, &peer, NULL, huge, fd, true, &l, e));
     free(huge);
     SUCCEEDS(show(f, &peer, text, NULL, e));
     assert_int_equal(records(f, "login failed").n, 0);
@@ -473,6 +615,10 @@ int main(void)
         T(a_rotation_overlaps),
         T(a_retry_gives_another_secret),
         T(a_deletion_ends_sessions),
+        T(a_held_login_comes_back),
+        T(a_lost_answer_costs_no_second_use),
+        T(what_is_not_held_does_not_come_back),
+        T(a_held_login_is_not_more_than_the_login),
         T(unknown_says_the_same_as_wrong),
         T(wrong_ones_cost_their_peer_time),
         T(containers_do_not_hold_each_other_up),
