@@ -140,11 +140,12 @@ static enum code insert(struct store_tx *tx, void *ctx, struct error *e)
 static enum code take_made(struct rotate_step *s,
                            const struct gate_reply *reply, struct error *e)
 {
-    const char *id = "", *sealed = "";
+    const char *id = "", *sealed = "", *name = "";
     json_int_t expires = 0;
     JSON body = NULL;
     const struct json_field fields[] = {
         {"id", FIELD_STRING, true, &id, NULL},
+        {"name", FIELD_STRING, false, &name, NULL},
         {"sealed", FIELD_STRING, true, &sealed, NULL},
         {"expires_at", FIELD_INT, false, &expires, NULL},
     };
@@ -158,6 +159,11 @@ static enum code take_made(struct rotate_step *s,
     if (code)
         return error_set(e, ERR_SERVICE_REPLY,
                          "the service's answer names no new admin key");
+    /* Somebody else's is neither taken nor, later, deleted. */
+    if (*name && strcmp(name, s->r.name) != 0)
+        return error_set(e, ERR_SERVICE_REPLY,
+                         "the service answered for another admin key than the "
+                         "one asked for: does a proxy mix replies up?");
     s->r.sealed = malloc(BLOB_MAX);
     if (!s->r.sealed)
         return error_set(e, ERR_NOMEM, "no memory for a rotation");

@@ -224,3 +224,17 @@ def test_two_settings_at_a_time(ready, service):
     with ready.attached() as c:
         config = c.call("GetConfig")["config"]
     assert {name: config[name] for name in fields} == fields
+
+
+def test_the_answer_for_another_key(ready, service):
+    """A proxy that mixes replies up: that key is neither taken nor deleted."""
+    old = key_id(ready)
+    other = service.control("admin_keys", {"name": "somebody's"})
+    answer = {"id": other["id"], "name": "somebody's", "value": "sk-admin-of-nobody"}
+    service.fault(kind="set", fields=answer, method="POST", path=KEYS)
+    with pytest.raises(Error) as e:
+        rotate(ready)
+    assert e.value.name == "ServiceReply" and "another admin key" in str(e.value)
+    wait_for(lambda: not under_way(ready), 40, "the rotation to end")
+    assert key_id(ready) == old and sorted(alive(service)) == sorted([old, other["id"]])
+    mints(ready)
