@@ -1,10 +1,13 @@
 """PINs: which of them the HSM sees, and what a locked daemon says."""
 
+import os
 import re
+import subprocess
 
 import pytest
 
-from conftest import SOURCE, wait_for
+from conftest import SOURCE, not_sanitized, program, wait_for
+from test_pkcs11 import need
 from varlink import Error, request_id
 
 SPIES = ["/usr/lib/x86_64-linux-gnu/pkcs11-spy.so", "/usr/lib/aarch64-linux-gnu/pkcs11-spy.so", "/usr/lib64/pkcs11-spy.so"]
@@ -13,8 +16,6 @@ SPIES = ["/usr/lib/x86_64-linux-gnu/pkcs11-spy.so", "/usr/lib/aarch64-linux-gnu/
 @pytest.fixture
 def spied(bare):
     """A locked daemon whose HSM module writes down each call (OpenSC's spy)."""
-    import os
-
     spy = next((s for s in SPIES if os.path.exists(s)), None)
     if not spy:
         pytest.skip("opensc's pkcs11-spy is not installed")
@@ -75,6 +76,31 @@ def test_wrong_pins_after_login_stay_here(spied):
             assert pytest.raises(Error, c.call, "Login", secret=b"nonsense%d" % i).value.name == "PinWrong"
         c.call("Login", secret=spied.token.pin.encode())
         assert logins(spied) == before
+
+
+def test_the_hsms_so_pin_is_nobodys(spied):
+    """C_Login(CKU_SO), C_InitToken, C_InitPIN and C_SetPIN of our module: the HSM sees one
+    C_Login, its user's."""
+    tool = [need("pkcs11-tool"), "--module", program("module", "pkcs11", ".libs", "hsmint-pkcs11.so")]
+    not_sanitized("pkcs11-tool has no sanitizer to load it with")
+
+    def run(*words):
+        r = subprocess.run(
+            [*tool, *words], env={**os.environ, "HSMINT_SOCKET": str(spied.socket)}, capture_output=True, text=True, timeout=60
+        )
+        return r.returncode, r.stdout + r.stderr
+
+    pin = spied.token.pin
+    for words in (
+        ["--init-token", "--label", "x", "--so-pin", "314159"],
+        ["--login", "--login-type", "so", "--so-pin", pin, "--init-pin", "--new-pin", "999999"],
+        ["--login", "--pin", pin, "--change-pin", "--new-pin", "999999"],
+    ):
+        code, text = run(*words)
+        assert code != 0 and "CKR_FUNCTION_NOT_SUPPORTED" in text, (words, text)
+    log = spied.spy_log.read_text(errors="replace")
+    assert logins(spied) == (1, 0) and "CKU_USER" in log
+    assert not re.search(r"CKU_SO|C_InitToken|C_InitPIN|C_SetPIN", log)
 
 
 @pytest.mark.parametrize("pin", [b"", b"x" * 70000], ids=["empty", "too-long"])

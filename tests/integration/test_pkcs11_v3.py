@@ -152,6 +152,26 @@ def test_a_new_organisation_is_a_slot_event(user, ready):
     assert user.process.stdout.readline().split() == ["ok", str(new)]
 
 
+def test_slot_ids_and_serials_do_not_move(ready):
+    def seen():
+        with ready.attached() as c:
+            return {s["org"]: (s["id"], s["serial"]) for s in c.call("Slots")["slots"]}
+
+    first = seen()
+    with ready.attached() as c:
+        for org in ("zoo", "lab", "able"):
+            c.change("Init", org=org)
+    four = seen()
+    assert len(set(four.values())) == 4 and len({serial for _, serial in four.values()}) == 4
+    assert four["default"] == first["default"]
+    ready.kill()
+    ready.start()
+    assert seen() == four
+    with ready.attached() as c:
+        c.change("DeleteConfig", org="lab")
+    assert seen() == four  # what is configured may go, its slot does not
+
+
 # ---- what a caller does: rows that test_pkcs11.py has not ----
 
 
