@@ -1,14 +1,11 @@
 #include "config.h"
 
 #include "common/client.h"
-#include "common/client_socket.h"
+#include "common/client_link.h"
 #include "common/deadline.h"
 #include "common/file.h"
 
-#include <errno.h>
 #include <poll.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,33 +17,7 @@
 #define PATIENT_MS 5000
 #define TELL_MS 2000
 #define RECONNECT_EVERY_MS 20
-#define LOGIN_NAME_MAX 63
 #define LOGIN_WAIT_MS 5000 /* as long as a daemon asks for after wrong ones */
-
-/* One of the connections: no wire yet while it is being opened. */
-struct link {
-    struct wire *wire;
-    bool taken; /* by the one thread that uses it */
-};
-
-/* `lock` guards everything below it; it is never held during I/O. */
-struct client {
-    char *socket; /* NULL: the default one, looked up at each connect */
-    char *program;
-    int connect_ms, call_ms, reconnect_ms;
-    bool start_daemon, allow_root_start;
-    _Atomic bool allow_start;
-    pid_t pid; /* who made it: a forked child may not speak for its parent */
-
-    pthread_mutex_t lock;
-    pthread_cond_t changed; /* a link is free, or the token is settled */
-    struct link links[CLIENT_CONNECTIONS];
-    bool attaching; /* somebody is asking for the token */
-    char token[WIRE_TOKEN_HEX + 1];
-    /* The named login that we logged in by, and the one that the daemon told
-     * it has for us; "" for none. */
-    char login[LOGIN_NAME_MAX + 1], told[LOGIN_NAME_MAX + 1];
-};
 
 static char *copy(const char *s)
 {
@@ -139,203 +110,6 @@ void client_allow_start(struct client *c, bool allow)
     c->allow_start = allow;
 }
 
-/* With the lock held, until somebody changed something. */
-static enum code wait_change(struct client *c, int64_t end, struct error *e)
-{
-    struct timespec t = {.tv_sec = end / 1000, .tv_nsec = end % 1000 * 1000000};
-    int rc = end < 0 ? pthread_cond_wait(&c->changed, &c->lock)
-                     : pthread_cond_timedwait(&c->changed, &c->lock, &t);
-    if (rc == 0)
-        return OK;
-    return error_set(e, ERR_DEADLINE,
-                     "no connection to the daemon became free in time");
-}
-
-/* ---- opening a connection ---------------------------------------------- */
-
-static bool may_start_daemon(const struct client *c)
-{
-    return c->start_daemon && c->allow_start;
-}
-
-/* No later than `end`; unless a daemon has to be started first, which takes
- * its own time: then the end moves. */
-static enum code connect_socket(struct client *c, const char *path, bool starts,
-                                int64_t *end, int *fd, struct error *e)
-{
-    int left = deadline_left(*end);
-    int ms = left >= 0 && left < c->connect_ms ? left : c->connect_ms;
-    enum code rc = wire_connect(path, ms, fd, e);
-    if (rc != ERR_DAEMON_DOWN || !starts || !may_start_daemon(c))
-        return rc;
-    rc = client_start_daemon(path, c->allow_root_start, e);
-    if (rc)
-        return rc;
-    int64_t later = deadline_after(c->connect_ms);
-    if (*end >= 0 && later > *end)
-        *end = later;
-    return wire_connect(path, c->connect_ms, fd, e);
-}
-
-static enum code open_wire(struct client *c, bool starts, int64_t *end,
-                           struct wire **out, struct error *e)
-{
-    char found[256];
-    const char *path = c->socket;
-    enum code rc = OK;
-    *out = NULL;
-    if (!path) {
-        rc = client_default_socket(found, sizeof found, e);
-        path = found;
-    }
-    FD fd = -1;
-    if (!rc)
-        rc = connect_socket(c, path, starts, end, &fd, e);
-    if (!rc)
-        rc = client_check_peer(path, fd, e);
-    if (rc)
-        return rc;
-    int taken = fd;
-    fd = -1;
-    return wire_new(out, taken, e);
-}
-
-/* Send and take the answer of one message. *broken: the connection ended
- * before an answer came, so the daemon may not have seen the message. */
-static enum code exchange(struct wire *w, const json_t *message,
-                          const struct secret *in, int64_t end, json_t **answer,
-                          int *fd, bool *broken, struct error *e)
-{
-    FD pipe = -1;
-    enum code rc = in ? secret_to_pipe(in, &pipe, e) : OK;
-    *broken = false;
-    *answer = NULL;
-    *fd = -1;
-    if (rc)
-        return rc;
-    rc = wire_send(w, message, pipe, deadline_left(end), e);
-    if (!rc)
-        rc = wire_recv(w, answer, fd, deadline_left(end), e);
-    *broken = rc == ERR_DAEMON_DOWN || rc == ERR_IO;
-    return rc;
-}
-
-/* The token to join with, "" when this thread is the one to get it. */
-static enum code begin_attach(struct client *c, char *token, int64_t end,
-                              struct error *e)
-{
-    enum code rc = OK;
-    pthread_mutex_lock(&c->lock);
-    while (!rc && !c->token[0] && c->attaching)
-        rc = wait_change(c, end, e);
-    memcpy(token, c->token, sizeof c->token);
-    if (!rc && !token[0])
-        c->attaching = true;
-    pthread_mutex_unlock(&c->lock);
-    return rc;
-}
-
-/* Member "login" of what the daemon answered, "" without. */
-static void login_of(json_t *parameters, char login[LOGIN_NAME_MAX + 1])
-{
-    const char *name = json_string_value(json_object_get(parameters, "login"));
-    snprintf(login, LOGIN_NAME_MAX + 1, "%s", name ? name : "");
-}
-
-/* What attaching gave. */
-struct attached {
-    char token[WIRE_TOKEN_HEX + 1];
-    char login[LOGIN_NAME_MAX + 1];
-};
-
-/* `got` is NULL when the daemon did not let us. */
-static void end_attach(struct client *c, const char *used,
-                       const struct attached *got)
-{
-    pthread_mutex_lock(&c->lock);
-    if (got)
-        memcpy(c->told, got->login, sizeof c->told);
-    if (!used[0])
-        c->attaching = false;
-    if (got && !used[0])
-        memcpy(c->token, got->token, sizeof c->token);
-    pthread_cond_broadcast(&c->changed);
-    pthread_mutex_unlock(&c->lock);
-}
-
-/* The daemon does not know this token any more; another thread may have got
- * a new one meanwhile. */
-static void forget_token(struct client *c, const char *token)
-{
-    pthread_mutex_lock(&c->lock);
-    if (strcmp(c->token, token) == 0)
-        wipe(c->token, sizeof c->token);
-    pthread_mutex_unlock(&c->lock);
-}
-
-static enum code attach(struct client *c, struct wire *w, const char *token,
-                        int64_t end, struct attached *got, struct error *e)
-{
-    JSON answer = NULL;
-    JSON message = wire_request(
-        "org.hsmint.Attach",
-        json_pack("{s:i, s:s, s:s*}", "version", CLIENT_PROTOCOL, "program",
-                  c->program, "token", token[0] ? token : NULL));
-    bool broken;
-    FD fd = -1;
-    json_t *parameters = NULL;
-    if (!message)
-        return error_set(e, ERR_NOMEM, "no memory for a message");
-    enum code rc = exchange(w, message, NULL, end, &answer, &fd, &broken, e);
-    if (!rc)
-        rc = wire_parse_reply(answer, &parameters, e);
-    if (rc)
-        return rc;
-    const char *given = json_string_value(json_object_get(parameters, "token"));
-    if (!given || strlen(given) != WIRE_TOKEN_HEX)
-        return error_set(e, ERR_PROTOCOL, "the daemon gave no attach token");
-    memcpy(got->token, given, sizeof got->token);
-    login_of(parameters, got->login);
-    return OK;
-}
-
-/* Connect and attach. A token that the daemon refuses (it lost its state, or
- * forgot us) is given up for a new one, once. */
-static enum code open_link(struct client *c, bool starts, int64_t end,
-                           struct wire **out, struct error *e)
-{
-    enum code rc = OK;
-    for (int round = 0; round < 2; round++) {
-        char token[WIRE_TOKEN_HEX + 1];
-        struct attached got;
-        struct wire *w CLEANUP(wire_freep) = NULL;
-        rc = open_wire(c, starts, &end, &w, e);
-        if (rc)
-            return rc;
-        rc = begin_attach(c, token, end, e);
-        if (rc)
-            return rc;
-        rc = attach(c, w, token, end, &got, e);
-        end_attach(c, token, rc ? NULL : &got);
-        wipe(&got, sizeof got);
-        bool refused = rc == ERR_NOT_FOUND && token[0];
-        if (refused)
-            forget_token(c, token);
-        wipe(token, sizeof token);
-        if (!rc) {
-            *out = w;
-            w = NULL;
-            return OK;
-        }
-        /* A daemon that leaves cuts what it had accepted; who waits in the
-         * socket is for the next one. */
-        bool left = rc == ERR_DAEMON_DOWN || rc == ERR_IO;
-        if (!refused && !left)
-            return rc;
-    }
-    return rc;
-}
-
 /* ---- the pool ---------------------------------------------------------- */
 
 /* An idle link, else an empty place, else NULL. */
@@ -385,7 +159,7 @@ static enum code take_link(struct client *c, bool starts, int64_t end,
     struct link *l = NULL;
     pthread_mutex_lock(&c->lock);
     while (!rc && !(l = choose(c)))
-        rc = wait_change(c, end, e);
+        rc = client_wait_change(c, end, e);
     if (!rc)
         l->taken = true;
     pthread_mutex_unlock(&c->lock);
@@ -393,7 +167,7 @@ static enum code take_link(struct client *c, bool starts, int64_t end,
         return rc;
     struct wire *w = NULL;
     if (!l->wire) {
-        rc = open_link(c, starts, end, &w, e);
+        rc = client_open_link(c, starts, end, &w, e);
         pthread_mutex_lock(&c->lock);
         l->wire = w;
         pthread_mutex_unlock(&c->lock);
@@ -428,7 +202,7 @@ enum code client_connect(struct client *c, struct error *e)
 {
     struct link *l;
     /* Who may start a daemon may also wait for one that is busy. */
-    bool patient = may_start_daemon(c);
+    bool patient = client_may_start(c);
     int ms = patient ? PATIENT_MS : c->connect_ms;
     if (c->call_ms < ms)
         ms = c->call_ms;
@@ -496,7 +270,7 @@ static void note_login(struct client *c, const struct call *k, enum code rc,
 {
     char login[LOGIN_NAME_MAX + 1] = "";
     if (!rc && strcmp(k->method, "Login") == 0)
-        login_of(parameters, login);
+        client_login_of(parameters, login);
     if (rc == ERR_NOT_LOGGED_IN || (!rc && is_about_login(k)))
         set_login(c, login);
 }
@@ -514,8 +288,8 @@ static enum code attempt(struct client *c, struct call *k, bool *broken,
         give_back(c, l, l->wire);
         return rc;
     }
-    rc = exchange(l->wire, k->message, k->in, k->end, &k->answer, &k->fd,
-                  broken, e);
+    rc = client_exchange(l->wire, k->message, k->in, k->end, &k->answer,
+                         &k->fd, broken, e);
     if (rc)
         close_link(c, l); /* a late answer would be taken for the next one */
     else
