@@ -436,12 +436,15 @@ void health_stop(struct core *c)
 enum code core_check_service(struct core *c, const struct caller *by,
                              const char *org, json_t **out, struct error *e)
 {
-    const char *name = org && *org ? org : CORE_DEFAULT_ORG;
-    enum code code = health_ask(c, by, name, e);
+    CLEANUP(store_org_clear) struct store_org known = {0};
+    /* What is asked about is kept: no names that somebody makes up. */
+    enum code code = core_org(c, org, &known, e);
 
+    if (!code)
+        code = health_ask(c, by, known.name, e);
     if (code)
         return code;
-    *out = health_json(c, name);
+    *out = health_json(c, known.name);
     return *out ? OK : error_set(e, ERR_NOMEM, "no memory for the service's state");
 }
 
