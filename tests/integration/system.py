@@ -21,7 +21,7 @@ from test_pkcs11 import loader
 from varlink import Error, request_id
 
 # Nobody's on any machine, one hopes: no names are needed.
-DAEMON, ADMIN, ALICE, BOB, CAROL, DAVE = 64500, 64501, 64511, 64512, 64513, 64514
+DAEMON, ADMIN, ALICE, BOB, CAROL, DAVE, ERIN = 64500, 64501, 64511, 64512, 64513, 64514, 64515
 PAY, AUDIT = 64520, 64521
 
 ADMINISTRATOR = {"subjects": [f"user:{ADMIN}"], "capabilities": ["administrator"]}
