@@ -11,8 +11,7 @@ import time
 
 import pytest
 
-from conftest import Daemon, program, wait_for
-from test_pkcs11 import loader
+from conftest import Daemon, not_sanitized, program, wait_for
 
 CALLERS = 4  # of each kind
 RELOADS, RESTART_EACH = 24, 6
@@ -49,8 +48,7 @@ class Load:
 
     def __init__(self, daemon):
         self.daemon, self.stop = daemon, threading.Event()
-        so = program("module", "pkcs11", ".libs", "hsmint-pkcs11.so")
-        self.environment = {**os.environ, **loader(so), "HSMINT_SOCKET": str(daemon.socket)}
+        self.environment = {**os.environ, "HSMINT_SOCKET": str(daemon.socket)}
         self.minted, self.failed = [], []  # list.append is atomic
         self.by_command = 0
         self.by_name = 0
@@ -137,6 +135,7 @@ def leases(daemon):
 
 
 def test_reload_and_restart_under_load(ready):
+    not_sanitized("a sanitized daemon on a busy machine starts more slowly than callers wait")
     restarts = []
     with Load(ready) as load:
         wait_for(lambda: len(load.minted) >= CALLERS, 60, "the first keys")
