@@ -508,6 +508,7 @@ static bool mapped_container(const void *arg)
     pid_t outside = fork();
     if (outside == 0) {
         pid_t target = getppid();
+        close(go[1]); /* so that it ends with who asks for the map */
         if (read(go[0], &byte, 1) != 1)
             _exit(1);
         snprintf(path, sizeof path, "/proc/%d/uid_map", (int)target);
