@@ -346,6 +346,13 @@ class Daemon:
         return self
 
 
+def others_can_run(name, uid=65533):
+    """Skips a test that starts one of our programs as somebody else, where the build is
+    in a directory that is closed to others."""
+    if as_uid(uid, lambda: os.access(program(name), os.X_OK)) is not True:
+        pytest.skip("the build's directory is closed to other uids")
+
+
 class Apart(Daemon):
     """Daemon and keeper under a uid each, the keeper behind a socket: [daemon]
     keeper_socket and hsmint-keeper --listen. What belongs to whom is as an
@@ -359,9 +366,7 @@ class Apart(Daemon):
             pytest.skip("only root starts programs under other uids")
         if not shutil.which("setpriv"):
             pytest.skip("setpriv (util-linux) is not installed")
-        reachable = as_uid(self.KEEPER, lambda: os.access(program("hsmint-keeper"), os.X_OK))
-        if reachable is not True:
-            pytest.skip("the build's directory is closed to other uids")
+        others_can_run("hsmint-keeper", self.KEEPER)
         self.keeper_run = place / "keeper"
         self.keeper_socket = self.keeper_run / "socket"
         self.keeper_log = place / "keeper.log"

@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from conftest import as_uid, not_sanitized, only_root_looks, program, wait_for
+from conftest import as_uid, not_sanitized, only_root_looks, others_can_run, program, wait_for
 from varlink import Connection, Error, request_id
 
 ALICE, BOB = 61001, 61002
@@ -411,6 +411,7 @@ def run_as(uid, *command, **environment):
 
 
 def test_through_the_command_line(governed):
+    others_can_run("hsmint", ALICE)
     files = governed.place / "secrets"
     files.mkdir(mode=0o755)
 
