@@ -535,15 +535,23 @@ static void a_user_namespaces_uid_is_borrowed(void **state)
     (void)state;
     need_root("be somebody else");
     static const uid_t uid = SOMEBODY;
-    SCENE s, t;
+    SCENE s;
     play(&s, &(struct actor){.before = user_namespace, .arg = &uid},
          "a user namespace");
     assert_int_equal(s.id.uid, SOMEBODY);
     assert_true(s.id.borrowed);
-    play(&t, &(struct actor){.before = root_of_user_namespace, .arg = &uid},
+}
+
+static void a_user_namespaces_root_is_borrowed(void **state)
+{
+    (void)state;
+    need_root("be somebody else");
+    static const uid_t uid = SOMEBODY;
+    SCENE s;
+    play(&s, &(struct actor){.before = root_of_user_namespace, .arg = &uid},
          "a mapped user namespace");
-    assert_int_equal(t.id.uid, SOMEBODY); /* not the root that it says it is */
-    assert_true(t.id.borrowed);
+    assert_int_equal(s.id.uid, SOMEBODY); /* not the root that it says it is */
+    assert_true(s.id.borrowed);
 }
 
 static void a_containers_uid_is_borrowed(void **state)
@@ -551,15 +559,23 @@ static void a_containers_uid_is_borrowed(void **state)
     (void)state;
     need_root("make a pid namespace");
     static const uid_t uid = SOMEBODY;
-    SCENE s, t;
+    SCENE s;
     play(&s, &(struct actor){.before = container, .arg = &uid},
          "a pid namespace");
     assert_int_equal(s.id.uid, SOMEBODY);
     assert_true(s.id.borrowed);
-    play(&t, &(struct actor){.before = mapped_container, .arg = &uid},
+}
+
+static void a_mapped_containers_uid_is_borrowed(void **state)
+{
+    (void)state;
+    need_root("make a pid namespace");
+    static const uid_t uid = SOMEBODY;
+    SCENE s;
+    play(&s, &(struct actor){.before = mapped_container, .arg = &uid},
          "a user namespace with a map");
-    assert_int_equal(t.id.uid, SOMEBODY);
-    assert_true(t.id.borrowed);
+    assert_int_equal(s.id.uid, SOMEBODY);
+    assert_true(s.id.borrowed);
 }
 
 /* Which nobody can tell from root's that took a uid and made the same. */
@@ -729,7 +745,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(without_a_pidfd_matches_nothing),
         cmocka_unit_test(a_deleted_program_is_not_seen),
         cmocka_unit_test(a_user_namespaces_uid_is_borrowed),
+        cmocka_unit_test(a_user_namespaces_root_is_borrowed),
         cmocka_unit_test(a_containers_uid_is_borrowed),
+        cmocka_unit_test(a_mapped_containers_uid_is_borrowed),
         cmocka_unit_test(a_rootless_containers_uid_is_borrowed),
         cmocka_unit_test(a_service_is_known_by_its_group),
         cmocka_unit_test(a_unit_holds_where_the_uid_does_not),
