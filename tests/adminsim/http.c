@@ -262,9 +262,9 @@ uint16_t http_start(const struct http_options *o)
         MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION |
             MHD_USE_POLL | MHD_USE_ERROR_LOG | (o->key ? MHD_USE_TLS : 0),
         o->port, NULL, NULL, handle, serve, MHD_OPTION_SOCK_ADDR, &at,
-        MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned int)CONNECTIONS_MAX, MHD_OPTION_NOTIFY_COMPLETED, finished,
-        NULL, MHD_OPTION_NOTIFY_CONNECTION, o->counted ? connection : uncounted,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned int)CONNECTIONS_MAX,
+        MHD_OPTION_NOTIFY_COMPLETED, finished, NULL,
+        MHD_OPTION_NOTIFY_CONNECTION, o->counted ? connection : uncounted,
         NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
         MHD_OPTION_THREAD_STACK_SIZE, (size_t)512 * 1024,
         MHD_OPTION_LISTEN_BACKLOG_SIZE, 512u, MHD_OPTION_ARRAY, tls,
