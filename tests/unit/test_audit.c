@@ -90,6 +90,20 @@ struct text {
     char *note;
 };
 
+static void take_out(struct text *t, size_t at)
+{
+    for (size_t i = at; i + 1 < t->n; i++)
+        t->lines[i] = t->lines[i + 1];
+    t->n--;
+}
+
+static void put_in(struct text *t, size_t at, char *line)
+{
+    for (size_t i = t->n++; i > at; i--)
+        t->lines[i] = t->lines[i - 1];
+    t->lines[at] = line;
+}
+
 static void text_of(const struct fake_log *l, struct text *t)
 {
     t->n = l->n;
@@ -128,14 +142,12 @@ static void records_that_were_moved(void **state)
     fake_log_grow(&l, 12);
 
     text_of(&l, &t); /* dropped */
-    memmove(&t.lines[5], &t.lines[6], (t.n - 6) * sizeof t.lines[0]);
-    t.n--;
+    take_out(&t, 5);
     verdict_of_text(&t, &v);
     expect(&v, VERIFY_MISSING, 6);
 
     text_of(&l, &t); /* doubled */
-    memmove(&t.lines[6], &t.lines[5], (t.n - 5) * sizeof t.lines[0]);
-    t.n++;
+    put_in(&t, 5, t.lines[5]);
     verdict_of_text(&t, &v);
     expect(&v, VERIFY_INSERTED, 6);
 
@@ -177,9 +189,7 @@ static void an_inserted_record(void **state)
         fake_log_take(&forged, strdup(l.lines[i]));
     fake_log_add(&forged, "policy", json_pack("{ss}", "name", "mine"));
     text_of(&l, &t);
-    memmove(&t.lines[5], &t.lines[4], 2 * sizeof t.lines[0]);
-    t.lines[4] = forged.lines[4];
-    t.n++;
+    put_in(&t, 4, forged.lines[4]);
     verdict_of_text(&t, &v);
     expect(&v, VERIFY_INSERTED, 5);
     for (size_t i = 0; i < forged.n; i++)
