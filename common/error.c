@@ -68,6 +68,10 @@ static const struct row rows[ERR_CODES] = {
                     UNREACHABLE, CKR_FUNCTION_FAILED},
     [ERR_NOT_SIGNED] = {"NotSigned", "the call has no fresh signature", FAILED,
                         CKR_DEVICE_ERROR},
+    [ERR_NOT_LOGGED] = {"NotLogged",
+                        "the keeper has not been shown that its calls are in "
+                        "the audit log",
+                        FAILED, CKR_DEVICE_ERROR},
     [ERR_SERVICE_DOWN] = {"ServiceDown",
                           "the service cannot be reached; nothing was sent",
                           UNREACHABLE, CKR_DEVICE_ERROR},

@@ -44,6 +44,7 @@ enum code {
     ERR_SEAL,              /* a blob that does not verify or open */
     ERR_KEEPER,            /* keeper died, hung, or said nonsense; restarted */
     ERR_NOT_SIGNED,        /* execute without a fresh signature */
+    ERR_NOT_LOGGED,        /* the keeper has not seen its calls in the log */
     ERR_SERVICE_DOWN,      /* no connection, TLS refused, nothing was sent */
     ERR_SERVICE_UNKNOWN,   /* sent, and the outcome is not known */
     ERR_SERVICE_AUTH,      /* 401 */

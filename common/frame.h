@@ -35,6 +35,10 @@ enum verb {
     VERB_RANDOM,       /* random numbers of the HSM */
     VERB_MAKE_LOGIN,   /* a new secret id, by descriptor, and its hash */
     VERB_CHECK_LOGIN,  /* a secret id by descriptor → its name and hash */
+    VERB_LOG_STATE,    /* the tree that the keeper knows, and its anchor */
+    VERB_LOG_BEGIN,    /* the first start of the log, or its next epoch */
+    VERB_LOG_RESUME,   /* the anchor's tree, where nothing newer is known */
+    VERB_SIGN_CHECKPOINT, /* leaves that came since → a signed checkpoint */
     VERBS
 };
 

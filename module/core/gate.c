@@ -151,6 +151,7 @@ static bool is_not_sent(enum code code)
     switch (code) {
     case ERR_SERVICE_DOWN:
     case ERR_NOT_SIGNED:
+    case ERR_NOT_LOGGED:
     case ERR_NO_ADMIN_KEY:
     case ERR_LOCKED:
     case ERR_SEAL:
