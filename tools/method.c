@@ -66,7 +66,7 @@ static enum code get_info(struct call *c, const struct arguments *a,
 static enum code get_description(struct call *c, const struct arguments *a,
                                  json_t **out, struct error *e);
 
-#define P(param) (1u << PARAM_##param)
+#define P(param) (UINT64_C(1) << PARAM_##param)
 #define CHANGE P(REQUEST_ID)
 #define CAP(name) CAPABILITY_BIT(CAP_##name)
 #define LEASE(own, any) METHOD_LEASE, CAP(own) | CAP(any)
@@ -142,6 +142,7 @@ const struct method method_table[] = {
     {"org.varlink.service.GetInterfaceDescription", get_description,
      P(INTERFACE), 0, METHOD_OPEN | METHOD_ANYBODY, 0},
 };
+_Static_assert(METHOD_PARAMS <= 64, "one bit each");
 const size_t method_count = sizeof method_table / sizeof method_table[0];
 
 const char *method_param_name(enum method_param p)

@@ -87,7 +87,7 @@ enum method_flags {
 struct method {
     const char *name; /* without "org.hsmint." unless it holds a dot */
     method_fn call;
-    uint32_t required, optional; /* bits of enum method_param */
+    uint64_t required, optional; /* bits of enum method_param */
     unsigned flags;
     uint32_t needs; /* one of these capabilities; 0: none */
 };

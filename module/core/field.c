@@ -102,6 +102,43 @@ enum code field_bool(json_t *fields, const char *name, bool *out,
     return OK;
 }
 
+/* -1: none. */
+static int64_t count_of(json_t *value)
+{
+    const char *text = json_string_value(value);
+    int64_t n = 0;
+
+    if (json_is_integer(value))
+        return json_integer_value(value);
+    if (json_is_null(value))
+        return 0;
+    if (!text || strlen(text) > 18 ||
+        strlen(text) != json_string_length(value))
+        return -1;
+    for (; *text; text++) {
+        if (*text < '0' || *text > '9')
+            return -1;
+        n = n * 10 + (*text - '0');
+    }
+    return n;
+}
+
+enum code field_count(json_t *fields, const char *name, int64_t max,
+                      int64_t *out, struct error *e)
+{
+    json_t *value = json_object_get(fields, name);
+    int64_t n = value ? count_of(value) : 0;
+
+    if (!value)
+        return OK;
+    if (n < 0 || n > max)
+        return error_set(e, ERR_INVALID,
+                         "%s: a number from 0 (no limit) to %lld is needed",
+                         name, (long long)max);
+    *out = n;
+    return OK;
+}
+
 enum code field_duration(json_t *fields, const char *name, bool optional,
                          int64_t *out, struct error *e)
 {

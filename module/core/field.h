@@ -18,6 +18,9 @@ MUST_CHECK enum code field_text(json_t *fields, const char *name, size_t max,
 /* true, false, "true", "false", "1", "0", "yes", "no" */
 MUST_CHECK enum code field_bool(json_t *fields, const char *name, bool *out,
                                 struct error *e);
+/* 0 to `max`, as JSON or text; null and "": 0. */
+MUST_CHECK enum code field_count(json_t *fields, const char *name, int64_t max,
+                                 int64_t *out, struct error *e);
 /* Seconds, or as text_duration(). 0 and "" (none) only if `optional`. */
 MUST_CHECK enum code field_duration(json_t *fields, const char *name,
                                     bool optional, int64_t *out,

@@ -17,6 +17,12 @@ static const char *const field_names[] = {"project_id",
                                           "keep_value",
                                           "api_base",
                                           "default",
+                                          "reuse",
+                                          "prove_death",
+                                          "max_live",
+                                          "max_live_per_identity",
+                                          "max_mints_per_minute",
+                                          "max_mints_per_minute_per_identity",
                                           NULL};
 /* In the stored body also what we were told about the project. */
 #define BODY_PROJECT_NAME "project_name"
@@ -46,6 +52,25 @@ enum code role_init(struct role *r, struct error *e)
     return OK;
 }
 
+static enum code read_guards(struct role *r, json_t *f, struct error *e)
+{
+    const struct {
+        const char *name;
+        int64_t *out;
+    } guards[] = {
+        {"max_live", &r->max_live},
+        {"max_live_per_identity", &r->max_live_per_identity},
+        {"max_mints_per_minute", &r->max_mints_per_minute},
+        {"max_mints_per_minute_per_identity",
+         &r->max_mints_per_minute_per_identity},
+    };
+    enum code code = OK;
+
+    for (size_t i = 0; !code && i < sizeof(guards) / sizeof(guards[0]); i++)
+        code = field_count(f, guards[i].name, ROLE_COUNT_MAX, guards[i].out, e);
+    return code;
+}
+
 static enum code read_fields(struct role *r, json_t *f, struct error *e)
 {
     enum code code;
@@ -60,9 +85,11 @@ static enum code read_fields(struct role *r, json_t *f, struct error *e)
         (code = field_duration(f, "ttl", false, &r->ttl, e)) ||
         (code = field_duration(f, "max_ttl", false, &r->max_ttl, e)) ||
         (code = field_bool(f, "keep_value", &r->keep_value, e)) ||
-        (code = field_bool(f, "default", &r->is_default, e)))
+        (code = field_bool(f, "default", &r->is_default, e)) ||
+        (code = field_bool(f, "reuse", &r->reuse, e)) ||
+        (code = field_bool(f, "prove_death", &r->prove_death, e)))
         return code;
-    return OK;
+    return read_guards(r, f, e);
 }
 
 static enum code use_default_template(struct role *r, struct error *e)
@@ -126,11 +153,18 @@ enum code role_parse(struct role *r, const char *body, struct error *e)
 static json_t *pack(const struct role *r)
 {
     return json_pack(
-        "{ss ss ss ss sI sI sb ss sb}", "project_id", r->project_id,
+        "{ss ss ss ss sI sI sb ss sb sb sb sI sI sI sI}", "project_id",
+        r->project_id,
         BODY_PROJECT_NAME, r->project_name, "service_account_name_template",
         r->name_template, "service_account_description", r->description, "ttl",
         (json_int_t)r->ttl, "max_ttl", (json_int_t)r->max_ttl, "keep_value",
-        r->keep_value, "api_base", r->api_base, "default", r->is_default);
+        r->keep_value, "api_base", r->api_base, "default", r->is_default, "reuse",
+        r->reuse, "prove_death", r->prove_death, "max_live",
+        (json_int_t)r->max_live, "max_live_per_identity",
+        (json_int_t)r->max_live_per_identity, "max_mints_per_minute",
+        (json_int_t)r->max_mints_per_minute,
+        "max_mints_per_minute_per_identity",
+        (json_int_t)r->max_mints_per_minute_per_identity);
 }
 
 enum code role_body(const struct role *r, char **body, struct error *e)

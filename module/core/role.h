@@ -1,5 +1,5 @@
 /* role - what may be minted, by name: fields of the Vault plugin's roles under
- * its names and with its defaults, and ours (keep_value, api_base, default).
+ * its names and with its defaults, and ours.
  */
 #ifndef HSMINT_CORE_ROLE_H
 #define HSMINT_CORE_ROLE_H
@@ -12,6 +12,7 @@
 #define ROLE_TTL_MAX 31536000 /* the service's longest expiry */
 #define ROLE_DESCRIPTION_MAX 512
 #define ROLE_API_BASE_MAX 255
+#define ROLE_COUNT_MAX 1000000 /* of leases */
 
 struct role {
     char *project_id;
@@ -22,6 +23,12 @@ struct role {
     int64_t ttl, max_ttl; /* seconds */
     bool keep_value;
     bool is_default;
+    bool reuse;       /* the same owner gets its live lease again */
+    bool prove_death; /* a dead key is used until it is refused */
+    /* Guards, 0: none. Live leases, and mints within a minute: of the role, and
+     * of each owner in it. */
+    int64_t max_live, max_live_per_identity;
+    int64_t max_mints_per_minute, max_mints_per_minute_per_identity;
 };
 void role_clear(struct role *r);
 #define ROLE CLEANUP(role_clear) struct role

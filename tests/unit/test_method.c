@@ -4,6 +4,7 @@
 #include "common/file.h"
 #include "tools/method.h"
 
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -36,7 +37,7 @@ static enum method_param param_named(const char *name)
 
 static void check_parameters(const struct method *m, char *list)
 {
-    uint32_t required = 0, optional = 0;
+    uint64_t required = 0, optional = 0;
     char *rest = NULL;
     for (char *one = strtok_r(list, ",", &rest); one;
          one = strtok_r(NULL, ",", &rest)) {
@@ -47,11 +48,12 @@ static void check_parameters(const struct method *m, char *list)
         if (strcmp(bare, method_param_type(p)))
             fail_msg("%s: %s is %s in the table, %s in the interface", m->name,
                      name, method_param_type(p), bare);
-        *(type[0] == '?' ? &optional : &required) |= 1u << p;
+        *(type[0] == '?' ? &optional : &required) |= UINT64_C(1) << p;
     }
     if (required != m->required || optional != m->optional)
         fail_msg("%s: parameters of table and interface differ: required "
-                 "%#x and %#x, optional %#x and %#x",
+                 "%#" PRIx64 " and %#" PRIx64 ", optional %#" PRIx64
+                 " and %#" PRIx64,
                  m->name, m->required, required, m->optional, optional);
 }
 
@@ -95,7 +97,8 @@ static void journaled_methods_have_request_ids(void **state)
     (void)state;
     for (size_t i = 0; i < method_count; i++)
         if (method_table[i].flags & METHOD_JOURNAL)
-            assert_true(method_table[i].required & 1u << PARAM_REQUEST_ID);
+            assert_true(method_table[i].required &
+                        UINT64_C(1) << PARAM_REQUEST_ID);
 }
 
 #define CAP(name) CAPABILITY_BIT(CAP_##name)

@@ -49,6 +49,17 @@ static const struct row roles[] = {
     {"{" P ",\"max_ttl\":9223372036854775807}", ERR_TTL, "365d"},
     {"{" P ",\"keep_value\":\"maybe\"}", ERR_INVALID, "true or false"},
     {"{" P ",\"keep_value\":1}", ERR_INVALID, "true or false"},
+    {"{" P ",\"reuse\":true,\"prove_death\":\"yes\",\"max_live\":\"500\","
+     "\"max_live_per_identity\":5,\"max_mints_per_minute\":null,"
+     "\"max_mints_per_minute_per_identity\":\"\"}",
+     OK, NULL},
+    {"{" P ",\"max_live\":-1}", ERR_INVALID, "max_live: a number from 0"},
+    {"{" P ",\"max_live\":1000001}", ERR_INVALID, "1000000"},
+    {"{" P ",\"max_live\":\"many\"}", ERR_INVALID, "max_live"},
+    {"{" P ",\"max_live\":\"9999999999999999999\"}", ERR_INVALID, "max_live"},
+    {"{" P ",\"max_mints_per_minute\":2.5}", ERR_INVALID, "max_mints"},
+    {"{" P ",\"max_live_per_identity\":true}", ERR_INVALID, "max_live_per"},
+    {"{" P ",\"reuse\":\"maybe\"}", ERR_INVALID, "true or false"},
     {"{" P ",\"api_base\":\"http://example.com\"}", ERR_INVALID, "http"},
     {"{" P ",\"service_account_description\":\"a\\u000ab\"}", ERR_INVALID,
      "control characters"},
