@@ -24,6 +24,8 @@ struct request {
     struct key *key; /* whose bearer it is; under world_lock() */
     char key_id[64]; /* and its id, to keep */
     const char *ids[4]; /* what the {} of the route stand for */
+    int served;         /* how often it had its effect */
+    char made[64];      /* id of what the last time made */
 };
 
 struct reply {
@@ -33,7 +35,8 @@ struct reply {
     size_t raw_len;
     size_t announced_len; /* larger than raw_len: cut short */
     json_t *headers;
-    bool drop; /* close without a word */
+    bool drop;  /* close without a word */
+    bool reset; /* and without a TCP end: a RST */
 };
 void reply_clear(struct reply *r);
 void reply_error(struct reply *r, int status, const char *type,

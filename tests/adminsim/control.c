@@ -3,11 +3,13 @@
 
 #include "tests/adminsim/counter.h"
 #include "tests/adminsim/fault.h"
+#include "tests/adminsim/history.h"
 #include "tests/adminsim/http.h"
 #include "tests/adminsim/object.h"
 #include "tests/adminsim/settings.h"
 #include "tests/adminsim/state.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static void done(struct reply *r, json_t *json)
@@ -87,6 +89,26 @@ static void get_requests(struct request *q, struct reply *r)
     done(r, json_pack("{so}", "requests", counter_requests()));
 }
 
+/* ?from=N: whoever read N entries goes on from there. */
+static void get_history(struct request *q, struct reply *r)
+{
+    const char *from = query_value(q, "from");
+    done(r, history_json(from ? strtoul(from, NULL, 10) : 0));
+}
+
+static void get_holds(struct request *q, struct reply *r)
+{
+    (void)q;
+    done(r, json_pack("{si}", "held", fault_held()));
+}
+
+static void delete_holds(struct request *q, struct reply *r)
+{
+    (void)q;
+    fault_release();
+    done(r, NULL);
+}
+
 static void bad(struct reply *r, const char *what, const char *why)
 {
     reply_error(r, 400, "control", NULL, NULL, "%s: %s", what, why);
@@ -148,6 +170,7 @@ static void post_reset(struct request *q, struct reply *r)
         settings_reset();
     if (WANTED("counters")) {
         counter_reset();
+        history_forget();
         api_reset_rate();
         world.accounts_peak = world.accounts_alive;
     }
@@ -269,6 +292,9 @@ static const struct route routes[] = {
     {"GET", "faults", true, get_faults},
     {"POST", "faults", true, post_faults},
     {"DELETE", "faults", true, delete_faults},
+    {"GET", "holds", true, get_holds},
+    {"DELETE", "holds", true, delete_holds},
+    {"GET", "history", true, get_history},
     {"GET", "settings", true, get_settings},
     {"POST", "settings", true, post_settings},
     {"POST", "reset", true, post_reset},

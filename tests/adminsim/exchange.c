@@ -4,12 +4,16 @@
 
 #include "tests/adminsim/counter.h"
 #include "tests/adminsim/fault.h"
+#include "tests/adminsim/history.h"
 #include "tests/adminsim/http.h"
 #include "tests/adminsim/settings.h"
 
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
+
+enum { HOLD_MS = 60000 };
 
 static void sleep_ms(long long ms)
 {
@@ -63,6 +67,12 @@ static void fault_drop(struct reply *r, const struct fault *f)
 {
     (void)f;
     r->drop = true;
+}
+
+static void fault_reset(struct reply *r, const struct fault *f)
+{
+    (void)f;
+    r->drop = r->reset = true;
 }
 
 static void fault_truncate(struct reply *r, const struct fault *f)
@@ -173,7 +183,7 @@ static fault_fn *const apply[FAULT_KINDS] = {
     [FAULT_TRUNCATE] = fault_truncate, [FAULT_OVERSIZE] = fault_oversize,
     [FAULT_NOT_JSON] = fault_not_json, [FAULT_DEEP] = fault_deep,
     [FAULT_OMIT] = fault_omit,         [FAULT_SET] = fault_set,
-    [FAULT_REDIRECT] = fault_redirect};
+    [FAULT_REDIRECT] = fault_redirect, [FAULT_RESET] = fault_reset};
 
 /* ---- one exchange ---- */
 
@@ -189,24 +199,47 @@ static void serve(struct request *q, struct reply *r, const char **pattern,
     api_serve(q, r, pattern);
     settings.expiry = expiry;
     world_unlock();
+    const char *id = json_string_value(json_object_get(r->json, "id"));
+    snprintf(q->made, sizeof q->made, "%s",
+             id && !strcmp(q->method, "POST") ? id : "");
+    q->served++;
+}
+
+/* "reply": whose the client gets. */
+static void serve_twice(struct request *q, struct reply *r,
+                        const char **pattern, const struct fault *f)
+{
+    struct reply other = {0};
+    const char *want = json_string_value(json_object_get(f->spec, "reply"));
+    bool first = want && !strcmp(want, "first");
+    serve(q, first ? r : &other, pattern, f);
+    serve(q, first ? &other : r, pattern, f);
+    reply_clear(&other);
 }
 
 static void with_fault(struct request *q, struct reply *r, const char **pattern,
                        const struct fault *f)
 {
     fault_fn *fn = apply[f->kind];
+    bool hold = f->kind == FAULT_HOLD;
     if (f->before) {
-        sleep_ms(fault_number(f, "ms", 0));
+        sleep_ms(hold ? 0 : fault_number(f, "ms", 0));
         if (fn) {
             /* What works on a reply has one to work on. */
             *r = (struct reply){.status = 200, .json = json_object()};
             *pattern = api_pattern(q);
         }
     }
-    if (!f->before || !fn)
+    if (f->before && hold)
+        fault_hold(fault_number(f, "ms", HOLD_MS));
+    if (f->kind == FAULT_TWICE)
+        serve_twice(q, r, pattern, f);
+    else if (!f->before || !fn)
         serve(q, r, pattern, f);
+    if (!f->before && hold)
+        fault_hold(fault_number(f, "ms", HOLD_MS));
     if (!f->before)
-        sleep_ms(fault_number(f, "ms", 0));
+        sleep_ms(hold ? 0 : fault_number(f, "ms", 0));
     if (fn)
         fn(r, f);
     take_headers(r, f);
@@ -230,5 +263,6 @@ void exchange_serve(struct request *q, struct reply *r)
     if (!json_object_get(r->headers, "x-request-id"))
         json_object_set_new(r->headers, "x-request-id",
                             json_string(request_id));
+    history_add(q, r->drop ? 0 : r->status, request_id);
     counter_end(q, pattern, r->drop ? 0 : r->status, request_id);
 }

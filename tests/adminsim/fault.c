@@ -4,9 +4,13 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static json_t *queue; /* of specs; "times" counts down */
+static pthread_cond_t released = PTHREAD_COND_INITIALIZER;
+static int held;
+static unsigned releases;
 
 static const struct {
     const char *name;
@@ -24,6 +28,9 @@ static const struct {
     [FAULT_HANG] = {"hang", true},
     [FAULT_IGNORE_EXPIRY] = {"ignore_expiry", false},
     [FAULT_REFUSE_EXPIRY] = {"refuse_expiry", false},
+    [FAULT_RESET] = {"reset", false},
+    [FAULT_TWICE] = {"twice", false},
+    [FAULT_HOLD] = {"hold", true},
 };
 
 bool glob(const char *pattern, const char *s)
@@ -51,7 +58,7 @@ static int kind_of(json_t *spec)
 static const char *check(json_t *spec)
 {
     static const char known[] = " kind method path times when ms status body "
-                                "headers bytes depth fields location ";
+                                "headers bytes depth fields location reply ";
     const char *name;
     json_t *value;
     if (kind_of(spec) < 0)
@@ -157,4 +164,35 @@ long long fault_number(const struct fault *f, const char *name,
 {
     json_t *n = json_object_get(f->spec, name);
     return json_is_integer(n) ? json_integer_value(n) : otherwise;
+}
+
+void fault_hold(long long ms)
+{
+    struct timespec until;
+    int r = 0;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += ms / 1000 + 1;
+    pthread_mutex_lock(&lock);
+    unsigned before = releases;
+    held++;
+    while (releases == before && r == 0)
+        r = pthread_cond_timedwait(&released, &lock, &until);
+    held--;
+    pthread_mutex_unlock(&lock);
+}
+
+void fault_release(void)
+{
+    pthread_mutex_lock(&lock);
+    releases++;
+    pthread_cond_broadcast(&released);
+    pthread_mutex_unlock(&lock);
+}
+
+int fault_held(void)
+{
+    pthread_mutex_lock(&lock);
+    int n = held;
+    pthread_mutex_unlock(&lock);
+    return n;
 }

@@ -19,6 +19,9 @@ enum fault_kind {
     FAULT_HANG,
     FAULT_IGNORE_EXPIRY,
     FAULT_REFUSE_EXPIRY,
+    FAULT_RESET,
+    FAULT_TWICE,
+    FAULT_HOLD,
     FAULT_KINDS
 };
 
@@ -38,6 +41,10 @@ json_t *fault_pending(void);
 /* A number of the spec, or `otherwise`. */
 long long fault_number(const struct fault *f, const char *name,
                        long long otherwise);
+/* FAULT_HOLD: waits until fault_release(), ms at most. */
+void fault_hold(long long ms);
+void fault_release(void);
+int fault_held(void);
 bool glob(const char *pattern, const char *s);
 
 #endif

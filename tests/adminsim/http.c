@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define BODY_MAX (4 * 1024 * 1024)
 #define CONNECTIONS_MAX 2000
@@ -180,8 +181,20 @@ static struct MHD_Response *response_of(struct reply *r)
                                              c, free_cut);
 }
 
+/* Linux: this sends a RST, whatever was still to be said. */
+static void reset_connection(struct MHD_Connection *c)
+{
+    const union MHD_ConnectionInfo *fd =
+        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    if (fd)
+        (void)!connect(fd->connect_fd, &nobody, sizeof nobody);
+}
+
 static enum MHD_Result send_reply(struct MHD_Connection *c, struct reply *r)
 {
+    if (r->reset)
+        reset_connection(c);
     if (r->drop)
         return MHD_NO;
     if (!r->raw) {

@@ -325,6 +325,54 @@ def test_a_hang_holds_nobody_else_up(double):
     waiting.join()
 
 
+def test_a_reset(double):
+    double.fault({"kind": "reset", "method": "POST"}, {"kind": "reset", "when": "before", "method": "POST"})
+    for alive in (1, 1):
+        with pytest.raises(ConnectionResetError):
+            double.post(double.accounts, {"name": "x"})
+        double.close()
+        assert double.alive() == alive
+
+
+def test_served_twice(double):
+    double.fault({"kind": "twice", "method": "POST"}, {"kind": "twice", "reply": "first", "method": "POST"})
+    ids = [double.mint("doubled")["id"] for _ in range(2)]
+    made = [a["id"] for a in double.all(double.accounts)]
+    assert len(made) == 4 and ids == [made[1], made[2]]
+    double.fault({"kind": "twice", "method": "DELETE"})
+    assert double.delete(f"{double.accounts}/{ids[0]}").status == 404
+    assert double.alive() == 3
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_hold(double, when):
+    double.fault({"kind": "hold", "when": when, "method": "POST"})
+    got = []
+    waiting = threading.Thread(target=lambda: got.append(Double(double.service).mint()))
+    waiting.start()
+    wait_for(lambda: double.control("GET", "holds")["held"] == 1, 5, "the hold")
+    assert double.alive() == (0 if when == "before" else 1) and not got
+    double.control("DELETE", "holds")
+    waiting.join(5)
+    assert got and double.alive() == 1 and double.control("GET", "holds")["held"] == 0
+
+
+def test_history(double):
+    double.fault({"kind": "drop", "method": "POST"}, {"kind": "status", "method": "DELETE"})
+    with pytest.raises((OSError, http.client.HTTPException)):
+        double.post(double.accounts, {"name": "lost"})
+    double.close()
+    lost = double.all(double.accounts)[0]["id"]
+    double.delete(f"{double.accounts}/{lost}")
+    h = double.control("GET", "history")
+    assert [(e["method"], e["status"], e["served"], e.get("made"), e.get("name")) for e in h["history"]] == [
+        ("POST", 0, 1, lost, "lost"),
+        ("GET", 200, 1, None, None),
+        ("DELETE", 500, 0, None, None),
+    ]
+    assert double.control("GET", "history?from=2") == {"total": 3, "history": h["history"][2:]}
+
+
 @pytest.mark.parametrize(
     "fault", [{}, [7], {"kind": "no such"}, {"kind": "drop", "when": "now"}, {"kind": "drop", "unknown": 1}, {"kind": "drop", "times": "x"}]
 )
