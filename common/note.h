@@ -20,7 +20,10 @@
 
 enum note_algorithm {
     NOTE_ED25519 = 1, /* 32-byte key, 64-byte signature of the text */
-    NOTE_ECDSA = 2    /* P-256: SPKI, ASN.1 signature of the text's SHA-256 */
+    NOTE_ECDSA = 2,   /* P-256: SPKI, ASN.1 signature of the text's SHA-256 */
+    /* A witness (c2sp.org/tlog-cosignature): 32-byte key; 8 bytes of seconds
+     * since 1970 and an Ed25519 signature of a header, them and the text. */
+    NOTE_COSIGNATURE = 4
 };
 
 struct note_key {
@@ -46,7 +49,7 @@ struct note_signature {
     char name[NOTE_NAME_MAX];
     uint8_t id[4];
     uint8_t bytes[NOTE_SIGNATURE_MAX];
-    size_t len;
+    size_t len; /* 0: it is longer, and so of no algorithm that we know */
 };
 struct note {
     const char *text; /* borrowed from what was parsed */

@@ -15,7 +15,7 @@ allowed() { # allowed ROOM: the rooms that it may include
 	module/store) echo "common module/store" ;;
 	module/core) echo "common module/openai module/audit module/store module/core" ;;
 	module/pkcs11) echo "common module/pkcs11" ;;
-	tools) echo "common module/core module/store tools" ;;
+	tools) echo "common module/core module/store module/audit tools" ;;
 	*) echo "" ;;
 	esac
 }

@@ -31,6 +31,10 @@ struct args {
     const char *hsm_module, *hsm_uri, *pin_source, *softhsm_conf, *hosts;
     struct args_list hsm_env; /* "NAME=value" */
     struct args_list uids;
+    /* of the audit log */
+    struct args_list keys;
+    const char *since, *from, *to, *kind, *lease, *caller, *request, *copy;
+    bool progress;
     bool all, history, force, so, online;
     /* what is left: after the command's own words, and after "--" */
     const char *words[ARGS_WORDS_MAX];
@@ -185,6 +189,7 @@ enum code command_lease_list(struct cli *c, struct error *e);
 enum code command_lease_show(struct cli *c, struct error *e);
 enum code command_lease_renew(struct cli *c, struct error *e);
 enum code command_lease_revoke(struct cli *c, struct error *e);
+enum code command_audit_verify(struct cli *c, struct error *e);
 enum code command_status(struct cli *c, struct error *e);
 enum code command_doctor(struct cli *c, struct error *e);
 enum code command_explain(struct cli *c, struct error *e);

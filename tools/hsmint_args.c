@@ -64,6 +64,12 @@ static const struct option options[] = {
      "out"},
     {"hsm-env", LIST, false, AT(hsm_env), "NAME=VALUE",
      "a variable for the vendor's library"},
+    {"key", LIST, false, AT(keys), "KEY",
+     "a key of the log or of a witness, or a file of them (may be repeated)"},
+    {"since", VALUE, false, AT(since), "FILE",
+     "a checkpoint that was kept: the log has to begin with it"},
+    {"progress", FLAG, false, AT(progress), NULL,
+     "how far it is, to standard error"},
 };
 #define OPTIONS (sizeof(options) / sizeof(options[0]))
 

@@ -22,6 +22,8 @@ struct keyring {
     struct note_key logs[KEYRING_MAX];
     size_t logs_n;
     bool given;
+    struct note_key witnesses[KEYRING_MAX];
+    size_t witnesses_n;
     struct call_key calls[KEYRING_MAX];
     size_t calls_n;
 };
@@ -48,27 +50,29 @@ void keyring_freep(struct keyring **k)
 
 /* ---- keys of the log ---- */
 
-static enum code add_log(struct keyring *k, const struct note_key *key,
-                         struct error *e)
+static enum code add(struct note_key keys[KEYRING_MAX], size_t *n,
+                     const struct note_key *key, struct error *e)
 {
-    for (size_t i = 0; i < k->logs_n; i++)
-        if (memcmp(k->logs[i].id, key->id, sizeof key->id) == 0 &&
-            strcmp(k->logs[i].name, key->name) == 0)
+    for (size_t i = 0; i < *n; i++)
+        if (memcmp(keys[i].id, key->id, sizeof key->id) == 0 &&
+            strcmp(keys[i].name, key->name) == 0)
             return OK;
-    if (k->logs_n == KEYRING_MAX)
+    if (*n == KEYRING_MAX)
         return error_set(e, ERR_LIMIT, "more than %d keys of a log",
                          KEYRING_MAX);
-    k->logs[k->logs_n++] = *key;
+    keys[(*n)++] = *key;
     return OK;
 }
 
 enum code keyring_give(struct keyring *k, const struct note_key *key,
                        struct error *e)
 {
+    if (key->algorithm == NOTE_COSIGNATURE)
+        return add(k->witnesses, &k->witnesses_n, key, e);
     if (!k->given)
         k->logs_n = 0;
     k->given = true;
-    return add_log(k, key, e);
+    return add(k->logs, &k->logs_n, key, e);
 }
 
 bool keyring_was_given(const struct keyring *k)
@@ -108,6 +112,21 @@ enum code keyring_check_note(const struct keyring *k, const struct note *n,
     return good ? OK
                 : error_set(e, ERR_SEAL, "no signature of a known key of %s",
                             origin);
+}
+
+enum code keyring_check_witnesses(const struct keyring *k,
+                                  const struct note *n, struct error *e)
+{
+    for (size_t i = 0; i < k->witnesses_n; i++) {
+        bool found;
+        enum code rc = note_verify(n, &k->witnesses[i], &found, e);
+        if (rc)
+            return rc;
+        if (!found)
+            return error_set(e, ERR_SEAL, "witness %s has not signed it",
+                             k->witnesses[i].name);
+    }
+    return OK;
 }
 
 /* ---- keys of calls ---- */
@@ -175,7 +194,9 @@ enum code keyring_learn(struct keyring *k, json_t *record, struct error *e)
         if (rc == OK && !k->given)
             rc = note_key_parse(&key, text ? text : "", e);
         if (rc == OK && !k->given)
-            rc = add_log(k, &key, e);
+            rc = key.algorithm == NOTE_COSIGNATURE
+                     ? error_set(e, ERR_INVALID, "log: a witness's key")
+                     : add(k->logs, &k->logs_n, &key, e);
     }
     return rc;
 }

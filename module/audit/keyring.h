@@ -1,4 +1,5 @@
-/* keyring - the public keys that a log is verified with.
+/* keyring - the public keys that a log is verified with: the log's own, those
+ * of witnesses, those of calls.
  *
  * Keys of the log come from the person who verifies, or else from the log's
  * own `keys` records; keys of calls come from those records always, for the
@@ -18,8 +19,8 @@ MUST_CHECK enum code keyring_new(struct keyring **out, struct error *e);
 void keyring_free(struct keyring *k); /* takes NULL */
 void keyring_freep(struct keyring **k);
 
-/* A key that was given: from then on those of records do not count for
- * checkpoints. */
+/* A key that was given: of the log (from then on those of records do not count
+ * for checkpoints), or of a witness. */
 MUST_CHECK enum code keyring_give(struct keyring *k, const struct note_key *key,
                                   struct error *e);
 bool keyring_was_given(const struct keyring *k);
@@ -32,6 +33,10 @@ MUST_CHECK enum code keyring_learn(struct keyring *k, json_t *record,
 MUST_CHECK enum code keyring_check_note(const struct keyring *k,
                                         const struct note *n,
                                         const char *origin, struct error *e);
+/* A good cosignature of each witness that was given. ERR_SEAL. */
+MUST_CHECK enum code keyring_check_witnesses(const struct keyring *k,
+                                             const struct note *n,
+                                             struct error *e);
 /* `signature`: 64 bytes r‖s over `base`. ERR_NOT_FOUND: unknown keyid;
  * ERR_SEAL. */
 MUST_CHECK enum code keyring_check_call(const struct keyring *k,

@@ -338,6 +338,8 @@ static void check_checkpoint(struct state *s)
         return;
     }
     check_signature(s, &n, c->origin, "the last one");
+    if (keyring_check_witnesses(s->v->keys, &n, &why))
+        found(s, VERIFY_CHECKPOINT, 0, "the last one: %s", why.text);
     check_end(s, c);
     const struct checkpoint *since = s->v->since;
     if (!since)
