@@ -100,6 +100,10 @@ static const struct row rows[ERR_CODES] = {
                        CKR_TOKEN_WRITE_PROTECTED},
     [ERR_SCHEMA] = {"Schema", "the store was written by a newer version",
                     FAILED, CKR_DEVICE_ERROR},
+    [ERR_ROLLED_BACK] = {"RolledBack",
+                         "the store was rolled back, restored or copied; see "
+                         "`hsmint audit accept-rollback`",
+                         FAILED, CKR_DEVICE_ERROR},
     [ERR_BUSY] = {"Busy", "somebody else uses this", FAILED,
                   CKR_FUNCTION_FAILED},
     [ERR_IO] = {"Io", "input or output failed", FAILED, CKR_DEVICE_ERROR},

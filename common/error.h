@@ -56,6 +56,7 @@ enum code {
     ERR_DISK_FULL,         /* or below the reserve */
     ERR_READ_ONLY,         /* state directory or database */
     ERR_SCHEMA,            /* the store was written by a newer version */
+    ERR_ROLLED_BACK,       /* the store is not what was signed last */
     ERR_BUSY,              /* another daemon has this state */
     ERR_IO,                /* any other errno on a file or socket */
     ERR_DAEMON_DOWN,       /* no daemon listens, or it went away */

@@ -18,7 +18,7 @@
 #define LINE_BYTES 199 /* inih's own bound: what is longer it would cut */
 #define ENV_MAX 32
 
-enum kind { WORD, PATH, URI, SYSCALLS, HOSTS, PIN_SOURCE, BOOLEAN, NUMBER, SIZE, SECONDS, MS };
+enum kind { WORD, PATH, URI, SYSCALLS, HOSTS, ORIGIN, PIN_SOURCE, BOOLEAN, NUMBER, SIZE, SECONDS, MS };
 
 struct key {
     const char *section;
@@ -85,11 +85,20 @@ static const struct key keys[] = {
      NULL},
     {"service", "call_timeout", MS, AT(call_ms), 30000, 1000, 600000, NULL},
     {"service", "reply_max", SIZE, AT(reply_max), 1 << 20, 1024, 4 << 20, NULL},
+    {"audit", "origin", ORIGIN, AT(audit.origin), 0, 0, 0, NULL},
+    /* Below the keeper's own bounds: 1024 calls, 60 s. */
+    {"audit", "checkpoint_records", NUMBER, AT(audit.records), 256, 1, 512,
+     NULL},
+    {"audit", "checkpoint_seconds", SECONDS, AT(audit.seconds), 10, 1, 30,
+     NULL},
+    {"audit", "checkpoint_log", BOOLEAN, AT(audit.log), 1, 0, 0, NULL},
+    {"audit", "anchor_seconds", SECONDS, AT(audit.anchor_s), 900, 1, 30 * DAY,
+     NULL},
 };
 #define KEYS (sizeof keys / sizeof keys[0])
 
-static const char *const sections[] = {"daemon", "limits", "hsm", "hsm.env",
-                                       "service"};
+static const char *const sections[] = {"daemon", "limits",  "hsm",
+                                       "hsm.env", "service", "audit"};
 
 struct parser {
     struct settings *s;
@@ -126,6 +135,17 @@ static bool parse_bool(const char *value, bool *out)
 {
     *out = in_words("|yes|true|on|1|", value);
     return *out || in_words("|no|false|off|0|", value);
+}
+
+/* As the name of a signed note's key (c2sp.org/signed-note), and safe in a
+ * path. */
+static bool is_origin(const char *value)
+{
+    static const char good[] = "abcdefghijklmnopqrstuvwxyz"
+                               "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/";
+    size_t len = strlen(value);
+    return len <= SETTINGS_ORIGIN_MAX && strspn(value, good) == len &&
+           value[0] != '/' && value[len - 1] != '/';
 }
 
 /* Digits and, for sizes, K, M or G (powers of 1024). */
@@ -179,6 +199,12 @@ static enum code check_text(struct parser *p, const struct key *k,
         if (!hosts_valid(value))
             return fail(p, "%s = %.64s: write host names with blanks between "
                            "them; *.NAME stands for all below NAME",
+                        k->name, value);
+        return OK;
+    case ORIGIN:
+        if (!is_origin(value))
+            return fail(p, "%s = %.64s: write a name such as "
+                           "log.example/hsmint, of letters, digits and -._~/",
                         k->name, value);
         return OK;
     default:

@@ -27,6 +27,16 @@ struct settings_limits {
     uint64_t memory_total; /* … of all; default 64 MiB */
 };
 
+/* [audit] when the log is signed, and as what */
+struct settings_audit {
+    char *origin;     /* NULL: hsmint/INSTANCE; SETTINGS_ORIGIN_MAX bytes */
+    int records;      /* that a checkpoint waits for; default 256 */
+    int64_t seconds;  /* … or so long; default 10 */
+    bool log;         /* checkpoints go to the system's log; default yes */
+    int64_t anchor_s; /* between two anchors on the HSM; default 900 */
+};
+#define SETTINGS_ORIGIN_MAX 100 /* leaves room for an epoch in a note's name */
+
 struct settings {
     /* [daemon] */
     enum settings_mode mode; /* mode = user | system; default user */
@@ -64,6 +74,7 @@ struct settings {
     int64_t connect_ms;       /* default 10 s */
     int64_t call_ms;          /* default 30 s, whole call */
     uint64_t reply_max;       /* default 1 MiB */
+    struct settings_audit audit;
 };
 
 /* Reads `path` (FILE_TRUSTED). A missing file gives defaults with

@@ -49,6 +49,14 @@ HANDLER(list_policies);
 HANDLER(delete_policy);
 HANDLER(test_policy);
 HANDLER(who_am_i);
+HANDLER(records);
+HANDLER(log_head);
+HANDLER(log_proof);
+HANDLER(log_consistency);
+HANDLER(mark_exported);
+HANDLER(prune_log);
+HANDLER(accept_rollback);
+HANDLER(whose);
 
 #undef HANDLER
 

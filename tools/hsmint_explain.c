@@ -57,6 +57,9 @@ static const struct {
     {ERR_DISK_FULL, ALARM_DISK, NULL},
     {ERR_READ_ONLY, ALARM_STATE_READ_ONLY, NULL},
     {ERR_SCHEMA, ALARM_COUNT, "start the newer hsmintd again"},
+    {ERR_ROLLED_BACK, ALARM_COUNT,
+     "find out why the store is not the newest, then `hsmint audit "
+     "accept-rollback --reason TEXT`"},
     {ERR_BUSY, ALARM_COUNT,
      "another hsmintd has this state: `hsmint daemon stop` ends it"},
     {ERR_IO, ALARM_STORE_BROKEN, NULL},

@@ -48,14 +48,26 @@ enum method_param {
     PARAM_KIND,
     PARAM_WHO,
     PARAM_CAPABILITY,
+    PARAM_FROM,
+    PARAM_TO,
+    PARAM_SIZE,
+    PARAM_SEQ,
+    PARAM_SIGN,
+    PARAM_OWNER,
+    PARAM_SINCE_MS,
+    PARAM_UNTIL_MS,
+    PARAM_REQUEST,
+    PARAM_REASON,
     METHOD_PARAMS
 };
 
 struct arguments { /* absent: NULL, 0, false */
     const char *program, *token, *org, *request_id, *name, *role, *label, *id;
     const char *lease_id, *before, *interface, *kind, *capability;
+    const char *owner, *request, *reason;
     json_int_t version, session, ttl, limit, count;
-    bool so, force, bound, reuse, all, live;
+    json_int_t from, to, size, seq, since_ms, until_ms;
+    bool so, force, bound, reuse, all, live, sign;
     json_t *fields, *who; /* borrowed */
     bool given[METHOD_PARAMS];
 };

@@ -58,6 +58,11 @@ static void defaults(void **state)
     assert_int_equal(s.connect_ms, 10000);
     assert_int_equal(s.call_ms, 30000);
     assert_int_equal(s.reply_max, 1 << 20);
+    assert_null(s.audit.origin);
+    assert_int_equal(s.audit.records, 256);
+    assert_int_equal(s.audit.seconds, 10);
+    assert_true(s.audit.log);
+    assert_int_equal(s.audit.anchor_s, 900);
 }
 
 static void system_mode_has_its_own_places(void **state)
@@ -94,7 +99,9 @@ static void every_key_is_taken(void **state)
         "[service]\nhosts = a.example *.b.example [::1]\n"
         "proxy = http://p:1\nno_proxy = a,b\nca_file = /ca.pem\n"
         "allow_http_loopback = true\nhttp2 = on\nsend_signature = 1\n"
-        "connect_timeout = 5s\ncall_timeout = 1m\nreply_max = 64K";
+        "connect_timeout = 5s\ncall_timeout = 1m\nreply_max = 64K\n"
+        "[audit]\norigin = log.example/a\ncheckpoint_records = 9\n"
+        "checkpoint_seconds = 2s\ncheckpoint_log = no\nanchor_seconds = 1h";
     (void)state;
     SETTINGS s;
     struct error e = {0};
@@ -138,6 +145,11 @@ static void every_key_is_taken(void **state)
     assert_int_equal(s.connect_ms, 5000);
     assert_int_equal(s.call_ms, 60000);
     assert_int_equal(s.reply_max, 65536);
+    assert_string_equal(s.audit.origin, "log.example/a");
+    assert_int_equal(s.audit.records, 9);
+    assert_int_equal(s.audit.seconds, 2);
+    assert_false(s.audit.log);
+    assert_int_equal(s.audit.anchor_s, 3600);
 }
 
 static void refusals_name_the_line(void **state)
@@ -191,6 +203,11 @@ static void refusals_name_the_line(void **state)
         {"[service]\nhosts = https://a\n", "x.conf:2:", "host names"},
         {"[service]\nhosts = a,b\n", "x.conf:2:", "host names"},
         {"[service]\nreply_max = 1G\n", "x.conf:2:", "bytes"},
+        {"[audit]\norigin = a b\n", "x.conf:2:", "letters"},
+        {"[audit]\norigin = a+b\n", "x.conf:2:", "letters"},
+        {"[audit]\norigin = a/\n", "x.conf:2:", "letters"},
+        {"[audit]\ncheckpoint_records = 1024\n", "x.conf:2:", "1 to 512"},
+        {"[audit]\ncheckpoint_seconds = 60s\n", "x.conf:2:", "1 to 30"},
         {"[hsm.env]\nLD_PRELOAD = /x\n", "x.conf:2:", "not for the vendor"},
         {"[hsm.env]\nhttps_proxy = x\n", "x.conf:2:", "not for the vendor"},
         {"[hsm.env]\nOPENSSL_CONF = x\n", "x.conf:2:", "not for the vendor"},
