@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #define ALL FILTER_ALL
 #define CHILD (FILTER_PARENT | FILTER_KEEPER) /* what a keeper does */
@@ -177,6 +178,9 @@ const struct syscall_rule syscall_rules[] = {
     {"tgkill", OWN, CHECK_SELF, 0, 0, 0, "this process"},
 
     /* time, and what a process may know */
+    /* Whether it is synchronised; to change it takes CAP_SYS_TIME. */
+    IS("clock_adjtime", FILTER_DAEMON | PARENT, 0, CLOCK_REALTIME,
+       "CLOCK_REALTIME"),
     MAY("clock_getres", ALL),
     MAY("clock_gettime", ALL),
     MAY("clock_nanosleep", ALL),

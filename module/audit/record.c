@@ -39,6 +39,15 @@ static const char *const names[RECORD_KINDS] = {
     [RECORD_PRUNE] = "prune",
     [RECORD_ROLLBACK] = "rollback",
     [RECORD_ROLLBACK_ACCEPTED] = "rollback-accepted",
+    [RECORD_LOGOUT_ALL] = "logout-all",
+    [RECORD_PROOF] = "proof",
+    [RECORD_RECONCILE] = "reconcile",
+    [RECORD_BREAK_GLASS] = "break-glass",
+    [RECORD_CLOCK] = "clock",
+    [RECORD_BACKUP] = "backup",
+    [RECORD_RESTORE] = "restore",
+    [RECORD_ADOPT] = "adopt",
+    [RECORD_KEY_STATE] = "key-state",
 };
 
 const char *record_kind_name(enum record_kind k)

@@ -41,6 +41,15 @@ enum record_kind {
     RECORD_PRUNE,
     RECORD_ROLLBACK,
     RECORD_ROLLBACK_ACCEPTED,
+    RECORD_LOGOUT_ALL,
+    RECORD_PROOF,
+    RECORD_RECONCILE,
+    RECORD_BREAK_GLASS,
+    RECORD_CLOCK,
+    RECORD_BACKUP,
+    RECORD_RESTORE,
+    RECORD_ADOPT,
+    RECORD_KEY_STATE,
     RECORD_KINDS
 };
 const char *record_kind_name(enum record_kind k); /* "login-failed" */

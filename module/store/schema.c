@@ -76,10 +76,25 @@ static const char schema_2[] =
     "CREATE INDEX lease_live_owner ON lease(owner, id, org, role, issued_ms)"
     " WHERE state < 3;";
 
+/* The leaf stands before the line, so that reading hashes passes no text. What
+ * the first log wrote is no part of the tree. */
+static const char schema_3[] =
+    "ALTER TABLE record RENAME TO record_v1;"
+    "CREATE TABLE record("
+    " sequence INTEGER PRIMARY KEY, leaf BLOB NOT NULL,"
+    " line TEXT NOT NULL) STRICT;"
+    "CREATE TABLE node("
+    " level INTEGER NOT NULL, idx INTEGER NOT NULL, hash BLOB NOT NULL,"
+    " PRIMARY KEY(level, idx)) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE checkpoint("
+    " size INTEGER PRIMARY KEY, note TEXT NOT NULL,"
+    " time_ms INTEGER NOT NULL) STRICT;";
+
 /* Appended to, never changed: each step was shipped. */
 const struct migration schema_steps[] = {
     {0, schema_1},
     {1, schema_2},
+    {2, schema_3},
 };
 _Static_assert(sizeof(schema_steps) / sizeof(schema_steps[0]) == STORE_SCHEMA,
                "one step a schema version");

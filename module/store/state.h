@@ -82,6 +82,13 @@ MUST_CHECK enum code reserve_check(struct store *s, struct error *e);
 /* Gives the file up: true if that freed some space. */
 bool reserve_spend(struct store *s);
 
+/* ---- tree.c ---- */
+MUST_CHECK enum code tree_get_hash(const struct query *q, int column,
+                                   struct merkle_hash *out, struct error *e);
+/* After record `size` was added: the roots of what it completes. */
+MUST_CHECK enum code tree_complete(struct conn *c, uint64_t size,
+                                   struct error *e);
+
 /* ---- schema.c ---- */
 struct migration {
     int from; /* to from + 1 */

@@ -16,6 +16,7 @@
 
 #include "common/error.h"
 #include "common/histogram.h"
+#include "common/merkle.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,7 +25,7 @@
 struct store;
 struct store_tx; /* valid only inside the function given to store_commit */
 
-#define STORE_SCHEMA 2
+#define STORE_SCHEMA 3
 
 struct store_options {
     const char *dir;       /* private state directory, made if absent */
@@ -298,14 +299,73 @@ MUST_CHECK enum code store_journal_get(struct store *s, const char *owner,
 MUST_CHECK enum code store_journal_prune(struct store_tx *tx, int64_t before_ms,
                                          struct error *e);
 
-/* ---- audit records: one JSON line each, numbered from 1 without gaps ---- */
+/* ---- the audit log: one JSON line each, numbered from 1 without gaps, and
+ * their tree (common/merkle.h; leaf 0 is record 1). spec/AUDIT.md ---- */
 #define STORE_RECORD_MAX 65535
+#define STORE_TILE 256 /* records whose tree's root is kept when they go */
+/* The last record as the transaction sees it: its number, which is how many
+ * there ever were, and its leaf hash; of none: 0 and zeros. */
+struct store_head {
+    uint64_t size;
+    struct merkle_hash last;
+};
+MUST_CHECK enum code store_record_head(struct store_tx *tx,
+                                       struct store_head *head,
+                                       struct error *e);
+/* The same as of the last commit. */
+MUST_CHECK enum code store_log_head(struct store *s, struct store_head *head,
+                                    struct error *e);
+/* Adds the line, its leaf hash, and the roots of the subtrees that it
+ * completes. *sequence is one more than the head's size. */
 MUST_CHECK enum code store_record_add(struct store_tx *tx, const char *line,
                                       int64_t *sequence, struct error *e);
+/* In order; those that were pruned are left out. limit 0: all. */
 typedef enum code (*store_record_fn)(int64_t sequence, const char *line,
                                      void *ctx, struct error *e);
 MUST_CHECK enum code store_record_each(struct store *s, int64_t from, int limit,
                                        store_record_fn fn, void *ctx,
                                        struct error *e);
+/* A merkle_read_fn; ctx is the struct store. ERR_NOT_FOUND: not there yet, or
+ * below level 8 of records that were pruned. */
+MUST_CHECK enum code store_tree_read(void *ctx, unsigned level, uint64_t index,
+                                     struct merkle_hash *out, struct error *e);
+/* Leaf hashes from leaf `from` (its record is from + 1) on, at most n; *got
+ * are there. ERR_NOT_FOUND: the first was pruned. */
+MUST_CHECK enum code store_tree_leaves(struct store *s, uint64_t from,
+                                       struct merkle_hash *out, size_t n,
+                                       size_t *got, struct error *e);
+/* Removes whole tiles of records that are in the tree of the first `before`
+ * records, oldest first, at most `tiles` of them; the hashes of whole tiles
+ * stay, and so does the tile of the last record. A tree whose size is inside
+ * of a tile that is gone cannot be loaded any more. */
+MUST_CHECK enum code store_record_prune(struct store_tx *tx, uint64_t before,
+                                        int tiles, uint64_t *pruned,
+                                        struct error *e);
+/* Records of before the tree, as version 1 of the log wrote them: how many,
+ * and the SHA-256 of their lines, a newline behind each. */
+MUST_CHECK enum code store_old_records(struct store *s, int64_t *count,
+                                       uint8_t sha256[32], struct error *e);
+
+/* ---- checkpoints: signed notes of the tree, by its size ---- */
+struct store_checkpoint {
+    uint64_t size;
+    char *note;
+    int64_t time_ms;
+};
+void store_checkpoint_clear(struct store_checkpoint *k);
+/* The same size again: it is replaced. */
+MUST_CHECK enum code store_checkpoint_put(struct store_tx *tx, uint64_t size,
+                                          const char *note, int64_t time_ms,
+                                          struct error *e);
+/* The last of at most `size` records (UINT64_MAX: of all). ERR_NOT_FOUND. */
+MUST_CHECK enum code store_checkpoint_get(struct store *s, uint64_t size,
+                                          struct store_checkpoint *out,
+                                          struct error *e);
+/* In order of size, from `from` on; limit 0: all. */
+typedef enum code (*store_checkpoint_fn)(const struct store_checkpoint *k,
+                                         void *ctx, struct error *e);
+MUST_CHECK enum code store_checkpoint_each(struct store *s, uint64_t from,
+                                           int limit, store_checkpoint_fn fn,
+                                           void *ctx, struct error *e);
 
 #endif

@@ -100,7 +100,7 @@ static void newer_schema_is_refused(void **state)
     run_sql(f, "store.db", "PRAGMA user_version = 99");
     FAILS(ERR_SCHEMA, try_open(f, e));
     assert_int_equal(ask_sql(f, "store.db", "PRAGMA user_version"), 99);
-    run_sql(f, "store.db", "PRAGMA user_version = 2");
+    run_sql(f, "store.db", "PRAGMA user_version = 3");
     open_store(f, 0);
 }
 
@@ -314,7 +314,8 @@ static void schema_1_keeps_its_data(void **state)
     char body[] = "{}";
     SUCCEEDS(store_commit(f->s, STORE_NORMAL, put_document, body, e));
     close_store(f);
-    assert_int_equal(ask_sql(f, "store.db", "PRAGMA user_version"), 2);
+    assert_int_equal(ask_sql(f, "store.db", "PRAGMA user_version"),
+                     STORE_SCHEMA);
     assert_int_equal(ask_sql(f, copy, "PRAGMA user_version"), 1);
     assert_int_equal(ask_sql(f, copy, "SELECT count(*) FROM lease"), 1);
     open_store(f, 0);

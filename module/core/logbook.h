@@ -1,0 +1,40 @@
+/* logbook - the audit log's records as the daemon writes them: spec/AUDIT.md.
+ *
+ * Each is one line, written in the transaction of what it records. Its number,
+ * its hash and that of the record before come from that transaction, so that
+ * one that is undone leaves no gap. Never give one a secret.
+ */
+#ifndef HSMINT_CORE_LOGBOOK_H
+#define HSMINT_CORE_LOGBOOK_H
+
+#include "module/audit/record.h"
+#include "module/core/core.h"
+
+struct logbook_entry {
+    enum record_kind kind;
+    const struct caller *by;         /* NULL: the daemon itself */
+    const char *org, *role, *lease;  /* NULL or "": about none */
+    json_t *more; /* the kind's own members, stolen. NULL counts as no memory,
+                     but for the kinds that need none */
+};
+MUST_CHECK enum code logbook_add(struct core *c, struct store_tx *tx,
+                                 const struct logbook_entry *r,
+                                 struct error *e);
+/* The same, and the line (the leaf's bytes), which is the caller's. */
+MUST_CHECK enum code logbook_add_line(struct core *c, struct store_tx *tx,
+                                      const struct logbook_entry *r,
+                                      char **line, struct error *e);
+/* In a transaction of its own. */
+MUST_CHECK enum code logbook_commit(struct core *c, enum store_urgency urgency,
+                                    const struct logbook_entry *r,
+                                    struct error *e);
+
+/* Text that strangers chose, for a member: escaped, and cut to `most` bytes
+ * (at most LOGBOOK_TEXT_MAX). NULL: no memory. */
+#define LOGBOOK_TEXT_MAX 4096
+json_t *logbook_text(const char *text, size_t most);
+/* Base64 of the SHA-256 of a document; of NULL JSON's null (there is none).
+ * NULL: no memory. */
+json_t *logbook_digest(const char *document);
+
+#endif
