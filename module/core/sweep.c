@@ -360,6 +360,17 @@ static void tell_late(struct core *c, const struct batch *b)
         warnings_drop(&c->warnings, ALARM_REVOCATION_LATE, "leases");
 }
 
+static enum code collect_lane(const struct store_lane *l, void *ctx,
+                              struct error *e)
+{
+    struct batch *b = ctx;
+    int64_t until = b->now_ms + (any_recovered(&b->core->sweep) ? HORIZON_MS : 0);
+
+    if (l->kind == LANE_PROOF || l->due_ms > until)
+        return OK;
+    return store_lane_due(b->core->store, l, until, 0, collect, b, e);
+}
+
 static bool sweep_due(struct core *c)
 {
     bool recovered = any_recovered(&c->sweep);
@@ -367,8 +378,7 @@ static bool sweep_due(struct core *c)
     struct batch b = {.core = c, .now_ms = clock_wall_ms()};
     struct error e = {0};
     bool done;
-    enum code code = store_lease_due(
-        c->store, b.now_ms + (recovered ? HORIZON_MS : 0), 0, collect, &b, &e);
+    enum code code = store_lane_each(c->store, collect_lane, &b, &e);
 
     if (code && code != ERR_LIMIT) {
         log_failure(&e, "due leases cannot be listed");

@@ -68,36 +68,3 @@ enum code store_lease_groups(struct store *s, store_group_fn fn, void *ctx,
     }
     return code;
 }
-
-/* Two scans of what is due: their cost is that of the backlog. */
-#define WAITING_SQL                                                            \
-    "SELECT org, count(*), total(expires_ms + ?2 < ?1), min(expires_ms)"       \
-    " FROM (SELECT org, expires_ms FROM lease INDEXED BY lease_expiry"         \
-    " WHERE state = 1 AND expires_ms <= ?1 UNION ALL"                          \
-    " SELECT org, iif(state = 2, expires_ms, 9223372036854000000)"             \
-    " FROM lease INDEXED BY lease_retry"                                       \
-    " WHERE state IN (0, 2) AND (state = 2 OR last_error <> ''))"              \
-    " GROUP BY org"
-
-enum code store_lease_waiting(struct store *s, int64_t now_ms, int64_t late_ms,
-                              store_waiting_fn fn, void *ctx, struct error *e)
-{
-    READER r = {.c = NULL};
-    QUERY q = {.st = NULL};
-    bool row = false;
-    enum code code = reader_take(&r, s, e);
-    if (code == OK)
-        code = query_open(&q, r.c, "count what waits", WAITING_SQL, e);
-    if (code)
-        return code;
-    query_int(&q, now_ms);
-    query_int(&q, late_ms);
-    while (code == OK && (code = query_step(&q, &row, e)) == OK && row) {
-        const struct store_waiting w = {.org = query_get_int(&q, 0),
-                                        .n = query_get_int(&q, 1),
-                                        .past_end = query_get_int(&q, 2),
-                                        .first_end_ms = query_get_int(&q, 3)};
-        code = fn(&w, ctx, e);
-    }
-    return code;
-}

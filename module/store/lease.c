@@ -19,9 +19,21 @@ const char *lease_state_name(enum lease_state s)
                                                     : "unknown";
 }
 
+static const char *const proof_names[] = {
+    [PROOF_NONE] = "none",       [PROOF_WANTED] = "wanted",
+    [PROOF_SEEN] = "seen alive", [PROOF_WAITS] = "waits",
+    [PROOF_DEAD] = "dead",       [PROOF_UNPROVEN] = "unproven",
+};
+
+const char *lease_proof_name(enum lease_proof p)
+{
+    return p >= PROOF_NONE && p <= PROOF_UNPROVEN ? proof_names[p] : "unknown";
+}
+
 #define FREE_INT(name)
 #define FREE_BOOL(name)
 #define FREE_STATE(name)
+#define FREE_PROOF(name)
 #define FREE_TEXT(name) free(l->name);
 #define FREE_BLOB(name) free(l->name);
 #define FREE_ONE(name, kind) FREE_##kind(name)
@@ -30,6 +42,7 @@ void store_lease_clear(struct store_lease *l)
 {
     LEASE_FIXED(FREE_ONE)
     LEASE_CHANGING(FREE_ONE)
+    LEASE_PROOF(FREE_ONE)
     *l = (struct store_lease){.org = 0};
 }
 
@@ -38,6 +51,7 @@ void store_lease_clear(struct store_lease *l)
 #define BIND_INT(name) query_int(q, l->name);
 #define BIND_BOOL(name) query_int(q, l->name);
 #define BIND_STATE(name) query_int(q, l->name);
+#define BIND_PROOF(name) query_int(q, l->name);
 #define BIND_TEXT(name) query_text(q, l->name);
 #define BIND_BLOB(name) query_blob(q, l->name, l->name##_len);
 #define BIND_ONE(name, kind) BIND_##kind(name)
@@ -45,7 +59,7 @@ void store_lease_clear(struct store_lease *l)
 #define MARK(name, kind) ", ?"
 #define INSERT_LEASE                                                           \
     "INSERT INTO lease(" LEASE_LIST ") VALUES(?" LEASE_FIXED(MARK)             \
-        LEASE_CHANGING(MARK) ")"
+        LEASE_CHANGING(MARK) LEASE_PROOF(MARK) ")"
 
 enum code store_lease_insert(struct store_tx *tx, const struct store_lease *l,
                              struct error *e)
@@ -58,6 +72,7 @@ enum code store_lease_insert(struct store_tx *tx, const struct store_lease *l,
     query_text(q, l->id);
     LEASE_FIXED(BIND_ONE)
     LEASE_CHANGING(BIND_ONE)
+    LEASE_PROOF(BIND_ONE)
     code = query_run(q, e);
     if (code == ERR_EXISTS)
         return error_set(e, code, "lease %s exists already", l->id);
@@ -88,6 +103,41 @@ enum code store_lease_update(struct store_tx *tx, const struct store_lease *l,
     return code;
 }
 
+enum code store_lease_prove(struct store_tx *tx, const struct store_lease *l,
+                            struct error *e)
+{
+    QUERY query = {.st = NULL};
+    struct query *q = &query;
+    enum code code = query_open(q, tx->c, "note a proof",
+                                "UPDATE lease SET id = id" LEASE_PROOF(
+                                    SET) " WHERE id = ?",
+                                e);
+    if (code)
+        return code;
+    LEASE_PROOF(BIND_ONE)
+    query_text(q, l->id);
+    return query_run(q, e);
+}
+
+enum code store_lane_retry(struct store_tx *tx, int64_t org,
+                           const char *project, int64_t now_ms,
+                           struct error *e)
+{
+    QUERY q = {.st = NULL};
+    enum code code = query_open(
+        &q, tx->c, "try a lane again",
+        "UPDATE lease INDEXED BY lease_retry SET next_try_ms = ?3"
+        " WHERE state IN (0, 2) AND org = ?1 AND project = ?2"
+        " AND next_try_ms > ?3 AND last_error <> ''",
+        e);
+    if (code)
+        return code;
+    query_int(&q, org);
+    query_text(&q, project);
+    query_int(&q, now_ms);
+    return query_run(&q, e);
+}
+
 enum code store_lease_prune(struct store_tx *tx, int64_t before_ms, int limit,
                             struct error *e)
 {
@@ -109,6 +159,7 @@ enum code store_lease_prune(struct store_tx *tx, int64_t before_ms, int limit,
 #define BORROW_INT(name) l->name = query_get_int(q, column);
 #define BORROW_BOOL(name) l->name = query_get_int(q, column) != 0;
 #define BORROW_STATE(name) l->name = (enum lease_state)query_get_int(q, column);
+#define BORROW_PROOF(name) l->name = (enum lease_proof)query_get_int(q, column);
 #define BORROW_TEXT(name) l->name = query_borrow_text(q, column);
 #define BORROW_BLOB(name)                                                      \
     l->name = query_borrow_blob(q, column, &l->name##_len);
@@ -121,6 +172,7 @@ void lease_borrow(const struct query *q, struct store_lease *l)
     (void)snprintf(l->id, sizeof(l->id), "%s", query_borrow_text(q, 0));
     LEASE_FIXED(BORROW_ONE)
     LEASE_CHANGING(BORROW_ONE)
+    LEASE_PROOF(BORROW_ONE)
 }
 
 /* Each borrowed pointer is replaced by a copy, or by NULL when memory is out:
@@ -140,6 +192,7 @@ static void *copy(const void *data, size_t len, bool *failed)
 #define DUP_INT(name)
 #define DUP_BOOL(name)
 #define DUP_STATE(name)
+#define DUP_PROOF(name)
 #define DUP_TEXT(name) l->name = copy(l->name, strlen(l->name), &failed);
 #define DUP_BLOB(name) l->name = copy(l->name, l->name##_len, &failed);
 #define DUP_ONE(name, kind) DUP_##kind(name)
@@ -151,6 +204,7 @@ enum code lease_dup(const struct query *q, struct store_lease *l,
     lease_borrow(q, l);
     LEASE_FIXED(DUP_ONE)
     LEASE_CHANGING(DUP_ONE)
+    LEASE_PROOF(DUP_ONE)
     if (!failed)
         return OK;
     store_lease_clear(l);

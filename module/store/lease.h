@@ -18,15 +18,24 @@
             X(project, TEXT) X(account_name, TEXT) X(account_id, TEXT)         \
                 X(key_id, TEXT) X(api_base, TEXT) X(label, TEXT)               \
                     X(cka_id, BLOB) X(sealed, BLOB) X(next_try_ms, INT)        \
-                        X(tries, INT) X(last_error, TEXT) X(reason, TEXT)
+                        X(tries, INT) X(last_error, TEXT) X(reason, TEXT)      \
+                            X(answered_ms, INT)
+/* Written by store_lease_prove() alone: a renewal at the same time changes the
+ * others. */
+#define LEASE_PROOF(X) X(proof, PROOF) X(proof_ms, INT) X(probe, BLOB)
 
 #define LEASE_NAME(name, kind) ", " #name
-#define LEASE_LIST "id" LEASE_FIXED(LEASE_NAME) LEASE_CHANGING(LEASE_NAME)
+#define LEASE_LIST                                                             \
+    "id" LEASE_FIXED(LEASE_NAME) LEASE_CHANGING(LEASE_NAME)                    \
+        LEASE_PROOF(LEASE_NAME)
 
 /* Strings point into the row, until the next step. */
 void lease_borrow(const struct query *q, struct store_lease *l);
 /* Strings are the caller's: store_lease_clear(). */
 MUST_CHECK enum code lease_dup(const struct query *q, struct store_lease *l,
                                struct error *e);
+/* Each row that is left of a query for LEASE_LIST. */
+MUST_CHECK enum code lease_each_row(struct query *q, store_lease_fn fn,
+                                    void *ctx, struct error *e);
 
 #endif

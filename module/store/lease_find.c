@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static enum code each_row(struct query *q, store_lease_fn fn, void *ctx,
-                          struct error *e)
+enum code lease_each_row(struct query *q, store_lease_fn fn, void *ctx,
+                         struct error *e)
 {
     enum code code = OK;
     bool row = false;
@@ -97,58 +97,7 @@ enum code store_lease_each(struct store *s, const struct store_lease_query *lq,
     if (code)
         return code;
     list_bind(&q, lq);
-    return each_row(&q, fn, ctx, e);
-}
-
-/* ---- due ---- */
-
-/* Two index scans, merged: neither is sorted nor read beyond the limit. */
-#define DUE_SQL                                                                \
-    "SELECT " LEASE_LIST ", expires_ms AS due FROM lease"                      \
-    " INDEXED BY lease_expiry WHERE state = 1 AND expires_ms <= ?1"            \
-    " UNION ALL "                                                              \
-    "SELECT " LEASE_LIST ", next_try_ms AS due FROM lease"                     \
-    " INDEXED BY lease_retry WHERE state IN (0, 2) AND next_try_ms <= ?1"      \
-    " ORDER BY due LIMIT ?2"
-
-enum code store_lease_due(struct store *s, int64_t now_ms, int limit,
-                          store_lease_fn fn, void *ctx, struct error *e)
-{
-    READER r = {.c = NULL};
-    QUERY q = {.st = NULL};
-    enum code code = reader_take(&r, s, e);
-    if (code == OK)
-        code = query_open(&q, r.c, "find due leases", DUE_SQL, e);
-    if (code)
-        return code;
-    query_int(&q, now_ms);
-    query_int(&q, limit > 0 ? limit : -1);
-    return each_row(&q, fn, ctx, e);
-}
-
-#define NEXT_DUE_SQL                                                           \
-    "SELECT min("                                                              \
-    "ifnull((SELECT expires_ms FROM lease INDEXED BY lease_expiry"             \
-    " WHERE state = 1 ORDER BY expires_ms LIMIT 1), 9223372036854775807), "    \
-    "ifnull((SELECT next_try_ms FROM lease INDEXED BY lease_retry"             \
-    " WHERE state IN (0, 2) ORDER BY next_try_ms LIMIT 1),"                    \
-    " 9223372036854775807))"
-
-enum code store_lease_next_due(struct store *s, int64_t *due_ms,
-                               struct error *e)
-{
-    *due_ms = INT64_MAX;
-    READER r = {.c = NULL};
-    QUERY q = {.st = NULL};
-    bool row = false;
-    enum code code = reader_take(&r, s, e);
-    if (code == OK)
-        code = query_open(&q, r.c, "find the next due lease", NEXT_DUE_SQL, e);
-    if (code == OK)
-        code = query_step(&q, &row, e);
-    if (code == OK && row)
-        *due_ms = query_get_int(&q, 0);
-    return code;
+    return lease_each_row(&q, fn, ctx, e);
 }
 
 /* ---- counts: from lease_live_role alone, no row is read ---- */

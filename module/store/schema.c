@@ -90,11 +90,28 @@ static const char schema_3[] =
     " size INTEGER PRIMARY KEY, note TEXT NOT NULL,"
     " time_ms INTEGER NOT NULL) STRICT;";
 
+/* Leases by lane, so that what is due of one project is found without passing
+ * another's backlog; and the proofs of death. */
+static const char schema_4[] =
+    "ALTER TABLE lease ADD COLUMN answered_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE lease ADD COLUMN proof INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE lease ADD COLUMN proof_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE lease ADD COLUMN probe BLOB;"
+    "DROP INDEX lease_expiry;"
+    "DROP INDEX lease_retry;"
+    "CREATE INDEX lease_expiry ON lease(org, project, expires_ms)"
+    " WHERE state = 1;"
+    "CREATE INDEX lease_retry ON lease(org, project, next_try_ms)"
+    " WHERE state IN (0, 2);"
+    "CREATE INDEX lease_proof ON lease(org, project, proof_ms)"
+    " WHERE proof_ms > 0;";
+
 /* Appended to, never changed: each step was shipped. */
 const struct migration schema_steps[] = {
     {0, schema_1},
     {1, schema_2},
     {2, schema_3},
+    {3, schema_4},
 };
 _Static_assert(sizeof(schema_steps) / sizeof(schema_steps[0]) == STORE_SCHEMA,
                "one step a schema version");

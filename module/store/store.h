@@ -25,7 +25,7 @@
 struct store;
 struct store_tx; /* valid only inside the function given to store_commit */
 
-#define STORE_SCHEMA 3
+#define STORE_SCHEMA 4
 
 struct store_options {
     const char *dir;       /* private state directory, made if absent */
@@ -151,6 +151,17 @@ MUST_CHECK enum code store_document_each(struct store *s, const char *kind,
 enum lease_state { LEASE_PENDING, LEASE_ACTIVE, LEASE_REVOKING, LEASE_REVOKED };
 const char *lease_state_name(enum lease_state s);
 
+/* How far it is known that the key is dead: only of roles that want it. */
+enum lease_proof {
+    PROOF_NONE,
+    PROOF_WANTED,   /* not yet seen to work */
+    PROOF_SEEN,     /* the service took it while it lived */
+    PROOF_WAITS,    /* its account is gone; it is used until it is refused */
+    PROOF_DEAD,     /* refused as invalid */
+    PROOF_UNPROVEN, /* given up */
+};
+const char *lease_proof_name(enum lease_proof p);
+
 struct store_lease {
     char id[32];              /* text_id: time-ordered */
     int64_t org;
@@ -182,6 +193,12 @@ struct store_lease {
     char *last_error;         /* "" if none */
     char *request_id;         /* the caller's, for retries */
     char *reason;             /* why revoked: expired, revoked, session … */
+    int64_t answered_ms;      /* when the service had answered a creation that
+                               * failed: no call of it is under way; else 0 */
+    enum lease_proof proof;
+    int64_t proof_ms;         /* when the next step of it is due; 0: none is */
+    uint8_t *probe;           /* the key, sealed for the proof alone; or NULL */
+    size_t probe_len;
 };
 void store_lease_clear(struct store_lease *l);
 MUST_CHECK enum code store_lease_insert(struct store_tx *tx,
@@ -195,6 +212,15 @@ MUST_CHECK enum code store_lease_update(struct store_tx *tx,
                                         struct error *e);
 MUST_CHECK enum code store_lease_get(struct store *s, const char *id,
                                      struct store_lease *out, struct error *e);
+
+/* The proof, its time and the sealed probe, which no other update changes. */
+MUST_CHECK enum code store_lease_prove(struct store_tx *tx,
+                                       const struct store_lease *l,
+                                       struct error *e);
+/* What failed and waits in a lane is due now. */
+MUST_CHECK enum code store_lane_retry(struct store_tx *tx, int64_t org,
+                                      const char *project, int64_t now_ms,
+                                      struct error *e);
 
 struct store_lease_query {
     int64_t org;             /* 0: all */
@@ -214,11 +240,28 @@ MUST_CHECK enum code store_lease_each(struct store *s,
                                       const struct store_lease_query *q,
                                       store_lease_fn fn, void *ctx,
                                       struct error *e);
-/* Active and past expires_ms, or pending/revoking and past next_try_ms;
- * earliest first. */
-MUST_CHECK enum code store_lease_due(struct store *s, int64_t now_ms, int limit,
-                                     store_lease_fn fn, void *ctx,
-                                     struct error *e);
+/* A lane: what the sweeper has to do for one organisation's project. Due are
+ * active leases at expires_ms, pending and revoking ones at next_try_ms, and
+ * proofs at proof_ms. */
+enum lane_kind { LANE_EXPIRY, LANE_RETRY, LANE_PROOF, LANE_KINDS };
+struct store_lane {
+    int64_t org;
+    const char *project; /* the store's */
+    enum lane_kind kind;
+    int64_t due_ms; /* the earliest */
+};
+typedef enum code (*store_lane_fn)(const struct store_lane *l, void *ctx,
+                                   struct error *e);
+/* Each lane and kind in which anything will be due, some day. Cost: their
+ * number, whatever is in them. */
+MUST_CHECK enum code store_lane_each(struct store *s, store_lane_fn fn,
+                                     void *ctx, struct error *e);
+/* What is due of one lane and kind, earliest first. limit 0: all. */
+MUST_CHECK enum code store_lane_due(struct store *s,
+                                    const struct store_lane *lane,
+                                    int64_t now_ms, int limit,
+                                    store_lease_fn fn, void *ctx,
+                                    struct error *e);
 /* When the next is due; INT64_MAX if none. */
 MUST_CHECK enum code store_lease_next_due(struct store *s, int64_t *due_ms,
                                           struct error *e);

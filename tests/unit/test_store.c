@@ -366,7 +366,7 @@ static void add_due(struct fixture *f, const char *label, enum lease_state st,
     insert(f, &l);
 }
 
-static void due_ones_come_earliest_first(void **state)
+static void the_next_due_is_found(void **state)
 {
     struct fixture *f = *state;
     int64_t due;
@@ -383,14 +383,57 @@ static void due_ones_come_earliest_first(void **state)
     SUCCEEDS(store_lease_next_due(f->s, &due, e));
     assert_int_equal(due, 10);
 
+}
+
+static void add_of(struct fixture *f, const char *project, const char *label,
+                   enum lease_state st, int64_t due_ms)
+{
+    struct store_lease l = some_lease(f->org);
+    l.project = T(project);
+    l.label = T(label);
+    l.state = st;
+    l.expires_ms = l.next_try_ms = due_ms;
+    insert(f, &l);
+}
+
+static enum code collect_lane(const struct store_lane *l, void *ctx,
+                              struct error *e)
+{
+    static const char *const kinds[] = {"expiry", "retry", "proof"};
+    char *text = ctx;
+    (void)e;
+    snprintf(text + strlen(text), 256 - strlen(text), "%s:%s:%d ", l->project,
+             kinds[l->kind], (int)l->due_ms);
+    return OK;
+}
+
+/* However many wait in one, the others are found. */
+static void lanes_keep_apart(void **state)
+{
+    struct fixture *f = *state;
+    char lanes[256] = "";
+    add_of(f, "b", "b50", LEASE_ACTIVE, 50);
+    add_of(f, "a", "a20", LEASE_ACTIVE, 20);
+    add_of(f, "a", "a10", LEASE_ACTIVE, 10);
+    add_of(f, "a", "a30", LEASE_REVOKING, 30);
+    add_of(f, "c", "c5", LEASE_PENDING, 5);
+    add_of(f, "c", "dead", LEASE_REVOKED, 1);
+    SUCCEEDS(store_lane_each(f->s, collect_lane, lanes, e));
+    assert_string_equal(lanes, "a:expiry:10 b:expiry:50 a:retry:30 c:retry:5 ");
+
     struct names names = {0};
-    SUCCEEDS(store_lease_due(f->s, 50, 10, collect_lease, &names, e));
-    assert_string_equal(names.text, "revoking10 active20 pending30 active50 ");
+    struct store_lane lane = {.org = f->org, .project = "a"};
+    SUCCEEDS(store_lane_due(f->s, &lane, 15, 10, collect_lease, &names, e));
+    assert_string_equal(names.text, "a10 ");
     names = (struct names){0};
-    SUCCEEDS(store_lease_due(f->s, 50, 2, collect_lease, &names, e));
-    assert_string_equal(names.text, "revoking10 active20 ");
+    SUCCEEDS(store_lane_due(f->s, &lane, 99, 1, collect_lease, &names, e));
+    assert_string_equal(names.text, "a10 ");
     names = (struct names){0};
-    SUCCEEDS(store_lease_due(f->s, 9, 2, collect_lease, &names, e));
+    SUCCEEDS(store_lane_due(f->s, &lane, 99, 0, collect_lease, &names, e));
+    assert_string_equal(names.text, "a10 a20 ");
+    names = (struct names){0};
+    lane.kind = LANE_RETRY;
+    SUCCEEDS(store_lane_due(f->s, &lane, 29, 0, collect_lease, &names, e));
     assert_int_equal(names.n, 0);
 }
 
@@ -712,7 +755,8 @@ int main(void)
         TEST(lease_keeps_every_field),
         TEST(update_needs_the_expected_state),
         TEST(lists_filter_and_page),
-        TEST(due_ones_come_earliest_first),
+        TEST(the_next_due_is_found),
+        TEST(lanes_keep_apart),
         TEST(prune_takes_old_revoked_ones),
         TEST(reads_nest),
         TEST(journal_answers_its_owner_only),

@@ -142,7 +142,8 @@ static void due_and_next_due(void **state)
     struct fixture *f = *state;
     int n = 0;
     int64_t due;
-    SUCCEEDS(store_lease_due(f->s, INT64_MAX, 10, count, &n, e));
+    struct store_lane lane = {.org = f->org, .project = ""};
+    SUCCEEDS(store_lane_due(f->s, &lane, INT64_MAX, 10, count, &n, e));
     struct cost c = cost_since(f->s);
     assert_int_equal(n, 10);
     assert_int_equal(c.full_scans, 0);

@@ -100,7 +100,9 @@ static void newer_schema_is_refused(void **state)
     run_sql(f, "store.db", "PRAGMA user_version = 99");
     FAILS(ERR_SCHEMA, try_open(f, e));
     assert_int_equal(ask_sql(f, "store.db", "PRAGMA user_version"), 99);
-    run_sql(f, "store.db", "PRAGMA user_version = 3");
+    char back[64];
+    snprintf(back, sizeof(back), "PRAGMA user_version = %d", STORE_SCHEMA);
+    run_sql(f, "store.db", back);
     open_store(f, 0);
 }
 
