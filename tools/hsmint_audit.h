@@ -6,6 +6,7 @@
 #ifndef HSMINT_TOOLS_HSMINT_AUDIT_H
 #define HSMINT_TOOLS_HSMINT_AUDIT_H
 
+#include "module/audit/search.h"
 #include "module/audit/verify.h"
 #include "tools/hsmint.h"
 
@@ -37,5 +38,38 @@ MUST_CHECK enum code audit_verify(struct audit_verdict *v, const char *path,
 /* {verdict, path, origin, size, root, records, ...}; NULL: no memory. */
 json_t *audit_verdict_json(const struct audit_verdict *v, const char *path);
 void audit_verdict_print(const struct audit_verdict *v, const char *path);
+
+/* ---- records: hsmint_audit_read.c ---- */
+
+/* The records that --lease, --role ... want, of --copy or of the daemon. */
+struct audit_reader {
+    struct cli *cli;
+    struct search search;
+    struct source *copy; /* NULL: the daemon is asked */
+    json_t *page;        /* of the daemon's records */
+    size_t at;
+    int64_t next; /* seq that the daemon is asked for then */
+    bool more;
+};
+void audit_reader_clear(struct audit_reader *r);
+#define AUDIT_READER CLEANUP(audit_reader_clear) struct audit_reader
+/* From seq `from` on. ERR_USAGE: an option that is none. */
+MUST_CHECK enum code audit_reader_open(struct audit_reader *r, struct cli *c,
+                                       int64_t from, struct error *e);
+/* The next one's bytes; *line NULL: no more, for now. Good until the next
+ * call. */
+MUST_CHECK enum code audit_reader_next(struct audit_reader *r,
+                                       const char **line, size_t *len,
+                                       struct error *e);
+/* How many records there are. */
+MUST_CHECK enum code audit_count(struct cli *c, uint64_t *records,
+                                 struct error *e);
+/* One line for people: seq, time, kind, who, about what, and its members. With
+ * --json the bytes as they are. ERR_INVALID: it is no record. */
+MUST_CHECK enum code audit_print(const struct args *a, const char *line,
+                                 size_t len, struct error *e);
+/* --from, --to: "2026-11-21", "2026-11-21T08:00:00Z", or "7d": so long ago. */
+MUST_CHECK enum code audit_time(const char *option, const char *text,
+                                int64_t *ms, struct error *e);
 
 #endif

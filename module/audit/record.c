@@ -61,7 +61,7 @@ void record_clear(struct record *r)
     r->json = NULL;
 }
 
-static bool find_kind(const char *name, enum record_kind *kind)
+bool record_find_kind(const char *name, enum record_kind *kind)
 {
     for (int i = 0; i < RECORD_KINDS; i++)
         if (strcmp(names[i], name) == 0) {
@@ -115,7 +115,6 @@ static enum code parse_common(struct record *r, struct error *e)
 {
     json_int_t version = 0;
     const char *prev = "", *kind = "";
-    json_t *actor = NULL;
     size_t len;
     const struct json_field fields[] = {
         {"v", FIELD_INT, true, &version, NULL},
@@ -123,7 +122,7 @@ static enum code parse_common(struct record *r, struct error *e)
         {"prev", FIELD_STRING, true, &prev, NULL},
         {"time", FIELD_STRING, true, &r->time, NULL},
         {"kind", FIELD_STRING, true, &kind, NULL},
-        {"actor", FIELD_OBJECT, true, &actor, NULL},
+        {"actor", FIELD_OBJECT, true, &r->actor, NULL},
         {"org", FIELD_STRING, false, &r->org, NULL},
         {"role", FIELD_STRING, false, &r->role, NULL},
         {"lease", FIELD_STRING, false, &r->lease, NULL},
@@ -134,14 +133,14 @@ static enum code parse_common(struct record *r, struct error *e)
     int64_t ms;
     enum code rc = json_decode(r->json, JSON_FIELDS(fields), true, "record", e);
     if (rc == OK)
-        rc = json_decode(actor, JSON_FIELDS(whose), true, "actor", e);
+        rc = json_decode(r->actor, JSON_FIELDS(whose), true, "actor", e);
     if (rc)
         return rc;
     if (version != RECORD_VERSION)
         return error_set(e, ERR_INVALID,
                          "v: %lld, where this program knows %d",
                          (long long)version, RECORD_VERSION);
-    if (!find_kind(kind, &r->kind))
+    if (!record_find_kind(kind, &r->kind))
         return error_set(e, ERR_INVALID, "kind: \"%.40s\" is unknown", kind);
     if (!base64_decode(prev, strlen(prev), r->prev.bytes, MERKLE_HASH, &len) ||
         len != MERKLE_HASH)
@@ -167,7 +166,12 @@ enum code record_parse(struct record *r, const char *line, size_t len,
         rc = error_set(e, ERR_INVALID, "record: no object");
     if (rc == OK)
         rc = parse_common(r, e);
-    return rc ? rc : parse_own(r, e);
+    if (rc == OK)
+        rc = parse_own(r, e);
+    if (rc == OK && strlen(r->call) > RECORD_CALL_MAX)
+        rc = error_set(e, ERR_INVALID, "call: more than %d characters",
+                       RECORD_CALL_MAX);
+    return rc;
 }
 
 bool record_time_ms(const char *text, int64_t *ms)

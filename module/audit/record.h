@@ -9,6 +9,7 @@
 
 #define RECORD_VERSION 2
 #define RECORD_MAX 65535 /* bytes of a line */
+#define RECORD_CALL_MAX 64 /* characters of a call's id */
 
 /* Their names are in one table (record.c), for writers and for readers. */
 enum record_kind {
@@ -53,6 +54,7 @@ enum record_kind {
     RECORD_KINDS
 };
 const char *record_kind_name(enum record_kind k); /* "login-failed" */
+bool record_find_kind(const char *name, enum record_kind *kind);
 
 /* The HTTP message signature of a call (RFC 9421). */
 struct record_signed {
@@ -64,6 +66,7 @@ struct record_signed {
 /* A line that was read. Texts are borrowed from json. */
 struct record {
     json_t *json;
+    json_t *actor;
     enum record_kind kind;
     json_int_t seq;
     struct merkle_hash prev;

@@ -28,7 +28,7 @@ struct source {
     char line[RECORD_MAX + 2];
     bool ended;
 
-    uint64_t size, at; /* of a directory: records in all, the next one */
+    uint64_t size, at; /* records in all (of a directory), the next one */
     char *entries;     /* the tile of records that `at` is in */
     size_t entries_len, entries_at;
     uint64_t hashes_tile; /* whose hashes are here; UINT64_MAX: none */
@@ -155,6 +155,7 @@ static enum code next_line(struct source *s, const char **line, size_t *len,
     }
     *line = s->line;
     *len = n;
+    s->at++;
     return n <= RECORD_MAX ? OK
                            : error_set(e, ERR_INVALID,
                                        "a line of more than %d bytes",
@@ -212,6 +213,27 @@ enum code source_next(struct source *s, const char **line, size_t *len,
                       struct error *e)
 {
     return s->file ? next_line(s, line, len, e) : next_entry(s, line, len, e);
+}
+
+enum code source_skip(struct source *s, uint64_t index, struct error *e)
+{
+    const char *line;
+    size_t len;
+    if (!s->file && index / TILE_WIDTH > s->at / TILE_WIDTH &&
+        index < s->size) {
+        s->at = index - index % TILE_WIDTH;
+        free(s->entries);
+        s->entries = NULL;
+    }
+    while (s->at < index) {
+        enum code rc = source_next(s, &line, &len, e);
+        if (rc && rc != ERR_INVALID) /* a line that is too long counts */
+            return rc;
+        if (rc == OK && !line)
+            return error_set(e, ERR_NOT_FOUND, "%s ends with record %llu",
+                             s->path, (unsigned long long)s->at);
+    }
+    return OK;
 }
 
 enum code source_leaf(struct source *s, uint64_t index, struct merkle_hash *out,

@@ -29,6 +29,10 @@ void source_set_size(struct source *s, uint64_t size);
  * ERR_SEAL: a tile is cut; ERR_NOT_FOUND: a tile is not there; ERR_IO. */
 MUST_CHECK enum code source_next(struct source *s, const char **line,
                                  size_t *len, struct error *e);
+/* Goes on with record `index` (0: the first), forward only. ERR_NOT_FOUND: there
+ * are fewer; otherwise as source_next. */
+MUST_CHECK enum code source_skip(struct source *s, uint64_t index,
+                                 struct error *e);
 /* What the tile of leaf hashes says of leaf `index`. ERR_NOT_FOUND, ERR_SEAL.
  */
 MUST_CHECK enum code source_leaf(struct source *s, uint64_t index,
