@@ -70,7 +70,7 @@ static json_t *page_parameters(const struct audit_reader *r, struct error *e)
 {
     const struct search *s = &r->search;
     JSON p = cli_parameters(r->cli, CLI_PLAIN, e);
-    if (!p || cli_put(p, "org", s->org, e) || cli_put(p, "lease", s->lease, e) ||
+    if (!p || cli_put(p, "lease_id", s->lease, e) ||
         cli_put(p, "role", s->role, e) || cli_put(p, "owner", s->owner, e) ||
         cli_put(p, "kind", s->kind, e) || cli_put(p, "request", s->request, e) ||
         put_int(p, "from", r->next, e) ||
@@ -145,24 +145,6 @@ static enum code open_copy(struct audit_reader *r, const char *path,
     return OK;
 }
 
-static enum code next_of_copy(struct audit_reader *r, const char **line,
-                              size_t *len, struct error *e)
-{
-    for (;;) {
-        RECORD record = {.json = NULL};
-        enum code rc = source_next(r->copy, line, len, e);
-        if (rc || !*line)
-            return rc;
-        rc = record_parse(&record, *line, *len, e);
-        if (rc)
-            return error_prefix(e, "`hsmint audit verify %s` tells what is "
-                                   "wrong with this copy",
-                                source_path(r->copy));
-        if (search_matches(&r->search, &record))
-            return OK;
-    }
-}
-
 /* ---- either's ---- */
 
 void audit_reader_clear(struct audit_reader *r)
@@ -186,8 +168,19 @@ enum code audit_reader_open(struct audit_reader *r, struct cli *c, int64_t from,
 enum code audit_reader_next(struct audit_reader *r, const char **line,
                             size_t *len, struct error *e)
 {
-    return r->copy ? next_of_copy(r, line, len, e)
-                   : next_of_daemon(r, line, len, e);
+    for (;;) {
+        RECORD record = {.json = NULL};
+        enum code rc = r->copy ? source_next(r->copy, line, len, e)
+                               : next_of_daemon(r, line, len, e);
+        if (rc || !*line)
+            return rc;
+        rc = record_parse(&record, *line, *len, e);
+        if (rc)
+            return error_prefix(e, "a record that is none (`hsmint audit verify` "
+                                   "tells what is wrong with a copy)");
+        if (search_matches(&r->search, &record)) /* a daemon asks for less */
+            return OK;
+    }
 }
 
 static enum code count_copy(struct cli *c, uint64_t *records, struct error *e)

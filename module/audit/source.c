@@ -183,6 +183,16 @@ static enum code read_entries(struct source *s, struct error *e)
     return rc == ERR_NOT_FOUND ? error_set(e, rc, "%s is not there", name) : rc;
 }
 
+static enum code refuse_tile(const struct source *s, const char *what,
+                             struct error *e)
+{
+    char name[TILE_PATH_MAX];
+    uint64_t tile = s->at / TILE_WIDTH;
+    tile_path(TILE_ENTRIES, tile, tile_width(TILE_ENTRIES, tile, s->size),
+              name);
+    return error_set(e, ERR_SEAL, "%s %s", name, what);
+}
+
 static enum code next_entry(struct source *s, const char **line, size_t *len,
                             struct error *e)
 {
@@ -197,15 +207,14 @@ static enum code next_entry(struct source *s, const char **line, size_t *len,
     size_t left = s->entries_len - s->entries_at;
     size_t n = left < 2 ? 0 : (size_t)at[0] << 8 | at[1];
     if (left < 2 || left - 2 < n)
-        return error_set(e, ERR_SEAL, "its tile is cut short");
+        return refuse_tile(s, "is cut short", e);
     *line = (const char *)at + 2;
     *len = n;
     s->entries_at += n + 2;
-    s->at++;
-    bool last = s->at % TILE_WIDTH == 0 || s->at == s->size;
+    bool last = (s->at + 1) % TILE_WIDTH == 0 || s->at + 1 == s->size;
     if (last && s->entries_at != s->entries_len)
-        return error_set(e, ERR_SEAL, "its tile has bytes behind the last "
-                                      "record");
+        return refuse_tile(s, "has bytes behind the last record", e);
+    s->at++;
     return OK;
 }
 

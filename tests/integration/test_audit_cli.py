@@ -1,0 +1,367 @@
+"""hsmint audit: copies of the log, read without a daemon; and the daemon's own log."""
+
+import base64
+import json
+import os
+import subprocess
+
+import pytest
+
+import auditlog
+from auditlog import EcdsaKey, Ed25519Key, Log, WitnessKey
+from conftest import program
+
+OWNER = {"owner": "user:1000", "uid": 1000, "exe": "/usr/bin/app", "unit": "app.service"}
+
+
+def hsmint(*words, status=0, stdin=None, env=None):
+    environment = {"PATH": os.environ["PATH"], "HSMINT_SOCKET": "/nonexistent/socket", **(env or {})}
+    r = subprocess.run([program("hsmint"), *map(str, words)], env=environment, input=stdin, capture_output=True, timeout=60)
+    assert r.returncode == status, (r.returncode, r.stdout[-4000:], r.stderr[-4000:])
+    return (r.stdout if status in (0, 1) and r.stdout else r.stderr).decode()
+
+
+def verdict(path, *words, status=0):
+    v = json.loads(hsmint("audit", "verify", path, "--json", *words, status=status))
+    assert v["verdict"] == ("faults" if status else "holds") and bool(v["faults"]) == bool(status), v
+    return v
+
+
+def lease(log, n, ttl=3600, life=3000, role="my-app", actor=OWNER, max_ttl=7200, dead=True, **mint):
+    """A key's whole life: mint, release, revoke, dead, with the two calls."""
+    id, begin = f"lease{n:04}", log.ms
+    log.call(f"c{n}a", lease=id, role=role, org="default", actor=actor)
+    log.outcome(f"c{n}a", lease=id, role=role, org="default")
+    at = {"actor": actor, "org": "default", "role": role, "lease": id}
+    own = {"account": f"hsmint-{n}", "account_id": f"sa_{n}", "key_id": f"key_{n}", "key_hmac": "00" * 32}
+    expires = auditlog.time_text(log.ms + 1000 + ttl * 1000)
+    minted = log.ms + 1000
+    log.add("mint", **at, **own, ttl=ttl, max_ttl=max_ttl, expires=expires, bound=False, reuse=False, **mint)
+    log.add("release", **at)
+    if dead:
+        log.add("revoke", **at, reason="end", at_ms=minted + life * 1000 - 1000)
+        log.call(f"c{n}b", "DELETE", f"/v1/organization/projects/p/service_accounts/sa_{n}", "", lease=id, role=role, org="default")
+        log.outcome(f"c{n}b", lease=id, role=role, org="default")
+        log.add("dead", org="default", role=role, lease=id, at_ms=minted + life * 1000)
+        log.ms = max(log.ms, begin)
+    return id
+
+
+def a_log(records=40):
+    log = Log()
+    n = 0
+    while len(log.lines) + 8 <= records:
+        lease(log, n)
+        n += 1
+    while len(log.lines) < records:
+        log.add("policy", actor=OWNER, name="p", action="set")
+    return log
+
+
+@pytest.fixture(params=["lines", "tiles"])
+def write(request, tmp_path):
+    """write(log, checkpoint=None): the copy's path."""
+
+    def one(log, checkpoint=None):
+        if request.param == "lines":
+            return log.write_lines(tmp_path / "log.jsonl", checkpoint)
+        (tmp_path / "log").mkdir(exist_ok=True)
+        return log.write_tiles(tmp_path / "log", checkpoint)
+
+    one.tiles = request.param == "tiles"
+    return one
+
+
+# ---- what holds ----
+
+
+@pytest.mark.parametrize("records", [2, 255, 256, 257, 600])
+def test_a_log_by_another_writer_holds(write, records):
+    log = a_log(records)
+    path = write(log)
+    v = verdict(path)
+    assert (v["origin"], v["size"], v["records"], v["keys_given"]) == (log.origin, records, records, False)
+    assert base64.b64decode(v["root"]) == auditlog.root(log.leaves)
+    v = verdict(path, "--key", log.keys[0].vkey, "--key", log.keys[1].vkey)
+    assert v["keys_given"] and v["findings"] == []
+    text = hsmint("audit", "verify", path)
+    assert text.endswith("The log holds.\n") and "No key was given" in text
+
+
+def test_each_kind_is_known(write):
+    log = Log()
+    kinds = (
+        "stop init mint release renew revoke dead login login-failed refusal config role policy login-change seal rotate"
+        " hsm-lost hsm-found checkpoint-failed forced-stop forced-end export prune rollback rollback-accepted"
+    ).split()
+    for kind in kinds:
+        log.add(kind)
+    verdict(write(log))
+
+
+def test_an_open_call_is_no_fault(write):
+    log = a_log()
+    seq = log.call("open", actor=OWNER)
+    v = verdict(write(log))
+    assert v["open_calls"] == 1 and [(f["what"], f["seq"]) for f in v["findings"]] == [("open", seq)]
+
+
+def test_keys_from_a_file(write, tmp_path):
+    log = a_log()
+    keys = tmp_path / "keys"
+    keys.write_text("".join(k.vkey + "\n" for k in log.keys))
+    assert verdict(write(log), "--key", keys)["keys_given"]
+    keys.write_text("nonsense\n")
+    assert "line 1" in hsmint("audit", "verify", write(log), "--key", keys, status=1)
+    assert "neither a key nor a file" in hsmint("audit", "verify", write(log), "--key", tmp_path / "none", status=4)
+
+
+def test_nothing_there(tmp_path):
+    assert "no log at" in hsmint("audit", "verify", tmp_path / "none", status=4)
+    (tmp_path / "empty").mkdir()
+    assert "has no checkpoint" in hsmint("audit", "verify", tmp_path / "empty", status=4)
+    hsmint("audit", "verify", status=2)
+
+
+# ---- what does not: each verdict names the record ----
+
+
+def names(v, what, seq):
+    found = [(f["what"], f.get("seq")) for f in v["findings"]]
+    assert (what, seq) in found, found
+
+
+def tampered(write, change):
+    """The path of a copy whose records alone were changed."""
+    log = a_log()
+    checkpoint, path = log.checkpoint(), write(log)
+    change(log.lines)
+    if write.tiles:
+        (path / auditlog.tile_name("entries", 0, 40)).write_bytes(auditlog.entries(log.lines))
+    else:
+        write(log, checkpoint)
+    return path
+
+
+def test_a_flipped_byte(write):
+    for at in (1, 17, 39, 40):
+
+        def flip(lines):
+            lines[at - 1] = lines[at - 1].replace(b'"sync":true', b'"sync":null')
+
+        path = tampered(write, flip)
+        v = verdict(path, status=1)
+        if at < 40 or write.tiles:
+            names(v, "changed", at)
+        else:  # the last line of all: no other says what it was
+            names(v, "root", 40)
+        assert f"seq {at}" in hsmint("audit", "verify", path, status=1)
+
+
+def test_dropped_doubled_swapped_inserted(write):
+    def changed(change):
+        return verdict(tampered(write, change), status=1)
+
+    names(changed(lambda x: x.pop(8)), "missing", 9)
+    names(changed(lambda x: x.insert(8, x[8])), "inserted", 9)
+    names(changed(lambda x: x.insert(8, x.pop(9))), "missing", 9)
+
+    def insert(lines):
+        record = {**json.loads(lines[8]), "kind": "policy", "name": "mine"}
+        lines.insert(8, json.dumps(record, separators=(",", ":")).encode())
+
+    names(changed(insert), "inserted", 9)
+
+
+def test_a_cut_tail(write):
+    def cut(lines):
+        del lines[35:]
+
+    names(verdict(tampered(write, cut), status=1), "cut", 36)
+
+
+def test_cut_tiles(tmp_path):
+    log = a_log(600)
+    for name, cut, what, seq in (
+        ("tile/entries/001", 100, "cut", 512),
+        ("tile/entries/001", None, "cut", 257),
+        ("tile/entries/002.p/88", 3, "cut", 600),
+        ("tile/0/001", 32, "tile", 257),
+        ("tile/0/000", None, "tile", 1),
+        ("tile/1/000.p/2", 1, "tile", 1),
+    ):
+        log.write_tiles(tmp_path)
+        file = tmp_path / name
+        data = file.read_bytes()
+        if cut is None:
+            file.unlink()
+        else:
+            file.write_bytes(data[:-cut])
+        names(verdict(tmp_path, status=1), what, seq)
+        assert name in hsmint("audit", "verify", tmp_path, status=1)
+        file.write_bytes(data)
+
+
+def test_checkpoints_of_others(write):
+    log = a_log()
+    keys = ("--key", log.keys[0].vkey)
+
+    def bad(checkpoint, *words):
+        v = verdict(write(log, checkpoint), *words, status=1)
+        return next(f for f in v["findings"] if f["what"] != "open")
+
+    assert "no signature of a known key" in bad(log.checkpoint(keys=[EcdsaKey(log.origin)]), *keys)["text"]
+    assert "no signature of a known key" in bad(log.checkpoint(keys=[EcdsaKey("other")], origin="other"), *keys)["text"]
+    found = bad(log.checkpoint(size=39), *keys)
+    assert (found["what"], found["seq"]) == (("cut", 1) if write.tiles else ("inserted", 40))
+    broken = log.checkpoint(keys=log.keys[:1])
+    position = broken.rindex(" ") + 30
+    broken = broken[:position] + ("A" if broken[position] != "A" else "B") + broken[position + 1 :]
+    assert bad(broken, *keys)["what"] == "checkpoint"
+    assert bad("", *keys)["what"] == "checkpoint"
+
+
+def test_an_earlier_checkpoint(write, tmp_path):
+    log = a_log(30)
+    since = tmp_path / "since"
+    since.write_text(log.checkpoint())
+    while len(log.lines) < 60:
+        log.add("policy", name="p")
+    verdict(write(log), "--since", since)
+    forked = a_log(60)
+    forked.keys = log.keys
+    v = verdict(write(forked), "--since", since, "--key", log.keys[0].vkey, status=1)
+    names(v, "checkpoint", 30)
+    del log.lines[20:]
+    v = verdict(write(log), "--since", since, status=1)
+    assert any("the earlier checkpoint had 30 records" in f["text"] for f in v["findings"])
+    assert "--since" in hsmint("audit", "verify", write(log), "--since", "/dev/null", status=1)
+
+
+def test_an_outcome_without_intent(write):
+    log = a_log()
+    seq = log.outcome("never")
+    names(verdict(write(log), status=1), "orphan", seq)
+
+
+def test_a_signature_that_does_not_fit(write):
+    log = a_log()
+    seq = log.call("forged")
+    log.outcome("forged")
+    record = json.loads(log.lines[seq - 1])
+    record["method"] = "DELETE"
+    log.lines[seq - 1] = json.dumps(record, separators=(",", ":")).encode()
+    outcome = json.loads(log.lines[seq])
+    outcome["prev"] = auditlog.b64(auditlog.leaf_hash(log.lines[seq - 1]))
+    log.lines[seq] = json.dumps(outcome, separators=(",", ":")).encode()
+    v = verdict(write(log), status=1)  # the daemon lies, and signs that
+    assert [(f["what"], f["seq"]) for f in v["findings"]] == [("signature", seq)]
+
+
+def test_garbage(tmp_path):
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(os.urandom(4 << 20).replace(b"\n\n", b"xx"))
+    v = verdict(garbage, status=1)
+    assert len(v["findings"]) == 1000 and v["omitted"] > 0
+    garbage.write_bytes(b"x" * (4 << 20))
+    assert [f["what"] for f in verdict(garbage, status=1)["findings"]] == ["format", "checkpoint"]
+    garbage.write_bytes(b"")
+    verdict(garbage, status=1)
+
+
+def test_names_from_a_log_are_no_terminal_codes(write):
+    log = a_log()
+    log.outcome("\x1b[31m\u202e")
+    text = hsmint("audit", "verify", write(log), status=1)
+    assert "\x1b" not in text and "\\x1b" in text
+
+
+# ---- proofs ----
+
+
+def test_the_proof_of_a_record(tmp_path):
+    log = a_log(600)
+    keys = ("--key", log.keys[0].vkey)
+    for seq in (1, 256, 257, 600):
+        path = tmp_path / "one.tlog-proof"
+        path.write_text(log.proof(seq))
+        v = json.loads(hsmint("audit", "verify", path, "--json", *keys))
+        assert (v["verdict"], v["seq"], v["size"], v["record"]["seq"]) == ("holds", seq, 600, seq)
+    assert "The proof holds" in hsmint("audit", "verify", path, *keys)
+    assert "--key" in hsmint("audit", "verify", path, status=2)
+    good = log.proof(300)
+    for bad in (
+        good.replace("index 299", "index 298"),
+        good.replace("index 299", "index 0299"),
+        good.replace("\n\nhsmint/test\n600", "\n\nhsmint/test\n601"),
+        good[: len(good) // 2],
+        good.replace(log.proof(300).splitlines()[5], auditlog.b64(bytes(32))),
+        "\n".join(x for x in good.split("\n") if not x.startswith("extra")),
+    ):
+        path.write_text(bad)
+        v = json.loads(hsmint("audit", "verify", path, "--json", *keys, status=1))
+        assert v["verdict"] == "faults" and v["text"], v
+    path.write_text(good)
+    assert hsmint("audit", "verify", path, "--key", EcdsaKey(log.origin).vkey, status=1)
+
+
+def test_witnesses(write):
+    log = a_log()
+    witness, stranger = WitnessKey("witness.example/w1"), WitnessKey("witness.example/w2")
+    keys = ("--key", log.keys[0].vkey, "--key", witness.vkey)
+    path = write(log, log.checkpoint(keys=[*log.keys, witness]))
+    assert verdict(path, *keys)["keys_given"]
+    v = verdict(path, *keys, "--key", stranger.vkey, status=1)
+    assert "witness witness.example/w2 has not signed it" in v["findings"][0]["text"]
+    # One that this program does not know (ML-DSA) is let pass.
+    long = "\u2014 witness.example/pq " + auditlog.b64(b"\1\2\3\4" + bytes(2428)) + "\n"
+    verdict(write(log, log.checkpoint(keys=[*log.keys, witness]) + long), *keys)
+
+
+# ---- reading a copy ----
+
+
+def test_show_and_search_a_copy(write):
+    log = a_log(100)
+    path = write(log)
+    raw = hsmint("audit", "show", 7, "--copy", path, "--json")
+    assert raw.encode() == log.lines[6] + b"\n"
+    assert len(hsmint("audit", "show", "--copy", path).splitlines()) == 20
+    last = hsmint("audit", "show", "--copy", path, "--limit", 3, "--json").encode().splitlines()
+    assert last == log.lines[-3:]
+    assert "ends with record 100" in hsmint("audit", "show", 102, "--copy", path, status=4)
+    assert "no record 101 yet" in hsmint("audit", "show", 101, "--copy", path, status=4)
+    found = hsmint("audit", "search", "--copy", path, "--kind", "mint", "--json").encode().splitlines()
+    assert found == [x for x in log.lines if b'"kind":"mint"' in x] and len(found) == 12
+
+    def seqs(*words):
+        return [json.loads(x)["seq"] for x in hsmint("audit", "search", "--copy", path, "--json", *words).splitlines()]
+
+    def expect(test):
+        return [r["seq"] for r in map(json.loads, log.lines) if test(r)]
+
+    assert seqs("--lease", "lease0003") == expect(lambda r: r.get("lease") == "lease0003") != []
+    assert seqs("--caller", "hsmintd") == expect(lambda r: r["actor"]["owner"] == "hsmintd")
+    assert seqs("--request", "req_c3a") == expect(lambda r: r.get("service_request_id") == "req_c3a") != []
+    assert seqs("--role", "my-app", "--kind", "dead") == expect(lambda r: r["kind"] == "dead")
+    at = json.loads(log.lines[50])["time"]
+    assert seqs("--from", at) == expect(lambda r: r["time"] >= at)
+    assert seqs("--to", at) == expect(lambda r: r["time"] < at)
+    assert seqs("--from", "2099-01-01") == [] and seqs("--from", "1d") == []
+    assert "write 2026-11-21" in hsmint("audit", "search", "--copy", path, "--from", "yesterday", status=2)
+    assert "no record is of this kind" in hsmint("audit", "search", "--copy", path, "--kind", "x", status=2)
+
+
+def test_the_second_reader_can_tell(tmp_path):
+    """The independent verifier, which other tests rely on, sees a change."""
+    log = a_log(300)
+    vkeys = [k.vkey for k in log.keys]
+    log.write_tiles(tmp_path)
+    assert auditlog.verify(tmp_path, vkeys) == (log.origin, log.lines)
+    assert auditlog.verify_proof(log.proof(299).encode(), vkeys) == log.lines[298]
+    tile = tmp_path / "tile/0/001.p/44"
+    tile.write_bytes(bytes(len(tile.read_bytes())))
+    with pytest.raises(auditlog.Broken):
+        auditlog.verify(tmp_path, vkeys)
+    with pytest.raises(auditlog.Broken):
+        auditlog.verify(tmp_path, [Ed25519Key(log.origin).vkey])
