@@ -6,49 +6,12 @@
 #include "common/clock.h"
 #include "common/text.h"
 #include "module/core/internal.h"
+#include "module/core/search.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { BACKOFF_FIRST_MS = 250, BACKOFF_MAX_MS = 30000 };
-
-#define NEVER (-1)
-static const int8_t table[LEASE_REVOKED + 1][LEASE_EVENTS] = {
-    /* An end that comes while the mint is under way: its account, if there is
-     * one, is searched by name. */
-    [LEASE_PENDING] = {[LEASE_MADE] = LEASE_ACTIVE,
-                       [LEASE_NOT_MADE] = LEASE_REVOKED,
-                       [LEASE_END] = LEASE_REVOKING,
-                       [LEASE_GONE] = LEASE_REVOKED},
-    [LEASE_ACTIVE] = {[LEASE_MADE] = NEVER,
-                      [LEASE_NOT_MADE] = NEVER,
-                      [LEASE_END] = LEASE_REVOKING,
-                      [LEASE_GONE] = LEASE_REVOKED},
-    [LEASE_REVOKING] = {[LEASE_MADE] = LEASE_REVOKING,
-                        [LEASE_NOT_MADE] = LEASE_REVOKED,
-                        [LEASE_END] = LEASE_REVOKING,
-                        [LEASE_GONE] = LEASE_REVOKED},
-    /* An account that turns up after it was given up must go all the same. */
-    [LEASE_REVOKED] = {[LEASE_MADE] = LEASE_REVOKING,
-                       [LEASE_NOT_MADE] = LEASE_REVOKED,
-                       [LEASE_END] = LEASE_REVOKED,
-                       [LEASE_GONE] = LEASE_REVOKED},
-};
-
-enum code lease_next(enum lease_state state, enum lease_event event,
-                     enum lease_state *next, struct error *e)
-{
-    int to = state <= LEASE_REVOKED && event < LEASE_EVENTS
-                 ? table[state][event]
-                 : NEVER;
-
-    if (to == NEVER)
-        return error_set(e, ERR_INTERNAL,
-                         "lease: event %d cannot be in state %d", (int)event,
-                         (int)state);
-    *next = (enum lease_state)to;
-    return OK;
-}
 
 enum code lease_text(char **field, const char *text, struct error *e)
 {
@@ -131,37 +94,112 @@ static void forget_value(struct store_lease *l)
     l->sealed_len = 0;
 }
 
-enum code lease_change(struct core *c, const struct lease_change *ch,
-                       struct error *e)
+/* ---- actions ---- */
+
+struct moment {
+    const struct core *core;
+    int64_t now_ms;
+    uint32_t retry_ms;
+};
+
+static enum code act_keep(struct store_lease *l, const struct moment *at,
+                          struct error *e)
+{
+    (void)l, (void)at, (void)e;
+    return OK;
+}
+
+static enum code act_delete(struct store_lease *l, const struct moment *at,
+                            struct error *e)
+{
+    (void)e;
+    l->next_try_ms = at->now_ms;
+    return OK;
+}
+
+/* An id that was known is not the one that is looked for. */
+static enum code act_search(struct store_lease *l, const struct moment *at,
+                            struct error *e)
+{
+    l->next_try_ms = at->now_ms;
+    return lease_text(&l->account_id, "", e);
+}
+
+static enum code act_wait(struct store_lease *l, const struct moment *at,
+                          struct error *e)
+{
+    (void)e;
+    l->tries++;
+    l->next_try_ms = at->now_ms + lease_backoff_ms(l->tries, at->retry_ms);
+    return OK;
+}
+
+static enum code act_look(struct store_lease *l, const struct moment *at,
+                          struct error *e)
+{
+    int64_t next = search_next_look_ms(at->core, l->issued_ms, at->now_ms);
+
+    if (next < 0)
+        return act_wait(l, at, e);
+    l->tries++;
+    l->next_try_ms = next;
+    return OK;
+}
+
+static enum code act_close(struct store_lease *l, const struct moment *at,
+                           struct error *e)
+{
+    (void)e;
+    if (l->revoked_ms == 0)
+        l->revoked_ms = at->now_ms;
+    return OK;
+}
+
+static enum code (*const acts[LEASE_ACTIONS])(struct store_lease *,
+                                              const struct moment *,
+                                              struct error *) = {
+    [LEASE_HAND_OUT] = act_keep, [LEASE_SEARCH] = act_search,
+    [LEASE_LOOK] = act_look,     [LEASE_DELETE] = act_delete,
+    [LEASE_WAIT] = act_wait,     [LEASE_CLOSE] = act_close,
+    [LEASE_KEEP] = act_keep,
+};
+
+enum code lease_apply(struct core *c, struct store_lease *l,
+                      enum lease_event event, uint32_t retry_ms,
+                      enum lease_action *action, struct error *e)
+{
+    const struct moment at = {c, clock_wall_ms(), retry_ms};
+    const struct lease_step *step;
+    enum code code = lease_step(l->state, event, &step, e);
+
+    if (!code)
+        code = acts[step->action](l, &at, e);
+    if (code)
+        return code;
+    l->state = step->next;
+    if (l->state >= LEASE_REVOKING)
+        forget_value(l);
+    if (action)
+        *action = step->action;
+    return OK;
+}
+
+enum code lease_change(struct core *c, struct lease_change *ch, struct error *e)
 {
     struct store_lease *l = ch->lease;
     struct row row = {l, l->state};
-    enum code code = lease_next(l->state, ch->event, &l->state, e);
+    enum code code =
+        lease_apply(c, l, ch->event, ch->r ? ch->r->error.retry_after_ms : 0,
+                    &ch->action, e);
 
     if (code)
         return code;
-    if (l->state >= LEASE_REVOKING)
-        forget_value(l);
-    if (l->state == LEASE_REVOKED && l->revoked_ms == 0)
-        l->revoked_ms = clock_wall_ms();
     code =
         ch->r ? gate_settle(c, ch->call, ch->r, ch->result, update_row, &row, e)
               : store_commit(c->store, STORE_RESERVE, update_row, &row, e);
     if (code)
         l->state = row.expect;
     return code;
-}
-
-enum code lease_note_pending(struct core *c, struct store_lease *l,
-                             const struct gate_call *call,
-                             const struct gate_reply *r,
-                             const struct error *why, struct error *e)
-{
-    struct row row = {l, LEASE_PENDING};
-
-    if (!r)
-        return store_commit(c->store, STORE_RESERVE, update_row, &row, e);
-    return gate_settle(c, call, r, why, update_row, &row, e);
 }
 
 enum code lease_end(struct core *c, struct store_lease *l, const char *reason,
@@ -172,7 +210,6 @@ enum code lease_end(struct core *c, struct store_lease *l, const char *reason,
 
     if (!*l->reason)
         code = lease_text(&l->reason, reason, e);
-    l->next_try_ms = clock_wall_ms();
     if (!code)
         code = lease_change(c, &ch, e);
     if (!code)
@@ -203,17 +240,18 @@ static enum code mark_revoking(struct store_tx *tx, void *ctx, struct error *e)
     return r->expect == LEASE_REVOKING ? OK : update_row(tx, ctx, e);
 }
 
-static enum code note_failure(struct core *c, struct store_lease *l,
-                              const struct gate_call *call,
-                              const struct gate_reply *r, struct error *e)
+/* What came of a DELETE that was signed. */
+static enum lease_event deletion(const struct core *c,
+                                 const struct store_lease *l,
+                                 const struct gate_reply *r, enum code code)
 {
-    struct lease_change ch = {l, LEASE_END, call, r, NULL};
-    enum code code = lease_text(&l->last_error, r->error.text, e);
-
-    l->tries++;
-    l->next_try_ms =
-        clock_wall_ms() + lease_backoff_ms(l->tries, r->error.retry_after_ms);
-    return code ? code : lease_change(c, &ch, e);
+    if (code)
+        return LEASE_FAILED;
+    if (r->http.status == 404 &&
+        search_next_look_ms(c, l->issued_ms, clock_wall_ms()) >= 0)
+        return LEASE_EARLY;
+    /* Of a mint that was answered we know the key, too. */
+    return *l->key_id ? LEASE_GONE : LEASE_ONE_GONE;
 }
 
 /* The signature could not be had: the wish to revoke is kept all the same. */
@@ -230,30 +268,48 @@ static enum code keep_wish(struct core *c, struct store_lease *l,
     return e ? e->code : ERR_INTERNAL;
 }
 
+static enum code settle_deletion(struct core *c, struct lease_change *ch,
+                                 const struct error *why, struct error *e)
+{
+    enum code code = lease_text(&ch->lease->last_error, why->text, e);
+
+    if (!code)
+        code = lease_change(c, ch, e);
+    return code && why->code
+               ? error_prefix(e, "the lease could not be updated")
+               : code;
+}
+
 static enum code delete_account(struct core *c, struct store_lease *l,
                                 const struct gate_call *call,
                                 struct gate_reply *r, struct error *e)
 {
     struct row *row = call->intent_ctx;
-    struct lease_change gone = {l, LEASE_GONE, call, r, NULL};
+    struct lease_change ch = {.lease = l, .call = call, .r = r};
+    struct error why = {0};
     enum lease_state was = l->state;
-    enum code code = lease_next(was, LEASE_END, &l->state, e);
+    enum code code = lease_apply(
+        c, l, was == LEASE_PENDING ? LEASE_FOUND : LEASE_END, 0, NULL, e);
 
     row->expect = was;
-    if (!code)
-        code = gate_send(c, call, r, e);
-    if (code && r->fate == GATE_NOTHING)
-        return keep_wish(c, l, was, l->reason, e);
-    if (code) {
-        struct error why = {0};
-
-        if (note_failure(c, l, call, r, &why) != OK)
-            return error_prefix(e, "the lease could not be updated (%s)",
-                                why.text);
+    if (code)
         return code;
+    code = gate_send(c, call, r, &why);
+    if (code && r->fate == GATE_NOTHING) {
+        *e = why;
+        return keep_wish(c, l, was, l->reason, e);
     }
-    l->last_error[0] = '\0';
-    return lease_change(c, &gone, e);
+    ch.event = deletion(c, l, r, code);
+    if (ch.event == LEASE_EARLY)
+        code = error_set(&why, ERR_SERVICE_UNKNOWN,
+                         "lease %s: the service does not show its account, "
+                         "which is new; it is deleted once more",
+                         l->id);
+    if (settle_deletion(c, &ch, &why, e) != OK)
+        return e->code;
+    if (code)
+        *e = why;
+    return code;
 }
 
 enum code lease_delete(struct core *c, struct store_lease *l,

@@ -1,26 +1,16 @@
-/* lease - the life of a minted key: one table of states and events, and the
- * steps that mint, renew and revoke share with the sweeper. */
+/* lease - the steps that mint, renew and revoke share with the sweeper: events,
+ * the actions that lease_table.h has for them, the rows that they change. */
 #ifndef HSMINT_CORE_LEASE_H
 #define HSMINT_CORE_LEASE_H
 
 #include "common/error.h"
 #include "module/core/gate.h"
+#include "module/core/lease_table.h"
 #include "module/core/policy.h"
 #include "module/store/store.h"
 
 #define LEASE_SLACK_S                                                          \
     60 /* the key outlives the lease by this, at the service */
-
-enum lease_event {
-    LEASE_MADE,     /* the service has the account, we know its id */
-    LEASE_NOT_MADE, /* for sure: refused, or nothing was sent */
-    LEASE_END,      /* expired, revoked, its session ended, the key lost */
-    LEASE_GONE,     /* the service no longer has the account */
-    LEASE_EVENTS
-};
-/* ERR_INTERNAL for an event that cannot be in this state. */
-MUST_CHECK enum code lease_next(enum lease_state state, enum lease_event event,
-                                enum lease_state *next, struct error *e);
 
 #define LEASE CLEANUP(store_lease_clear) struct store_lease
 
@@ -32,31 +22,32 @@ MUST_CHECK enum code lease_copy(struct store_lease *to,
                                 const struct store_lease *from,
                                 struct error *e);
 
-/* Applies `event` and commits the row, with the outcome of `r` (NULL: with no
- * call). ERR_EXISTS: somebody else changed its state meanwhile. */
+/* What the table says of `event`, done to the struct alone: its state, when it
+ * is due, what it forgets. *action (may be NULL) is what was done. `retry_ms`:
+ * as long as the service asked to wait, 0 if it did not. */
+MUST_CHECK enum code lease_apply(struct core *c, struct store_lease *l,
+                                 enum lease_event event, uint32_t retry_ms,
+                                 enum lease_action *action, struct error *e);
+/* The same, committed with the outcome of `r` (NULL: with no call). ERR_EXISTS:
+ * somebody else changed its state meanwhile; then the struct's is as it was. */
 struct lease_change {
-    struct store_lease *lease; /* as it is to be, but for its state */
+    struct store_lease *lease; /* as it is to be, but for what the table does */
     enum lease_event event;
     const struct gate_call *call; /* with r: whose outcome this is */
     const struct gate_reply *r;
     const struct error *result; /* NULL: r's */
+    enum lease_action action;   /* what was done */
 };
-MUST_CHECK enum code lease_change(struct core *c, const struct lease_change *ch,
+MUST_CHECK enum code lease_change(struct core *c, struct lease_change *ch,
                                   struct error *e);
-/* The outcome is not known: the lease stays pending, due at next_try_ms. r
- * NULL: with no call. */
-MUST_CHECK enum code lease_note_pending(struct core *c, struct store_lease *l,
-                                        const struct gate_call *call,
-                                        const struct gate_reply *r,
-                                        const struct error *why,
-                                        struct error *e);
-/* LEASE_END without a call: state revoking (or revoked, if nothing was made),
- * due at once. */
+/* LEASE_END without a call. */
 MUST_CHECK enum code lease_end(struct core *c, struct store_lease *l,
                                const char *reason, struct error *e);
 /* Deletes the account of a lease whose account id is known, in any state but
  * revoked, and says so in its row. On failure the lease is in state revoking
- * and its row holds why and when the sweeper tries again. */
+ * and its row holds why and when the sweeper tries again. A 404 of an account
+ * that may be too new to show itself is ERR_SERVICE_UNKNOWN. OK with the lease
+ * still revoking: its account is gone, and others of its name are looked for. */
 MUST_CHECK enum code lease_delete(struct core *c, struct store_lease *l,
                                   const char *reason, const struct caller *by,
                                   struct error *e);

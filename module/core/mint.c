@@ -387,13 +387,13 @@ static enum code ended_meanwhile(struct mint *m, const struct gate_call *call,
                                  const struct gate_reply *r, struct error *e)
 {
     LEASE now = {0};
-    struct lease_change made = {&m->lease, LEASE_MADE, call, r, NULL};
+    struct lease_change made = {
+        .lease = &m->lease, .event = LEASE_MADE, .call = call, .r = r};
     enum code code = store_lease_get(m->core->store, m->lease.id, &now, e);
 
     if (!code)
         code = lease_text(&m->lease.reason, now.reason, e);
     m->lease.state = now.state;
-    m->lease.next_try_ms = clock_wall_ms();
     if (!code)
         code = lease_change(m->core, &made, e);
     sweep_wake(m->core);
@@ -413,7 +413,8 @@ static bool session_ended(const struct mint *m)
 static enum code made(struct mint *m, const struct gate_call *call,
                       const struct gate_reply *r, struct error *e)
 {
-    struct lease_change ch = {&m->lease, LEASE_MADE, call, r, NULL};
+    struct lease_change ch = {
+        .lease = &m->lease, .event = LEASE_MADE, .call = call, .r = r};
     struct error why = {0};
     enum code code = lease_text(&m->lease.account_id, m->account.id, e);
 
@@ -442,13 +443,20 @@ static enum code made(struct mint *m, const struct gate_call *call,
     return code;
 }
 
-/* Did the service say for sure that there is no account? */
-static bool is_refusal(const struct gate_reply *r)
+/* A name of ours is nobody else's: where it is taken, a proxy has sent the POST
+ * twice. An account that was told, though not as it should be, is deleted. */
+static enum lease_event failure(const struct mint *m, const struct gate_reply *r)
 {
+    long status = r->http.status;
+
     if (r->fate == GATE_NOTHING || r->fate == GATE_NOT_SENT)
-        return true;
-    return r->fate == GATE_ANSWERED && r->http.status >= 300 &&
-           r->http.status < 500 && r->http.status != 408;
+        return LEASE_NOT_MADE;
+    if (m->account.id && *m->account.id)
+        return LEASE_FOUND;
+    if (r->fate != GATE_ANSWERED || status < 300 || status >= 500 ||
+        status == 408)
+        return LEASE_UNKNOWN;
+    return status == 409 ? LEASE_DUPLICATE : LEASE_NOT_MADE;
 }
 
 static enum code commit_failure(struct mint *m, const struct gate_call *call,
@@ -456,22 +464,18 @@ static enum code commit_failure(struct mint *m, const struct gate_call *call,
                                 const struct error *why, struct error *e)
 {
     struct store_lease *l = &m->lease;
-    bool known = m->account.id && *m->account.id;
-    struct lease_change ch = {l, LEASE_END, call, r, why};
+    struct lease_change ch = {.lease = l,
+                              .event = failure(m, r),
+                              .call = call,
+                              .r = r,
+                              .result = why};
     enum code code = lease_text(&l->last_error, why->text, e);
 
     if (!code)
         code = lease_text(&l->reason, "not created", e);
-    if (!code && known)
+    if (!code && ch.event == LEASE_FOUND)
         code = lease_text(&l->account_id, m->account.id, e);
-    if (is_refusal(r))
-        ch.event = LEASE_NOT_MADE;
-    /* Otherwise nobody will ever use the key: the account is looked for and
-     * deleted. Pending stays pending, for the lists to tell. */
-    l->next_try_ms = clock_wall_ms();
-    if (code || is_refusal(r) || known)
-        return code ? code : lease_change(m->core, &ch, e);
-    return lease_note_pending(m->core, l, call, r, why, e);
+    return code ? code : lease_change(m->core, &ch, e);
 }
 
 static enum code failed(struct mint *m, const struct gate_call *call,

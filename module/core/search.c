@@ -81,22 +81,13 @@ static enum code list_page(struct core *c, struct names *names, char **after,
 static enum code not_found(struct core *c, struct store_lease *l,
                            struct error *e)
 {
-    struct lease_change gone = {.lease = l, .event = LEASE_GONE};
-    int64_t now = clock_wall_ms();
-    int64_t next = search_next_look_ms(c, l->issued_ms, now);
-    enum code code;
+    struct lease_change ch = {.lease = l, .event = LEASE_UNSEEN};
 
-    if (next < 0) {
-        log_info("lease %s: its account was never made", l->id);
-        return lease_change(c, &gone, e);
+    if (search_next_look_ms(c, l->issued_ms, clock_wall_ms()) < 0) {
+        log_info("lease %s: no account has its name", l->id);
+        ch.event = LEASE_GONE;
     }
-    l->next_try_ms = next;
-    l->tries++;
-    if (l->state == LEASE_PENDING)
-        return lease_note_pending(c, l, NULL, NULL, NULL, e);
-    gone.event = LEASE_END;
-    code = lease_change(c, &gone, e);
-    return code;
+    return lease_change(c, &ch, e);
 }
 
 enum code search_accounts(struct core *c, struct store_lease **leases, int n,

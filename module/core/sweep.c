@@ -145,10 +145,9 @@ static enum code mark_rows(struct store_tx *tx, void *ctx, struct error *e)
 
     for (size_t i = 0; i < m->n; i++) {
         struct store_lease *l = &m->leases[i];
-        enum lease_state was = l->state, next;
-        enum code code = lease_next(was, LEASE_END, &next, e);
+        enum lease_state was = l->state;
+        enum code code = lease_apply(m->core, l, LEASE_END, 0, NULL, e);
 
-        l->state = next;
         if (!code)
             code = store_lease_update(tx, l, was, e);
         l->state = was;
@@ -166,10 +165,8 @@ static enum code mark_ended(struct core *c, const char *application,
     CLEANUP(mark_clear) struct mark m = {.core = c};
     enum code code = store_lease_each(c->store, &q, collect_bound, &m, e);
 
-    for (size_t i = 0; !code && i < m.n; i++) {
-        m.leases[i].next_try_ms = clock_wall_ms();
+    for (size_t i = 0; !code && i < m.n; i++)
         code = lease_text(&m.leases[i].reason, "session", e);
-    }
     *n = m.n;
     if (code || m.n == 0)
         return code;

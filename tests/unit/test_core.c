@@ -369,8 +369,26 @@ static void test_gone_is_success(void **state)
     assert_int_equal(OK, mint(f, &m));
     f->fake.status = 404;
     fake_set(&f->fake, FAKE_STATUS, 1, "DELETE");
+    move_on(f, 100);
     SUCCEEDS(core_revoke(f->core, &administrator, m.lease.id, NULL, NULL, e));
     assert_int_equal(LEASE_REVOKED, state_of(f, m.lease.id));
+}
+
+/* A new account reads 404 for a moment. */
+static void test_gone_too_early(void **state)
+{
+    struct core_fixture *f = *state;
+    MINTED m = {.key = NULL};
+
+    assert_int_equal(OK, mint(f, &m));
+    f->fake.status = 404;
+    fake_set(&f->fake, FAKE_STATUS, 1, "DELETE");
+    FAILS(ERR_SERVICE_UNKNOWN,
+          core_revoke(f->core, &administrator, m.lease.id, NULL, NULL, e));
+    assert_int_equal(LEASE_REVOKING, state_of(f, m.lease.id));
+    assert_int_equal(1, fake_alive(&f->fake));
+    move_on(f, 3);
+    EVENTUALLY(settled(f));
 }
 
 /* Locked: the wish is kept and carried out after the next login. */
@@ -504,6 +522,7 @@ int main(void)
         TEST(test_expiry),
         TEST(test_outage),
         TEST(test_gone_is_success),
+        TEST(test_gone_too_early),
         TEST(test_revoke_while_locked),
         TEST(test_restart),
         TEST(test_value),

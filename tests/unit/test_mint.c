@@ -163,6 +163,14 @@ static void test_retry_after_is_told(void **state)
     assert_string_equal("req_1", m.error.service_request_id);
 }
 
+static enum code name_into(const struct store_lease *l, void *ctx,
+                           struct error *e)
+{
+    (void)e;
+    strcpy(ctx, l->account_name);
+    return OK;
+}
+
 static void test_foreign_accounts_stay(void **state)
 {
     struct core_fixture *f = *state;
@@ -171,8 +179,51 @@ static void test_foreign_accounts_stay(void **state)
     fake_add(&f->fake, "somebody-else");
     fake_set(&f->fake, FAKE_LOST, 1, "POST");
     assert_int_equal(ERR_SERVICE_UNKNOWN, mint(f, &m));
+    EVENTUALLY(fake_alive(&f->fake) == 1);
+    move_on(f, 100);
     EVENTUALLY(live(f) == 0);
     assert_int_equal(1, fake_alive(&f->fake));
+}
+
+static void serve_once_more(void *ctx)
+{
+    struct core_fixture *f = ctx;
+    struct store_lease_query q = {.live_only = true};
+    char name[256];
+
+    f->fake.hook = NULL;
+    SUCCEEDS(store_lease_each(f->store, &q, name_into, name, e));
+    fake_add(&f->fake, name);
+}
+
+/* A proxy sends a POST twice: both accounts have the name, neither its key. */
+static void test_post_served_twice(void **state)
+{
+    struct core_fixture *f = *state;
+    MINTED m = {.key = NULL};
+
+    f->fake.hook = serve_once_more;
+    f->fake.hook_ctx = f;
+    fake_set(&f->fake, FAKE_LOST, 1, "POST");
+    assert_int_equal(ERR_SERVICE_UNKNOWN, mint(f, &m));
+    EVENTUALLY(f->fake.deleted == 2);
+    assert_int_equal(1, live(f)); /* one more could turn up */
+    move_on(f, 100);
+    EVENTUALLY(settled(f));
+}
+
+/* The reply of the second one came back: our own account has the name. */
+static void test_name_is_taken(void **state)
+{
+    struct core_fixture *f = *state;
+    MINTED m = {.key = NULL};
+
+    f->fake.status = 409;
+    fake_set(&f->fake, FAKE_STATUS, 1, "POST");
+    assert_int_not_equal(OK, mint(f, &m));
+    assert_int_equal(1, live(f));
+    move_on(f, 100);
+    EVENTUALLY(live(f) == 0);
 }
 
 /* A cache or a proxy that mixes replies up must not have us give away, and
@@ -244,6 +295,8 @@ static void test_outcome_is_not_written(void **state)
     assert_null(m.key);
     assert_int_equal(1, f->fake.made);
     move_on(f, 5);
+    EVENTUALLY(fake_alive(&f->fake) == 0);
+    move_on(f, 100);
     EVENTUALLY(settled(f));
 }
 
@@ -303,6 +356,8 @@ static void test_crash_after_the_effect(void **state)
     assert_int_equal(LEASE_PENDING, l.state);
     fake_add(&f->fake, l.account_name);
     move_on(f, 5);
+    EVENTUALLY(f->fake.deleted == 1);
+    move_on(f, 100);
     EVENTUALLY(settled(f));
     assert_int_equal(1, f->fake.deleted);
 }
@@ -535,6 +590,8 @@ int main(void)
         TEST(test_unknown_role),
         TEST(test_every_fault),
         TEST(test_retry_after_is_told),
+        TEST(test_post_served_twice),
+        TEST(test_name_is_taken),
         TEST(test_foreign_accounts_stay),
         TEST(test_reply_of_another),
         TEST(test_keeper_hangs),

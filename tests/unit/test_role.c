@@ -246,45 +246,6 @@ static void test_cron(void **state)
 
 /* ---- lease states ---- */
 
-#define NEVER ((enum lease_state)99)
-
-static void test_lease_states(void **state)
-{
-    static const struct {
-        enum lease_state from;
-        enum lease_event event;
-        enum lease_state to;
-    } rows[] = {
-        {LEASE_PENDING, LEASE_MADE, LEASE_ACTIVE},
-        {LEASE_PENDING, LEASE_NOT_MADE, LEASE_REVOKED},
-        {LEASE_PENDING, LEASE_END, LEASE_REVOKING},
-        {LEASE_PENDING, LEASE_GONE, LEASE_REVOKED},
-        {LEASE_ACTIVE, LEASE_MADE, NEVER},
-        {LEASE_ACTIVE, LEASE_NOT_MADE, NEVER},
-        {LEASE_ACTIVE, LEASE_END, LEASE_REVOKING},
-        {LEASE_ACTIVE, LEASE_GONE, LEASE_REVOKED},
-        {LEASE_REVOKING, LEASE_MADE, LEASE_REVOKING},
-        {LEASE_REVOKING, LEASE_NOT_MADE, LEASE_REVOKED},
-        {LEASE_REVOKING, LEASE_END, LEASE_REVOKING},
-        {LEASE_REVOKING, LEASE_GONE, LEASE_REVOKED},
-        {LEASE_REVOKED, LEASE_MADE, LEASE_REVOKING},
-        {LEASE_REVOKED, LEASE_NOT_MADE, LEASE_REVOKED},
-        {LEASE_REVOKED, LEASE_END, LEASE_REVOKED},
-        {LEASE_REVOKED, LEASE_GONE, LEASE_REVOKED},
-    };
-
-    (void)state;
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        enum lease_state to = NEVER;
-        enum code code = lease_next(rows[i].from, rows[i].event, &to, NULL);
-
-        assert_int_equal(rows[i].to == NEVER ? ERR_INTERNAL : OK, code);
-        assert_int_equal(rows[i].to, to);
-    }
-    assert_int_equal(ERR_INTERNAL,
-                     lease_next((enum lease_state)9, LEASE_END,
-                                &(enum lease_state){LEASE_PENDING}, NULL));
-}
 
 static void test_backoff(void **state)
 {
@@ -306,7 +267,6 @@ int main(void)
         cmocka_unit_test(test_configs),
         cmocka_unit_test(test_urls),
         cmocka_unit_test(test_cron),
-        cmocka_unit_test(test_lease_states),
         cmocka_unit_test(test_backoff),
     };
 
