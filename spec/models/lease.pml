@@ -5,7 +5,7 @@
  *   spin -run -a -f -ltl no_unknown_account lease.pml
  *   spin -run -a -f -ltl no_key_past_its_end lease.pml
  *
- * tests/models.sh runs all of it. step() is the table of module/core/lease.c;
+ * tests/models.sh runs all of it. step() is the table of module/core/lease_table.c;
  * the test compares the two, row by row.
  *
  * What is taken for granted, and no more: a call that is under way ends, and a
@@ -20,7 +20,7 @@
 
 /* The lease's row: its states, and the events that change them. */
 mtype = { NONE, PENDING, ACTIVE, REVOKING, REVOKED }
-mtype = { MADE, NOT_MADE, END, GONE }
+mtype = { MADE, NOT_MADE, DUPLICATE, END, FOUND, UNSEEN, GONE, ONE_GONE, EARLY, FAILED }
 /* Where a thread of the daemon is. */
 mtype = { BEGIN, SEND, WAIT, COMMIT, ANSWER, OVER }
 mtype = { IDLE, DELETE, CLOSE, SEARCH, LIST, ASK }
@@ -69,20 +69,36 @@ ltl no_key_past_its_end { [] (past_end -> <> [] !any_key) }
 inline step(event)
 {
     if
-    :: row == PENDING  && event == MADE     -> row = ACTIVE
-    :: row == PENDING  && event == NOT_MADE -> row = REVOKED
-    :: row == PENDING  && event == END      -> row = REVOKING
-    :: row == PENDING  && event == GONE     -> row = REVOKED
-    :: row == ACTIVE   && event == END      -> row = REVOKING
-    :: row == ACTIVE   && event == GONE     -> row = REVOKED
-    :: row == REVOKING && event == MADE     -> row = REVOKING
-    :: row == REVOKING && event == NOT_MADE -> row = REVOKED
-    :: row == REVOKING && event == END      -> row = REVOKING
-    :: row == REVOKING && event == GONE     -> row = REVOKED
-    :: row == REVOKED  && event == MADE     -> row = REVOKING
-    :: row == REVOKED  && event == NOT_MADE -> row = REVOKED
-    :: row == REVOKED  && event == END      -> row = REVOKED
-    :: row == REVOKED  && event == GONE     -> row = REVOKED
+    :: row == PENDING  && event == MADE      -> row = ACTIVE
+    :: row == PENDING  && event == NOT_MADE  -> row = REVOKED
+    :: row == PENDING  && event == UNKNOWN   -> row = PENDING
+    :: row == PENDING  && event == DUPLICATE -> row = PENDING
+    :: row == PENDING  && event == END       -> row = REVOKING
+    :: row == PENDING  && event == FOUND     -> row = REVOKING
+    :: row == PENDING  && event == UNSEEN    -> row = PENDING
+    :: row == PENDING  && event == GONE      -> row = REVOKED
+    :: row == PENDING  && event == FAILED    -> row = PENDING
+    :: row == ACTIVE   && event == END       -> row = REVOKING
+    :: row == ACTIVE   && event == UNSEEN    -> row = ACTIVE
+    :: row == ACTIVE   && event == GONE      -> row = REVOKED
+    :: row == REVOKING && event == MADE      -> row = REVOKING
+    :: row == REVOKING && event == NOT_MADE  -> row = REVOKED
+    :: row == REVOKING && event == UNKNOWN   -> row = REVOKING
+    :: row == REVOKING && event == DUPLICATE -> row = REVOKING
+    :: row == REVOKING && event == END       -> row = REVOKING
+    :: row == REVOKING && event == FOUND     -> row = REVOKING
+    :: row == REVOKING && event == UNSEEN    -> row = REVOKING
+    :: row == REVOKING && event == GONE      -> row = REVOKED
+    :: row == REVOKING && event == ONE_GONE  -> row = REVOKING
+    :: row == REVOKING && event == EARLY     -> row = REVOKING
+    :: row == REVOKING && event == FAILED    -> row = REVOKING
+    :: row == REVOKED  && event == MADE      -> row = REVOKING
+    :: row == REVOKED  && event == NOT_MADE  -> row = REVOKED
+    :: row == REVOKED  && event == UNKNOWN   -> row = REVOKING
+    :: row == REVOKED  && event == DUPLICATE -> row = REVOKING
+    :: row == REVOKED  && event == END       -> row = REVOKED
+    :: row == REVOKED  && event == FOUND     -> row = REVOKING
+    :: row == REVOKED  && event == GONE      -> row = REVOKED
 #ifdef NO_JOURNAL
     :: row == NONE     && event == MADE     -> row = ACTIVE
     :: row == NONE     && event == NOT_MADE -> skip

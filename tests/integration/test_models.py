@@ -61,16 +61,9 @@ def rows_of_model():
 
 
 def rows_of_code():
-    """The same of the table in lease.c."""
-    text = (SOURCE / "module" / "core" / "lease.c").read_text()
-    table = text[text.index("table[") : text.index("};", text.index("table["))]
-    state, found = None, []
-    for name, to in re.findall(r"\[LEASE_(\w+)\] = (\{|LEASE_\w+|NEVER)", table):
-        if to == "{":
-            state = name
-        elif to != "NEVER":
-            found.append((state, name, to.removeprefix("LEASE_")))
-    return found
+    """The same of the code's table."""
+    text = (SOURCE / "module" / "core" / "lease_table.c").read_text()
+    return re.findall(r"\{LEASE_(\w+), LEASE_(\w+), LEASE_\w+, LEASE_(\w+)\},", text)
 
 
 def test_the_model_has_the_table_of_the_code():
