@@ -61,6 +61,8 @@ struct settings {
     int64_t hsm_deadline_ms; /* default 10 s: beyond, the keeper is killed */
     bool hsm_allow_sha1;     /* RSA-OAEP with SHA-1: default no */
     char *pin_source;        /* file path or "credential:NAME"; else URI's */
+    char *keeper_state_dir;  /* NULL: state_dir/keeper of the daemon's child,
+                                else /var/lib/hsmint-keeper */
     char *hsm_syscalls;      /* names beyond common/syscalls.c; or NULL */
     char **hsm_env; /* [hsm.env] NAME = value → "NAME=value", NULL-ended */
     /* [service] */

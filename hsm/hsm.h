@@ -66,6 +66,12 @@ MUST_CHECK enum code hsm_sign(struct hsm *h, enum hsm_use use,
 MUST_CHECK enum code hsm_keyid(struct hsm *h, enum hsm_use use, char id[64],
                                struct error *e);
 
+/* The public key, SubjectPublicKeyInfo. Not HSM_SEAL. */
+#define HSM_SPKI_MAX 128
+MUST_CHECK enum code hsm_public(struct hsm *h, enum hsm_use use,
+                                uint8_t spki[HSM_SPKI_MAX], size_t *len,
+                                struct error *e);
+
 /* ---- sealed blobs, spec/SEAL.md ---- */
 enum seal_kind { SEAL_ADMIN_KEY = 1, SEAL_HMAC_KEY = 2, SEAL_VALUE = 3 };
 #define SEAL_TEXT_MAX 256

@@ -13,6 +13,7 @@
 
 struct calls;
 struct orgkeys;
+struct ledger;
 struct http;
 
 struct keeper {
@@ -20,6 +21,8 @@ struct keeper {
     struct hsm *hsm;
     struct calls *calls;     /* signed, not yet executed: call.h */
     struct orgkeys *orgkeys; /* the sealed admin keys: orgkey.h */
+    struct ledger *ledger;   /* what it knows of the log: ledger.h */
+    char *state_dir;         /* where the ledger's file is */
 };
 
 struct channel {
@@ -28,8 +31,10 @@ struct channel {
     struct http *http; /* owned; made at the first call */
 };
 
+/* `state_dir`: the daemon's, of a keeper that is its child; NULL: it has a
+ * user of its own. [hsm] keeper_state_dir comes before both. */
 MUST_CHECK enum code keeper_init(struct keeper *k, const struct settings *s,
-                                 struct error *e);
+                                 const char *state_dir, struct error *e);
 
 /* Serve requests on c->sock until it ends, then end it on this side, too. */
 void permit_serve(struct channel *c);
@@ -73,6 +78,14 @@ enum code secretid_make(struct channel *c, struct frame *in, struct frame *out,
                         struct error *e);
 enum code secretid_check(struct channel *c, struct frame *in, struct frame *out,
                          struct error *e);
+enum code log_state(struct channel *c, struct frame *in, struct frame *out,
+                    struct error *e);
+enum code log_begin(struct channel *c, struct frame *in, struct frame *out,
+                    struct error *e);
+enum code log_resume(struct channel *c, struct frame *in, struct frame *out,
+                     struct error *e);
+enum code log_sign(struct channel *c, struct frame *in, struct frame *out,
+                   struct error *e);
 enum code marker_hmac(struct channel *c, struct frame *in, struct frame *out,
                       struct error *e);
 

@@ -38,8 +38,8 @@ extern void __gcov_dump(void); /* _exit() would lose what was counted */
 #define STACK_SIZE (512 * 1024)
 
 static const char help[] =
-    "usage: hsmint-keeper --config FILE --channels N | --accepted |\n"
-    "                                   --listen PATH\n"
+    "usage: hsmint-keeper --config FILE --channels N [--state DIR] |\n"
+    "                                   --accepted | --listen PATH\n"
     "\n"
     "It alone opens the HSM and the network. Started by hsmintd, or under a\n"
     "user of its own by a socket ([daemon] keeper_socket).\n"
@@ -47,6 +47,7 @@ static const char help[] =
     "  --config FILE   the settings (hsmint.conf) that the daemon runs with\n"
     "  --channels N    serve N connected sockets, descriptors 3 and up: what\n"
     "                  hsmintd starts it with\n"
+    "  --state DIR     hsmintd's, below which it keeps its own state\n"
     "  --accepted      serve the connection that is descriptor 3: for systemd,\n"
     "                  Accept=yes\n"
     "  --listen PATH   start a keeper for each connection of hsmintd, where\n"
@@ -54,7 +55,7 @@ static const char help[] =
     "  --help, --version\n";
 
 struct options {
-    const char *config, *listen;
+    const char *config, *listen, *state;
     int channels;
     bool accepted;
 };
@@ -67,6 +68,7 @@ static int parse_options(int argc, char **argv, struct options *o)
         {"channels", required_argument, NULL, 'n'},
         {"accepted", no_argument, NULL, 'a'},
         {"listen", required_argument, NULL, 'l'},
+        {"state", required_argument, NULL, 's'},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},
         {NULL, 0, NULL, 0}};
@@ -89,6 +91,9 @@ static int parse_options(int argc, char **argv, struct options *o)
         case 'l':
             o->listen = optarg;
             break;
+        case 's':
+            o->state = optarg;
+            break;
         case 'h':
             return fputs(help, stdout) < 0 ? 2 : 1;
         case 'V':
@@ -99,12 +104,14 @@ static int parse_options(int argc, char **argv, struct options *o)
     }
     /* It goes to / before it uses them, and executes itself again. */
     if ((o->config && o->config[0] != '/') ||
-        (o->listen && o->listen[0] != '/')) {
-        fputs("hsmint-keeper: --config and --listen: write absolute paths\n",
+        (o->listen && o->listen[0] != '/') ||
+        (o->state && o->state[0] != '/')) {
+        fputs("hsmint-keeper: --config, --listen and --state: write absolute "
+              "paths\n",
               stderr);
         return 3;
     }
-    if (optind == argc && o->config && good &&
+    if (optind == argc && o->config && good && (!o->state || o->channels) &&
         (o->channels > 0) + o->accepted + (o->listen != NULL) == 1)
         return 0;
     fputs(help, stderr);
@@ -249,9 +256,10 @@ static enum code start_and_serve(const struct options *o,
 {
     static struct keeper keeper;
     static struct handover h; /* its sockets live as long as the process */
+    const char *state = o->accepted ? NULL : o->state ? o->state : s->state_dir;
     enum code rc = o->accepted ? accept_channels(s, &h, e)
                                : inherit(o->channels, &h, e);
-    if (rc || (rc = start_libraries(e)) || (rc = keeper_init(&keeper, s, e)) ||
+    if (rc || (rc = start_libraries(e)) || (rc = keeper_init(&keeper, s, state, e)) ||
         (rc = filter_install(FILTER_KEEPER, s, e)) ||
         (o->accepted && (rc = accept_ready(e))))
         return rc;

@@ -56,6 +56,21 @@ enum code hsm_keyid(struct hsm *h, enum hsm_use use, char id[64],
     return rc;
 }
 
+enum code hsm_public(struct hsm *h, enum hsm_use use,
+                     uint8_t spki[HSM_SPKI_MAX], size_t *len, struct error *e)
+{
+    const struct keyset *k;
+    enum code rc = known_keys(h, &k, e);
+    if (rc)
+        return rc;
+    if (use >= HSM_USES || !k->keys[use].spki ||
+        k->keys[use].spki_len > HSM_SPKI_MAX)
+        return error_set(e, ERR_INTERNAL, "HSM: no public key: %d", (int)use);
+    memcpy(spki, k->keys[use].spki, k->keys[use].spki_len);
+    *len = k->keys[use].spki_len;
+    return OK;
+}
+
 /* ---- good signatures, remembered ---- */
 
 static uint8_t *verified_slot(struct hsm *h, const uint8_t digest[32])

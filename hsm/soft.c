@@ -124,8 +124,8 @@ enum code soft_public(const uint8_t *spki, size_t len, bool ec, EVP_PKEY **out,
     return OK;
 }
 
-bool soft_verify(EVP_PKEY *key, const uint8_t digest[32],
-                 const uint8_t signature[64])
+enum code soft_der(const uint8_t signature[64], uint8_t *der, size_t *len,
+                   struct error *e)
 {
     AUTO(ECDSA_SIG) sig = ECDSA_SIG_new();
     BIGNUM *r = BN_bin2bn(signature, 32, NULL);
@@ -133,15 +133,25 @@ bool soft_verify(EVP_PKEY *key, const uint8_t digest[32],
     if (!sig || !r || !s || ECDSA_SIG_set0(sig, r, s) != 1) {
         BN_free(r);
         BN_free(s);
-        return false;
+        return error_set(e, ERR_NOMEM, "a signature");
     }
-    uint8_t der[80], *p = der;
-    if (i2d_ECDSA_SIG(sig, NULL) > (int)sizeof der)
-        return false;
-    int len = i2d_ECDSA_SIG(sig, &p);
+    uint8_t *p = der;
+    int n = i2d_ECDSA_SIG(sig, NULL);
+    if (n <= 0 || n > SOFT_DER_MAX || i2d_ECDSA_SIG(sig, &p) != n)
+        return error_set(e, ERR_NOMEM, "a signature");
+    *len = (size_t)n;
+    return OK;
+}
+
+bool soft_verify(EVP_PKEY *key, const uint8_t digest[32],
+                 const uint8_t signature[64])
+{
+    uint8_t der[SOFT_DER_MAX];
+    size_t len = 0;
     AUTO(EVP_PKEY_CTX) ctx = EVP_PKEY_CTX_new(key, NULL);
-    return len > 0 && ctx && EVP_PKEY_verify_init(ctx) == 1 &&
-           EVP_PKEY_verify(ctx, der, (size_t)len, digest, 32) == 1;
+    return soft_der(signature, der, &len, NULL) == OK && ctx &&
+           EVP_PKEY_verify_init(ctx) == 1 &&
+           EVP_PKEY_verify(ctx, der, len, digest, 32) == 1;
 }
 
 enum code soft_oaep_encrypt(EVP_PKEY *key, bool sha1,

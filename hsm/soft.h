@@ -28,6 +28,10 @@ MUST_CHECK enum code soft_rsa_spki(const uint8_t *n, size_t n_len,
 MUST_CHECK enum code soft_public(const uint8_t *spki, size_t len, bool ec,
                                  EVP_PKEY **out, struct error *e);
 
+/* Raw r||s as ASN.1. */
+#define SOFT_DER_MAX 80
+MUST_CHECK enum code soft_der(const uint8_t signature[64], uint8_t *der,
+                              size_t *len, struct error *e);
 /* Raw r||s over a digest. */
 bool soft_verify(EVP_PKEY *key, const uint8_t digest[32],
                  const uint8_t signature[64]);

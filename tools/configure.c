@@ -6,8 +6,10 @@
 #include "common/file.h"
 #include "common/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static enum code replace(char **setting, const char *with, struct error *e)
 {
@@ -19,6 +21,22 @@ static enum code replace(char **setting, const char *with, struct error *e)
     free(*setting);
     *setting = copy;
     return OK;
+}
+
+/* The daemon goes to /, and the keeper is told, too. */
+static enum code replace_path(char **setting, const char *with,
+                              struct error *e)
+{
+    if (!with || with[0] == '/')
+        return replace(setting, with, e);
+    FREE char *here = getcwd(NULL, 0);
+    FREE char *path = NULL;
+    if (!here || asprintf(&path, "%s/%s", here, with) < 0) {
+        path = NULL;
+        return error_set(e, ERR_IO, "%s: the current directory is not known",
+                         with);
+    }
+    return replace(setting, path, e);
 }
 
 /* Option and file have to agree: the mode is never a matter of falling back. */
@@ -61,7 +79,7 @@ enum code configure_read(struct settings *s, char **path,
     if (rc == OK)
         rc = check_hsm(s, *path, e);
     if (rc == OK)
-        rc = replace(&s->state_dir, o->state, e);
+        rc = replace_path(&s->state_dir, o->state, e);
     if (rc == OK)
         rc = replace(&s->socket, o->socket, e);
     if (rc == OK)

@@ -41,6 +41,9 @@ static enum code spawn_with(const struct keeper_options *o, int n,
                     (char *)(uintptr_t)o->config_path,
                     (char *)(uintptr_t) "--channels",
                     count,
+                    o->settings->state_dir ? (char *)(uintptr_t) "--state"
+                                           : NULL,
+                    o->settings->state_dir,
                     NULL};
     char *env[ENV_MAX] = {NULL};
     const char *directory = getenv("CREDENTIALS_DIRECTORY");

@@ -15,7 +15,9 @@ static const verb_fn verbs[] = {access_describe,  access_login, access_logout,
                                 orgkey_use,       orgkey_drop,  execute_sign,
                                 execute_call,     value_seal,   value_unwrap,
                                 value_probe,      marker_hmac,  random_bytes,
-                                secretid_make,    secretid_check};
+                                secretid_make,    secretid_check,
+                                log_state,        log_begin,
+                                log_resume,       log_sign};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
@@ -31,7 +33,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     FRAME in = FRAME_INIT;
     FRAME out = FRAME_INIT;
     struct error e;
-    if (!keeper.hsm && keeper_init(&keeper, &none, &e))
+    if (!keeper.hsm && keeper_init(&keeper, &none, "/nowhere", &e))
         abort();
     if (len < 1)
         return 0;

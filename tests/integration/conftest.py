@@ -370,17 +370,20 @@ class Apart(Daemon):
         self.keeper_run = place / "keeper"
         self.keeper_socket = self.keeper_run / "socket"
         self.keeper_log = place / "keeper.log"
+        self.keeper_state = place / "keeper-state"
         self.listener = None
         ca = place / "ca.pem"
         shutil.copy(service.ca, ca)
         self.state.mkdir(mode=0o700)
         self.keeper_run.mkdir(mode=0o755)
+        self.keeper_state.mkdir(mode=0o700)
         place.chmod(0o755)
         ca.chmod(0o644)
         self.give(self.DAEMON, self.state, self.run)
-        self.give(self.KEEPER, self.keeper_run, self.pin_file, token.config, token.directory)
+        self.give(self.KEEPER, self.keeper_run, self.keeper_state, self.pin_file, token.config, token.directory)
         token.config.chmod(0o600)
         self.settings["daemon"].update(keeper_socket=self.keeper_socket, user=self.DAEMON)
+        self.settings["hsm"]["keeper_state_dir"] = self.keeper_state
         self.settings["service"]["ca_file"] = ca
 
     @staticmethod

@@ -164,6 +164,7 @@ def test_unknown_name_in_settings(apart_stopped):
     assert "there is no system call no_such_call" in text, text
     apart_stopped.stop()
     del apart_stopped.settings["daemon"]["keeper_socket"]
+    del apart_stopped.settings["hsm"]["keeper_state_dir"]
     status, text = apart_stopped.fails()
     assert status == 1 and "no_such_call" in text
 

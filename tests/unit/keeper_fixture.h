@@ -102,10 +102,12 @@ static inline int keeper_setup(void **state)
     fprintf(c,
             "[daemon]\nlog = stderr\nlog_level = error\n"
             "[hsm]\nmodule = %s\nuri = pkcs11:token=keeper-test\n"
-            "sessions = 4\n[hsm.env]\nSOFTHSM2_CONF = %s\n"
+            "sessions = 4\nkeeper_state_dir = %s/keeper\n"
+            "[hsm.env]\nSOFTHSM2_CONF = %s\n"
             "[service]\nhosts = 127.0.0.1\nca_file = %s\nconnect_timeout = 2s\n"
             "call_timeout = 3s\n",
-            softhsm_module(), f->token.conf, f->server.ca_file);
+            softhsm_module(), f->token.dir, f->token.conf,
+            f->server.ca_file);
     assert_int_equal(fclose(c), 0);
     assert_int_equal(chmod(f->conf, 0600), 0);
     keeper_spawn(f, NULL);

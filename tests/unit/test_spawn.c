@@ -58,6 +58,7 @@ static int set_up(void **state)
                                         "test", &f->e));
     f->request = (struct frame){.verb = VERB_DESCRIBE, .fd = -1};
     f->reply = (struct frame)FRAME_INIT;
+    f->settings.state_dir = strdup("/the state");
     *state = f;
     return 0;
 }
@@ -99,7 +100,8 @@ static void test_what_it_gets(void **state)
     keeper_describe(f->keeper, &k);
     assert_false(k.running);
     assert_int_equal(OK, file_read(f->out, 4096, FILE_ANY, &text, &len, &f->e));
-    assert_non_null(strstr(text, "--config /the config --channels 2\n"));
+    assert_non_null(strstr(text, "--config /the config --channels 2 "
+                                 "--state /the state\n"));
     assert_non_null(strstr(text, "VENDOR=a b\n"));
     assert_null(strstr(text, "HSMINT_TEST_SECRET"));
     /* Without a pipe, which the shell would have open for a moment. */
