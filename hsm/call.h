@@ -30,7 +30,10 @@ struct call {                 /* owned by who took it */
     uint8_t *body;
     size_t body_len;
     struct orgkey *key; /* a reference: the key it was signed for */
-    char *signature_input, *signature, *content_digest; /* header values */
+    char *signature_input, *signature, *content_digest; /* header lines */
+    char keyid[64];
+    int64_t created_s;
+    uint32_t era; /* the ledger's, when it was signed */
     int64_t signed_at_ms; /* boot time: a suspended machine ages them too */
 };
 void call_free(struct call *c); /* takes NULL; wipes the body */

@@ -6,11 +6,15 @@
 #include "common/base64.h"
 #include "common/clock.h"
 #include "common/file.h"
+#include "common/log.h"
 #include "common/sigbase.h"
 #include "common/text.h"
 #include "hsm/call.h"
+#include "hsm/callrecord.h"
 #include "hsm/endpoint.h"
 #include "hsm/http.h"
+#include "hsm/ledger.h"
+#include "hsm/marker.h"
 #include "hsm/reply.h"
 
 #include <stdio.h>
@@ -25,7 +29,6 @@
 static enum code sign(struct keeper *k, struct call *c, json_t **head,
                       struct error *e)
 {
-    char keyid[64];
     char digest_text[SIGBASE_DIGEST_MAX];
     uint8_t digest[32], raw[64];
     FREE char *params = NULL;
@@ -33,9 +36,9 @@ static enum code sign(struct keeper *k, struct call *c, json_t **head,
                              .target_uri = c->url,
                              .content_digest = digest_text,
                              .nonce = c->id,
-                             .keyid = keyid,
-                             .created_s = clock_wall_ms() / 1000};
-    enum code rc = hsm_keyid(k->hsm, HSM_CALL, keyid, e);
+                             .keyid = c->keyid,
+                             .created_s = c->created_s};
+    enum code rc = hsm_keyid(k->hsm, HSM_CALL, c->keyid, e);
     if (rc ||
         (rc = sigbase_content_digest(c->body, c->body_len, digest_text, e)) ||
         (rc = sigbase_call(&s, &params, digest, e)) ||
@@ -51,7 +54,8 @@ static enum code sign(struct keeper *k, struct call *c, json_t **head,
                       "target_uri", c->url, "content_digest", digest_text,
                       "signature_input", strchr(c->signature_input, ' ') + 1,
                       "signature", strchr(c->signature, ' ') + 1, "created",
-                      (json_int_t)s.created_s, "nonce", c->id, "keyid", keyid);
+                      (json_int_t)s.created_s, "nonce", c->id, "keyid",
+                      c->keyid);
     return *head ? OK : error_set(e, ERR_NOMEM, "no memory for a signature");
 }
 
@@ -84,6 +88,8 @@ enum code execute_sign(struct channel *ch, struct frame *in, struct frame *out,
     CLEANUP(call_freep) struct call *c = calloc(1, sizeof(*c));
     if (!c)
         return error_set(e, ERR_NOMEM, "no memory for a call");
+    c->era = ledger_era(k->ledger);
+    c->created_s = clock_wall_ms() / 1000;
     enum code rc =
         json_decode(in->head, JSON_FIELDS(fields), false, "sign-call", e);
     if (rc ||
@@ -218,6 +224,38 @@ static enum code send_call(struct channel *ch, const struct call *c,
     return http_send(ch->http, &q, r, e);
 }
 
+/* The log holds it, or is going to: spec/KEEPER.md, "The ledger". */
+static enum code put_down(struct keeper *k, const struct call *c,
+                          const struct frame *in, struct error *e)
+{
+    struct merkle_hash leaf;
+    if (in->body_len == 0)
+        return OK;
+    enum code rc = callrecord_check(in->body, in->body_len, c, &leaf, e);
+    return rc ? rc : ledger_remember(k->ledger, c->era, &leaf, e);
+}
+
+/* By which a leaked key is found in the log. A reply is not lost for want of
+ * it: the key is there already. */
+static void put_value_hmac(struct keeper *k, const struct call *c,
+                           const struct http_reply *r, json_t *head)
+{
+    SECRET value = NULL;
+    char hex[65];
+    struct error why = {.code = OK};
+    if (strcmp(c->method, "POST") != 0 || r->status < 200 || r->status > 299 ||
+        makes_admin_key(c))
+        return;
+    enum code rc =
+        reply_minted_key((const char *)r->body, r->body_len, &value, &why);
+    if (rc || !value)
+        return;
+    rc = marker_hash_value(k->hsm, secret_data(value), secret_len(value), hex,
+                           &why);
+    if (rc || json_object_set_new(head, "value_hmac", json_string(hex)))
+        log_warning("the minted key's hash could not be made: %s", why.text);
+}
+
 enum code execute_call(struct channel *ch, struct frame *in, struct frame *out,
                        struct error *e)
 {
@@ -234,7 +272,7 @@ enum code execute_call(struct channel *ch, struct frame *in, struct frame *out,
     enum code rc =
         json_decode(in->head, JSON_FIELDS(fields), false, "execute", e);
     if (rc || (rc = calls_take(k->calls, id, &c, e)) ||
-        (rc = send_call(ch, c, &r, e)))
+        (rc = put_down(k, c, in, e)) || (rc = send_call(ch, c, &r, e)))
         return rc;
     if (makes_admin_key(c) && (rc = hide_admin_key(k, c, &r, e)))
         return rc;
@@ -244,6 +282,7 @@ enum code execute_call(struct channel *ch, struct frame *in, struct frame *out,
                           "duration_us", (json_int_t)r.duration_us);
     if (!out->head) /* the daemon has to search for what was made */
         return error_set(e, ERR_SERVICE_UNKNOWN, "no memory for a reply");
+    put_value_hmac(k, c, &r, out->head);
     out->body = r.body;
     out->body_len = r.body_len;
     r.body = NULL;

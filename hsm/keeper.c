@@ -11,7 +11,6 @@
 #include <string.h>
 
 #define OWN_STATE_DIR "/var/lib/hsmint-keeper"
-#define ANCHOR_MS (15 * 60 * 1000)
 
 static enum code place_state(struct keeper *k, const char *state_dir,
                              struct error *e)
@@ -35,5 +34,6 @@ enum code keeper_init(struct keeper *k, const struct settings *s,
     if ((rc = calls_new(&k->calls, e)) || (rc = orgkeys_new(&k->orgkeys, e)) ||
         (rc = hsm_new(&k->hsm, s, e)) || (rc = place_state(k, state_dir, e)))
         return rc;
-    return ledger_new(&k->ledger, k->hsm, k->state_dir, ANCHOR_MS, e);
+    return ledger_new(&k->ledger, k->hsm, k->state_dir,
+                      s->audit.anchor_s * 1000, e);
 }

@@ -137,23 +137,31 @@ static enum code check_markers(struct keeper *k, json_t *names, json_t *list,
 }
 
 /* Of another beginning than the markers' texts. */
-static enum code hash_value(struct keeper *k, const struct frame *in,
-                            json_t **head, struct error *e)
+enum code marker_hash_value(struct hsm *h, const void *value, size_t len,
+                            char hex[65], struct error *e)
 {
     SECRET text = NULL;
     uint8_t mac[32];
-    char hex[65];
-    if (in->body_len == 0 || in->body_len > SECRET_MAX - 5)
-        return error_set(e, ERR_INVALID, "hmac brought no value");
-    enum code rc = secret_new(&text, in->body_len + 5, e);
+    enum code rc = secret_new(&text, len + 5, e);
     if (rc)
         return rc;
     memcpy(secret_bytes(text), "value", 5);
-    memcpy(secret_bytes(text) + 5, in->body, in->body_len);
-    rc = hsm_hmac(k->hsm, secret_data(text), in->body_len + 5, mac, e);
+    memcpy(secret_bytes(text) + 5, value, len);
+    rc = hsm_hmac(h, secret_data(text), len + 5, mac, e);
+    if (rc == OK)
+        text_hex(hex, mac, sizeof(mac));
+    return rc;
+}
+
+static enum code hash_value(struct keeper *k, const struct frame *in,
+                            json_t **head, struct error *e)
+{
+    char hex[65];
+    if (in->body_len == 0 || in->body_len > SECRET_MAX - 5)
+        return error_set(e, ERR_INVALID, "hmac brought no value");
+    enum code rc = marker_hash_value(k->hsm, in->body, in->body_len, hex, e);
     if (rc)
         return rc;
-    text_hex(hex, mac, sizeof(mac));
     *head = json_pack("{s:s}", "hmac", hex);
     return *head ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
 }

@@ -31,7 +31,7 @@ static const struct permit {
     [VERB_USE_KEY] = {orgkey_use, TAKES_BODY | NEEDS_READY},
     [VERB_DROP_KEY] = {orgkey_drop, NEEDS_READY},
     [VERB_SIGN_CALL] = {execute_sign, TAKES_BODY | NEEDS_READY},
-    [VERB_EXECUTE] = {execute_call, NEEDS_READY},
+    [VERB_EXECUTE] = {execute_call, TAKES_BODY | NEEDS_READY},
     [VERB_PROBE] = {value_probe, TAKES_BODY | NEEDS_READY},
     [VERB_SEAL_VALUE] = {value_seal, TAKES_BODY | NEEDS_READY},
     [VERB_UNWRAP_VALUE] = {value_unwrap, TAKES_BODY | NEEDS_READY},

@@ -161,3 +161,18 @@ enum code reply_take_admin_key(const char *body, size_t len, json_t **rest,
     id = NULL;
     return OK;
 }
+
+enum code reply_minted_key(const char *body, size_t len, struct secret **value,
+                           struct error *e)
+{
+    JSON all = NULL;
+    enum code rc = json_parse(body, len, "the reply", &all, e);
+    if (rc)
+        return rc;
+    const json_t *made = json_object_get(all, "api_key");
+    const json_t *key = json_object_get(made ? made : all, "value");
+    size_t n = json_string_length(key);
+    if (n == 0 || n > SECRET_MAX - 5)
+        return OK;
+    return secret_dup(value, json_string_value(key), n, e);
+}

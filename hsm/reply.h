@@ -28,5 +28,9 @@ void reply_error_code(char out[REPLY_CODE_MAX], const char *body, size_t len);
 MUST_CHECK enum code reply_take_admin_key(const char *body, size_t len,
                                           json_t **rest, struct secret **value,
                                           char **key_id, struct error *e);
+/* A copy of the minted key in a reply of POST …/service_accounts or …/api_keys;
+ * *value NULL where there is none. */
+MUST_CHECK enum code reply_minted_key(const char *body, size_t len,
+                                      struct secret **value, struct error *e);
 
 #endif

@@ -189,7 +189,7 @@ static inline enum code login(struct fixture *f, const char *pin,
                       pin, reply);
 }
 
-static inline void provision(struct fixture *f)
+static inline void keys_ready(struct fixture *f)
 {
     FRAME r = FRAME_INIT;
     expect(OK, login(f, SOFTHSM_PIN, &r));
@@ -200,6 +200,19 @@ static inline void provision(struct fixture *f)
                NULL, &r));
     if (!f->pins)
         f->pins = json_incref(json_object_get(r.head, "pins"));
+}
+
+/* The first time, the log begins, too. */
+static inline void provision(struct fixture *f)
+{
+    FRAME r = FRAME_INIT;
+    bool first = !f->pins;
+    keys_ready(f);
+    if (first)
+        expect(OK, ask(f, VERB_LOG_BEGIN,
+                       json_pack("{s:s, s:i}", "origin", "keeper.test", "size",
+                                 0),
+                       NULL, &r));
 }
 
 static inline json_t *one_candidate(const char *redacted, const char *want)
@@ -228,23 +241,62 @@ static inline void ready_with_key(struct fixture *f)
                    &r));
 }
 
+/* Method and body go with the reply, for the record. */
 static inline enum code sign_on(struct fixture *f, int channel,
                                 const char *method, const char *path,
                                 const char *body, struct frame *reply)
 {
-    return ask_on(f, channel, VERB_SIGN_CALL,
-                  json_pack("{s:s, s:b, s:s, s:s}", "org", "main", "candidate",
-                            0, "method", method, "path", path),
-                  body, body ? strlen(body) : 0, -1, reply);
+    enum code rc =
+        ask_on(f, channel, VERB_SIGN_CALL,
+               json_pack("{s:s, s:b, s:s, s:s}", "org", "main", "candidate", 0,
+                         "method", method, "path", path),
+               body, body ? strlen(body) : 0, -1, reply);
+    if (rc == OK) {
+        json_object_set_new(reply->head, "method", json_string(method));
+        json_object_set_new(reply->head, "body", json_string(body));
+    }
+    return rc;
+}
+
+/* The record of a signed call, as the daemon writes it; caller frees. */
+static inline char *record_of(const struct frame *call)
+{
+    static int seq;
+    static const char *const others[] = {"call", "method", "body"};
+    json_t *parts = json_copy(call->head);
+    json_t *body = json_object_get(call->head, "body");
+    json_t *method = json_object_get(call->head, "method");
+    json_t *record =
+        json_pack("{s:i, s:i, s:s, s:s, s:s, s:{s:s}, s:s}", "v", 2, "seq",
+                  ++seq, "prev", "", "time", "2026-11-21T00:00:00.000Z", "kind",
+                  "call", "actor", "owner", "hsmintd", "method",
+                  method ? json_string_value(method) : "GET");
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        json_object_del(parts, others[i]);
+    json_object_set_new(record, "signed", parts);
+    if (body)
+        json_object_set(record, "body", body);
+    char *line = json_dumps(record, JSON_COMPACT);
+    assert_non_null(line);
+    json_decref(record);
+    return line;
+}
+
+static inline enum code execute_line(struct fixture *f, int channel,
+                                     const struct frame *call, const char *line,
+                                     struct frame *reply)
+{
+    return ask_on(f, channel, VERB_EXECUTE,
+                  json_pack("{s:s}", "call", member(call, "call")), line,
+                  strlen(line), -1, reply);
 }
 
 static inline enum code execute_on(struct fixture *f, int channel,
                                    const struct frame *call,
                                    struct frame *reply)
 {
-    return ask_on(f, channel, VERB_EXECUTE,
-                  json_pack("{s:s}", "call", member(call, "call")), NULL, 0, -1,
-                  reply);
+    FREE char *line = record_of(call);
+    return execute_line(f, channel, call, line, reply);
 }
 
 /* Sign and execute. */

@@ -590,7 +590,10 @@ static void ends_with_its_channels(void **state)
     ready_with_key(f);
     httpd_next(&f->server, (struct httpd_step){.act = HTTPD_HANG});
     expect(OK, sign_on(f, 0, "GET", PROJECTS, NULL, &call));
+    FREE char *line = record_of(&call);
     q.head = json_pack("{s:s}", "call", member(&call, "call"));
+    q.body = (uint8_t *)line;
+    q.body_len = strlen(line);
     expect(OK, frame_send(f->channel[0], &q, 1000, &f->e));
     json_decref(q.head);
     for (int i = 0; i < 2000 && f->server.requests == 0; i++)

@@ -132,7 +132,7 @@ static void a_log_grows(void **state)
     struct log *g = &the_log;
     FRAME r = FRAME_INIT;
     expect(ERR_LOCKED, ask(f, VERB_LOG_STATE, NULL, NULL, &r));
-    provision(f);
+    keys_ready(f);
     expect(OK, ask(f, VERB_LOG_STATE, NULL, NULL, &r));
     assert_true(json_is_false(json_object_get(r.head, "begun")));
     assert_true(json_is_null(json_object_get(r.head, "anchor")));
@@ -176,7 +176,7 @@ static void the_file_is_remembered(void **state)
     char path[400];
     keeper_end(f);
     keeper_spawn(f, NULL);
-    provision(f);
+    keys_ready(f);
     log_fill(g, 5);
     expect(OK, checkpoint(f, g, &r));
     keeper_end(f);
@@ -184,7 +184,7 @@ static void the_file_is_remembered(void **state)
     snprintf(path, sizeof path, "%s/keeper/ledger", f->token.dir);
     assert_int_equal(unlink(path), 0);
     keeper_spawn(f, NULL);
-    provision(f);
+    keys_ready(f);
     expect(ERR_NOT_LOGGED, checkpoint(f, g, &r));
     expect(ERR_NOT_LOGGED, resume(f, g, 17, &r));
     the_log.leaves[4].bytes[0] ^= 1;
@@ -208,7 +208,7 @@ static void the_file_is_remembered(void **state)
     keeper_end(f);
     expect(OK, file_write_atomic(path, old, len, 0600, &f->e));
     keeper_spawn(f, NULL);
-    provision(f);
+    keys_ready(f);
     expect(ERR_NOT_LOGGED, checkpoint(f, g, &r));
     expect(OK, resume(f, g, 105, &r));
     check_note(f, g, member(&r, "note"), ORIGIN "/1", 105, "\nresumed 2\n");
@@ -221,7 +221,7 @@ static void one_keeper_at_a_time(void **state)
     struct fixture second = *f;
     FRAME r = FRAME_INIT;
     keeper_spawn(&second, NULL);
-    provision(&second);
+    keys_ready(&second);
     assert_int_equal(ask(&second, VERB_LOG_STATE, NULL, NULL, &r), ERR_BUSY);
     assert_non_null(strstr(second.e.text, "another keeper"));
     keeper_end(&second);
