@@ -64,7 +64,7 @@ enum code again_retry(struct core *c, const struct again_wanted *w,
     if (old.state == LEASE_ACTIVE && old.sealed &&
         take_value(c, &old, lease, value, e) == OK)
         return OK;
-    return lease_end(c, &old, "answer lost", e);
+    return lease_end(c, &old, "answer lost", NULL, e);
 }
 
 struct find_live {

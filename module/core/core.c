@@ -7,7 +7,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/text.h"
-#include "module/core/gate.h"
+#include "module/core/logbook.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -221,6 +221,7 @@ bool core_busy(struct core *c)
 /* ---- init ---- */
 
 struct init_rows {
+    struct core *core;
     const char *org;
     const struct caller *by;
     char *pins; /* NULL: stored already */
@@ -238,11 +239,13 @@ static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
     if (!code && r->pins)
         code = store_meta_put(tx, META_INSTANCE, r->instance,
                               strlen(r->instance), e);
-    return code ? code
-                : gate_event(tx, "init", r->by,
-                             json_pack("{ss ss}", "org", r->org, "instance",
-                                       r->instance),
-                             e);
+    const struct logbook_entry record = {
+        .kind = RECORD_INIT,
+        .by = r->by,
+        .org = r->org,
+        .more = json_pack("{ss}", "instance", r->instance)};
+
+    return code ? code : logbook_add(r->core, tx, &record, e);
 }
 
 static enum code ask_keys(struct core *c, const struct frame *request,
@@ -318,7 +321,7 @@ static enum code init(struct core *c, const struct caller *by, const char *org,
 {
     JSON answer = NULL;
     FREE char *pins = NULL;
-    struct init_rows rows = {.org = org, .by = by};
+    struct init_rows rows = {.core = c, .org = org, .by = by};
     uint64_t generation = 0;
     bool is_first;
     enum code code = provision(c, &generation, &is_first, &answer, e);

@@ -4,8 +4,8 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "module/core/gate.h"
 #include "module/core/internal.h"
+#include "module/core/logbook.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -79,23 +79,22 @@ static const struct entrance *find_entrance(const char *kind)
 /* ---- failures ---- */
 
 struct failure {
+    struct core *core;
     const struct caller *by;
     const char *kind, *name, *reason;
     int in_a_row;
-    int64_t unrecorded; /* before this one, for want of room */
+    int64_t omitted; /* before this one, for want of room */
 };
 
-static enum code write_failure(struct store_tx *tx, void *ctx, struct error *e)
+static enum code write_failure(const struct failure *f, struct error *e)
 {
-    const struct failure *f = ctx;
-    char who[IDENTITY_TEXT_MAX];
-    identity_text(f->by->id, who, sizeof who);
-    return gate_event(
-        tx, "login failed", f->by,
-        json_pack("{ss* ss ss ss si sI}", "name", f->name, "entrance", f->kind,
-                  "peer", who, "reason", f->reason, "in_a_row", f->in_a_row,
-                  "unrecorded", (json_int_t)f->unrecorded),
-        e);
+    const struct logbook_entry r = {
+        .kind = RECORD_LOGIN_FAILED,
+        .by = f->by,
+        .more = json_pack("{ss* ss ss si sI}", "name", f->name, "entrance",
+                          f->kind, "reason", f->reason, "in_a_row", f->in_a_row,
+                          "omitted", (json_int_t)f->omitted)};
+    return logbook_commit(f->core, STORE_NORMAL, &r, e);
 }
 
 /* The throttle bounds what one peer can write; this bounds what all can. */
@@ -123,8 +122,7 @@ static bool may_record(struct entrances *t, int64_t *unrecorded)
 static void record_failure(struct core *c, struct failure *f)
 {
     struct error e = {.code = OK};
-    if (may_record(&c->entrances, &f->unrecorded) &&
-        store_commit(c->store, STORE_NORMAL, write_failure, f, &e))
+    if (may_record(&c->entrances, &f->omitted) && write_failure(f, &e))
         log_failure(&e, "record a failed login");
 }
 
@@ -154,7 +152,8 @@ enum code core_login_prove(struct core *c, const struct caller *by,
     rc = way->verify(c, name, fd, &p, &why);
     if (!rc)
         rc = logins_use(c, by, way->kind, &p, hold, out, &why);
-    struct failure f = {.by = by,
+    struct failure f = {.core = c,
+                        .by = by,
                         .kind = way->kind,
                         .name = p.name[0] ? p.name : name,
                         .reason = why.text};

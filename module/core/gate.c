@@ -6,12 +6,14 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "module/core/internal.h"
+#include "module/core/logbook.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define EXECUTE_SLACK_MS 1000 /* for the keeper to notice its own deadline */
+#define TEXT_SHOWN 1024        /* of an error's, in a record */
 
 void gate_reply_clear(struct gate_reply *r)
 {
@@ -20,76 +22,53 @@ void gate_reply_clear(struct gate_reply *r)
 
 /* ---- records ---- */
 
-static enum code add_record(struct store_tx *tx, json_t *record,
-                            struct error *e)
-{
-    FREE char *line = record ? json_dumps(record, JSON_COMPACT) : NULL;
-    int64_t sequence;
-
-    if (!line)
-        return error_set(e, ERR_NOMEM, "no memory for an audit record");
-    return store_record_add(tx, line, &sequence, e);
-}
-
-/* {"v", "time", "kind", "owner", "program"} */
-static json_t *record_begin(const char *kind, const struct caller *by)
-{
-    char now[CLOCK_TEXT_MAX];
-
-    return json_pack("{si ss ss ss ss}", "v", 1, "time",
-                     clock_text(clock_wall_ms(), now), "kind", kind, "owner",
-                     by ? by->owner : "hsmintd", "program",
-                     by && by->program ? by->program : "");
-}
-
-static void put_text(json_t *record, const char *name, const char *text)
-{
-    if (text && *text)
-        json_object_set_new(record, name, json_string(text));
-}
-
-enum code gate_event(struct store_tx *tx, const char *kind,
-                     const struct caller *by, json_t *detail, struct error *e)
-{
-    JSON record = record_begin(kind, by);
-
-    if (record)
-        json_object_set_new(record, "detail", detail);
-    else
-        json_decref(detail);
-    return add_record(tx, record, e);
-}
-
 struct intent {
+    struct core *core;
     const struct gate_call *call;
     const char *id;
     json_t *signed_call; /* the keeper's answer to sign-call */
+    char *line;          /* of the record; may be made twice */
 };
+
+static void intent_clear(struct intent *i)
+{
+    free(i->line);
+}
+
+static struct logbook_entry entry(const struct gate_call *call,
+                                  enum record_kind kind, json_t *more)
+{
+    return (struct logbook_entry){.kind = kind,
+                                  .by = call->by,
+                                  .org = call->org,
+                                  .role = call->role,
+                                  .lease = call->lease,
+                                  .more = more};
+}
 
 static enum code commit_intent(struct store_tx *tx, void *ctx, struct error *e)
 {
     struct intent *i = ctx;
     const struct gate_call *call = i->call;
-    JSON record = record_begin("call", call->by);
     JSON parts = json_copy(i->signed_call);
+    struct logbook_entry r;
     enum code code = OK;
 
     if (call->intent)
         code = call->intent(tx, call->intent_ctx, e);
     if (code)
         return code;
-    put_text(record, "call", i->id);
-    put_text(record, "org", call->org);
-    put_text(record, "purpose", call->purpose);
-    put_text(record, "lease", call->lease);
-    put_text(record, "method", call->request->method);
-    put_text(record, "body", call->request->body);
     json_object_del(parts, "call"); /* the keeper's handle */
-    json_object_set(record, "signed", parts);
-    return add_record(tx, record, e);
+    r = entry(call, RECORD_CALL,
+              json_pack("{ss ss ss ss* sO}", "call", i->id, "purpose",
+                        call->purpose, "method", call->request->method, "body",
+                        call->request->body, "signed", parts));
+    free(i->line);
+    return logbook_add_line(i->core, tx, &r, &i->line, e);
 }
 
 struct outcome {
+    struct core *core;
     const struct gate_call *call;
     const struct gate_reply *reply;
     const struct error *result;
@@ -97,29 +76,37 @@ struct outcome {
     void *ctx;
 };
 
-static enum code commit_outcome(struct store_tx *tx, void *ctx, struct error *e)
+/* Status, result and text are what came of it; the text may quote the service.
+ */
+static json_t *outcome_json(const struct outcome *o)
 {
     static const char *const fates[] = {"nothing", "not sent", "unknown",
                                         "answered"};
-    struct outcome *o = ctx;
-    JSON record = record_begin("outcome", o->call->by);
-    enum code code = o->fn ? o->fn(tx, o->ctx, e) : OK;
+    const struct gate_reply *r = o->reply;
+    json_t *j = json_pack(
+        "{ss ss sI ss so* so* sI}", "call", r->call, "fate", fates[r->fate],
+        "status", (json_int_t)r->http.status, "result",
+        o->result->code ? error_name(o->result->code) : "ok", "text",
+        *o->result->text ? logbook_text(o->result->text, TEXT_SHOWN) : NULL,
+        "service_request_id",
+        *r->http.request_id ? logbook_text(r->http.request_id, TEXT_SHOWN)
+                            : NULL,
+        "duration_us", (json_int_t)r->duration_us);
 
-    if (code || o->reply->fate == GATE_NOTHING)
-        return code;
-    put_text(record, "call", o->reply->call);
-    put_text(record, "org", o->call->org);
-    put_text(record, "purpose", o->call->purpose);
-    put_text(record, "lease", o->call->lease);
-    put_text(record, "fate", fates[o->reply->fate]);
-    put_text(record, "result",
-             o->result->code ? error_name(o->result->code) : "ok");
-    put_text(record, "text", o->result->text);
-    put_text(record, "service_request_id", o->reply->http.request_id);
-    json_object_set_new(record, "status", json_integer(o->reply->http.status));
-    json_object_set_new(record, "duration_us",
-                        json_integer(o->reply->duration_us));
-    return add_record(tx, record, e);
+    return j;
+}
+
+static enum code commit_outcome(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct outcome *o = ctx;
+    struct logbook_entry r;
+    enum code code = OK;
+
+    if (o->reply->fate != GATE_NOTHING) {
+        r = entry(o->call, RECORD_OUTCOME, outcome_json(o));
+        code = logbook_add(o->core, tx, &r, e);
+    }
+    return !code && o->fn ? o->fn(tx, o->ctx, e) : code;
 }
 
 /* ---- the steps ---- */
@@ -173,6 +160,7 @@ static enum code decode_answer(struct gate_reply *r, struct error *e)
         {"request_id", FIELD_STRING, false, &request_id, NULL},
         {"retry_after_ms", FIELD_INT, false, &retry, NULL},
         {"duration_us", FIELD_INT, false, &duration, NULL},
+        {"value_hmac", FIELD_STRING, false, &r->key_hmac, NULL},
     };
     enum code code = json_decode(r->frame.head, JSON_FIELDS(fields), true,
                                  "the keeper's reply", e);
@@ -245,7 +233,8 @@ enum code gate_send(struct core *c, const struct gate_call *call,
 {
     FRAME signed_call = FRAME_INIT;
     SHARE share = {NULL, NULL};
-    struct intent intent = {call, r->call, NULL};
+    CLEANUP(intent_clear)
+    struct intent intent = {.core = c, .call = call, .id = r->call};
     uint64_t generation = 0;
     struct error *why = &r->error;
     enum code code;
@@ -280,7 +269,7 @@ enum code gate_settle(struct core *c, const struct gate_call *call,
                       const struct gate_reply *r, const struct error *result,
                       store_fn fn, void *ctx, struct error *e)
 {
-    struct outcome o = {call, r, result ? result : &r->error, fn, ctx};
+    struct outcome o = {c, call, r, result ? result : &r->error, fn, ctx};
 
     if (r->fate != GATE_NOTHING)
         health_note(c, call, r, o.result);

@@ -19,6 +19,7 @@ struct gate_call {
     const char *org;
     bool candidate;          /* with the key that is being verified */
     const char *purpose;     /* for the record: "mint" */
+    const char *role;        /* NULL: about none */
     const char *lease;       /* its id, or NULL */
     const struct caller *by; /* NULL: the daemon itself */
     const struct openai_request *request;
@@ -39,6 +40,7 @@ struct gate_reply {
     char call[TEXT_ID_LEN + 1]; /* names the call in the records */
     struct frame frame;         /* owns http's texts */
     struct openai_reply http;
+    const char *key_hmac; /* of a minted key's value, hex; NULL: none told */
     int64_t duration_us;
     struct error error; /* of sending, or what the service answered */
 };
@@ -62,10 +64,5 @@ MUST_CHECK enum code gate_settle(struct core *c, const struct gate_call *call,
 /* The first failure of both. */
 MUST_CHECK enum code gate_ask(struct core *c, const struct gate_call *call,
                               struct gate_reply *r, struct error *e);
-
-/* An event that is no call: {"kind": kind, "detail": detail (stolen)}. */
-MUST_CHECK enum code gate_event(struct store_tx *tx, const char *kind,
-                                const struct caller *by, json_t *detail,
-                                struct error *e);
 
 #endif

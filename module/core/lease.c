@@ -6,6 +6,7 @@
 #include "common/clock.h"
 #include "common/text.h"
 #include "module/core/internal.h"
+#include "module/core/lease_record.h"
 #include "module/core/search.h"
 
 #include <stdlib.h>
@@ -76,15 +77,27 @@ enum code lease_copy(struct store_lease *to, const struct store_lease *from,
 /* ---- rows ---- */
 
 struct row {
+    struct core *core;
     const struct store_lease *lease;
     enum lease_state expect;
+    struct lease_record record;
 };
+
+static struct row row_of(struct core *c, const struct store_lease *l,
+                         const struct caller *by)
+{
+    return (struct row){.core = c,
+                        .lease = l,
+                        .expect = l->state,
+                        .record = {.lease = l, .was = l->state, .by = by}};
+}
 
 static enum code update_row(struct store_tx *tx, void *ctx, struct error *e)
 {
     const struct row *r = ctx;
+    enum code code = store_lease_update(tx, r->lease, r->expect, e);
 
-    return store_lease_update(tx, r->lease, r->expect, e);
+    return code ? code : lease_record(r->core, tx, &r->record, e);
 }
 
 static void forget_value(struct store_lease *l)
@@ -187,13 +200,15 @@ enum code lease_apply(struct core *c, struct store_lease *l,
 enum code lease_change(struct core *c, struct lease_change *ch, struct error *e)
 {
     struct store_lease *l = ch->lease;
-    struct row row = {l, l->state};
+    struct row row = row_of(c, l, ch->call ? ch->call->by : ch->by);
     enum code code =
         lease_apply(c, l, ch->event, ch->r ? ch->r->error.retry_after_ms : 0,
                     &ch->action, e);
 
     if (code)
         return code;
+    row.record.made = ch->event == LEASE_MADE;
+    row.record.key_hmac = ch->r ? ch->r->key_hmac : NULL;
     code =
         ch->r ? gate_settle(c, ch->call, ch->r, ch->result, update_row, &row, e)
               : store_commit(c->store, STORE_RESERVE, update_row, &row, e);
@@ -203,9 +218,9 @@ enum code lease_change(struct core *c, struct lease_change *ch, struct error *e)
 }
 
 enum code lease_end(struct core *c, struct store_lease *l, const char *reason,
-                    struct error *e)
+                    const struct caller *by, struct error *e)
 {
-    struct lease_change ch = {.lease = l, .event = LEASE_END};
+    struct lease_change ch = {.lease = l, .event = LEASE_END, .by = by};
     enum code code = OK;
 
     if (!*l->reason)
@@ -257,12 +272,12 @@ static enum lease_event deletion(const struct core *c,
 /* The signature could not be had: the wish to revoke is kept all the same. */
 static enum code keep_wish(struct core *c, struct store_lease *l,
                            enum lease_state was, const char *reason,
-                           struct error *e)
+                           const struct caller *by, struct error *e)
 {
     struct error why = {0};
 
     l->state = was;
-    if (was != LEASE_REVOKING && lease_end(c, l, reason, &why) != OK)
+    if (was != LEASE_REVOKING && lease_end(c, l, reason, by, &why) != OK)
         return error_prefix(e, "the lease could not even be marked (%s)",
                             why.text);
     return e ? e->code : ERR_INTERNAL;
@@ -297,7 +312,7 @@ static enum code delete_account(struct core *c, struct store_lease *l,
     code = gate_send(c, call, r, &why);
     if (code && r->fate == GATE_NOTHING) {
         *e = why;
-        return keep_wish(c, l, was, l->reason, e);
+        return keep_wish(c, l, was, l->reason, call->by, e);
     }
     ch.event = deletion(c, l, r, code);
     if (ch.event == LEASE_EARLY)
@@ -319,10 +334,11 @@ enum code lease_delete(struct core *c, struct store_lease *l,
     CLEANUP(openai_request_clear) struct openai_request request = {0};
     GATE_REPLY reply = GATE_REPLY_INIT;
     struct error why = {0};
-    struct row row = {l, l->state};
+    struct row row = row_of(c, l, by);
     char org[64];
     struct gate_call call = {.org = org,
                              .purpose = "revoke",
+                             .role = l->role,
                              .lease = l->id,
                              .by = by,
                              .request = &request,

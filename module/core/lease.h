@@ -36,13 +36,15 @@ struct lease_change {
     const struct gate_call *call; /* with r: whose outcome this is */
     const struct gate_reply *r;
     const struct error *result; /* NULL: r's */
+    const struct caller *by;    /* without call: who did it, for the record */
     enum lease_action action;   /* what was done */
 };
 MUST_CHECK enum code lease_change(struct core *c, struct lease_change *ch,
                                   struct error *e);
 /* LEASE_END without a call. */
 MUST_CHECK enum code lease_end(struct core *c, struct store_lease *l,
-                               const char *reason, struct error *e);
+                               const char *reason, const struct caller *by,
+                               struct error *e);
 /* Deletes the account of a lease whose account id is known, in any state but
  * revoked, and says so in its row. On failure the lease is in state revoking
  * and its row holds why and when the sweeper tries again. A 404 of an account

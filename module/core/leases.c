@@ -30,7 +30,7 @@ static enum code revoke(struct core *c, const struct caller *by, const char *id,
         return code;
     if (*l->account_id)
         return lease_delete(c, l, reason, by, e);
-    code = lease_end(c, l, reason, e);
+    code = lease_end(c, l, reason, by, e);
     return code ? code
                 : error_set(e, ERR_SERVICE_UNKNOWN,
                             "lease %s: whether its account was made is not "

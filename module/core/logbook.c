@@ -13,6 +13,9 @@
 #include <string.h>
 #include <sys/timex.h>
 
+#define DOCUMENT_MAX 16384 /* bytes; longer ones are in it by their digest */
+enum { SEAL_MECHANISM_AT = 5, SEAL_VERSION_AT = 6 }; /* spec/SEAL.md */
+
 /* These have no members of their own, or may have none. */
 static const bool bare[RECORD_KINDS] = {
     [RECORD_STOP] = true,
@@ -31,16 +34,27 @@ json_t *logbook_text(const char *text, size_t most)
     return json_string(shown);
 }
 
-json_t *logbook_digest(const char *document)
+static json_t *digest(const void *data, size_t len)
 {
     uint8_t hash[32];
-    if (!document)
-        return json_null();
-    if (EVP_Digest(document, strlen(document), hash, NULL, EVP_sha256(),
-                   NULL) != 1)
+    if (EVP_Digest(data, len, hash, NULL, EVP_sha256(), NULL) != 1)
         return NULL;
     FREE char *text = base64_encode(hash, sizeof hash);
     return text ? json_string(text) : NULL;
+}
+
+json_t *logbook_digest(const char *document)
+{
+    return document ? digest(document, strlen(document)) : json_null();
+}
+
+json_t *logbook_change(const char *name, const char *action, const char *was,
+                       const char *is)
+{
+    bool shown = is && strlen(is) <= DOCUMENT_MAX;
+    return json_pack("{ss ss so so ss*}", "name", name, "action", action, "old",
+                     logbook_digest(was), "new", logbook_digest(is), "document",
+                     shown ? is : NULL);
 }
 
 /* ---- members ---- */
@@ -57,6 +71,19 @@ static bool put_number(json_t *to, const char *name, int64_t n, int64_t unknown)
 {
     return n == unknown ||
            json_object_set_new(to, name, json_integer((json_int_t)n)) == 0;
+}
+
+json_t *logbook_seal(const char *key_id, const uint8_t *blob, size_t len)
+{
+    JSON j = json_pack("{ss so}", "key_id", key_id, "blob", digest(blob, len));
+    const uint8_t *v = blob + SEAL_VERSION_AT;
+    if (!j || len < SEAL_VERSION_AT + 4)
+        return json_incref(j);
+    int64_t version = (int64_t)v[0] << 24 | v[1] << 16 | v[2] << 8 | v[3];
+    if (!put_number(j, "version", version, -1) ||
+        !put_number(j, "mechanism", blob[SEAL_MECHANISM_AT], -1))
+        return NULL;
+    return json_incref(j);
 }
 
 static bool put_identity(json_t *actor, const struct identity *id)

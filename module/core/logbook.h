@@ -36,5 +36,12 @@ json_t *logbook_text(const char *text, size_t most);
 /* Base64 of the SHA-256 of a document; of NULL JSON's null (there is none).
  * NULL: no memory. */
 json_t *logbook_digest(const char *document);
+/* {name, action, old, new: digests; document: what is new, if it is not long}.
+ * The document goes into the log as it is: no secret may be in it. */
+json_t *logbook_change(const char *name, const char *action, const char *was,
+                       const char *is);
+/* {version, mechanism, key_id, blob: digest} of a sealed admin key; the first
+ * two of them as far as the blob tells. */
+json_t *logbook_seal(const char *key_id, const uint8_t *blob, size_t len);
 
 #endif

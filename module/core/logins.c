@@ -6,9 +6,9 @@
 #include "common/file.h"
 #include "common/text.h"
 #include "module/core/entrance.h"
-#include "module/core/gate.h"
 #include "module/core/held.h"
 #include "module/core/internal.h"
+#include "module/core/logbook.h"
 #include "module/core/login.h"
 
 #include <stdio.h>
@@ -18,13 +18,21 @@
 /* ---- make and rotate ---- */
 
 struct change {
+    struct core *core;
     const char *name;
     const struct caller *by;
-    bool rotates;
+    bool rotates, deletes;
     struct login_fields fields;
     struct login_secret made;
     struct login login; /* as it is afterwards */
+    char *was;          /* as it was before, for the record; NULL: not there */
 };
+
+static void change_clear(struct change *w)
+{
+    free(w->was);
+}
+#define CHANGE CLEANUP(change_clear) struct change
 
 static enum code read_login(struct store_tx *tx, const char *name,
                             struct login *l, struct error *e)
@@ -94,18 +102,41 @@ static enum code start_from(struct store_tx *tx, struct change *w, int64_t now,
                      w->name);
 }
 
+/* What a login is, but for its secrets' hashes, which others need not have. */
+static enum code record_change(struct store_tx *tx, const struct change *w,
+                               const char *action, struct error *e)
+{
+    JSON now = w->deletes ? NULL : login_json(w->name, &w->login);
+    FREE char *body = now ? json_dumps(now, JSON_COMPACT) : NULL;
+    const struct logbook_entry r = {
+        .kind = RECORD_LOGIN_CHANGE,
+        .by = w->by,
+        .more = !w->deletes && !body
+                    ? NULL
+                    : logbook_change(w->name, action, w->was, body)};
+    return logbook_add(w->core, tx, &r, e);
+}
+
+static enum code note_was(struct change *w, struct error *e)
+{
+    JSON was = login_json(w->name, &w->login);
+    free(w->was);
+    w->was = was ? json_dumps(was, JSON_COMPACT) : NULL;
+    return w->was ? OK : error_set(e, ERR_NOMEM, "login");
+}
+
 static enum code write_change(struct store_tx *tx, void *ctx, struct error *e)
 {
     struct change *w = ctx;
     int64_t now = clock_wall_ms();
     enum code rc = start_from(tx, w, now, e);
+    if (rc == OK && w->login.secrets_n > 0)
+        rc = note_was(w, e);
     if (rc)
         return rc;
     login_put_secret(&w->login, &w->fields, &w->made, now);
     rc = write_login(tx, w->name, &w->login, now, e);
-    return rc ? rc
-              : gate_event(tx, w->rotates ? "login rotate" : "login create",
-                           w->by, login_json(w->name, &w->login), e);
+    return rc ? rc : record_change(tx, w, w->rotates ? "rotate" : "create", e);
 }
 
 /* The keeper's, by descriptor: it is never here. */
@@ -159,7 +190,7 @@ enum code core_login_create(struct core *c, const struct caller *by,
                             const char *request_id, json_t **out,
                             int *secret_fd, struct error *e)
 {
-    struct change w = {.name = name, .by = by};
+    CHANGE w = {.core = c, .name = name, .by = by};
     return change(c, &w, fields, request_id, out, secret_fd, e);
 }
 
@@ -168,7 +199,7 @@ enum code core_login_rotate(struct core *c, const struct caller *by,
                             const char *request_id, json_t **out,
                             int *secret_fd, struct error *e)
 {
-    struct change w = {.name = name, .by = by, .rotates = true};
+    CHANGE w = {.core = c, .name = name, .by = by, .rotates = true};
     return change(c, &w, fields, request_id, out, secret_fd, e);
 }
 
@@ -219,18 +250,22 @@ enum code core_login_list(struct core *c, json_t **out, struct error *e)
 
 static enum code delete_login(struct store_tx *tx, void *ctx, struct error *e)
 {
-    const struct change *w = ctx;
+    struct change *w = ctx;
+    /* One that cannot be read any more can still be deleted. */
+    if (read_login(tx, w->name, &w->login, NULL) == OK) {
+        enum code noted = note_was(w, e);
+        if (noted)
+            return noted;
+    }
     enum code rc = store_document_delete(tx, LOGIN_KIND, w->name, e);
-    return rc ? rc
-              : gate_event(tx, "login delete", w->by,
-                           json_pack("{ss}", "name", w->name), e);
+    return rc ? rc : record_change(tx, w, "delete", e);
 }
 
 /* May use the reserve: it takes away. */
 enum code core_login_delete(struct core *c, const struct caller *by,
                             const char *name, struct error *e)
 {
-    struct change w = {.name = name, .by = by};
+    CHANGE w = {.core = c, .name = name, .by = by, .deletes = true};
     return store_commit(c->store, STORE_RESERVE, delete_login, &w, e);
 }
 
@@ -311,13 +346,16 @@ static enum code check_use(const struct login *l, const struct login_secret *s,
     return OK;
 }
 
-static json_t *use_json(const struct use *u)
+static enum code record_use(struct store_tx *tx, const struct use *u,
+                            struct error *e)
 {
-    char who[IDENTITY_TEXT_MAX];
-    identity_text(u->by->id, who, sizeof who);
-    return json_pack("{ss ss ss ss sb}", "name", u->login.name, "accessor",
-                     u->login.accessor, "entrance", u->kind, "peer", who,
-                     "again", (int)u->again);
+    const struct logbook_entry r = {
+        .kind = RECORD_LOGIN,
+        .by = u->by,
+        .more = json_pack("{ss ss ss sb}", "name", u->login.name, "accessor",
+                          u->login.accessor, "entrance", u->kind, "again",
+                          (int)u->again)};
+    return logbook_add(u->core, tx, &r, e);
 }
 
 /* Was the login's answer lost? Then its use is counted already. */
@@ -360,7 +398,7 @@ static enum code write_use(struct store_tx *tx, void *ctx, struct error *e)
     rc = write_login(tx, u->proof->name, &l, s->last_used_ms, e);
     if (!rc && u->hold)
         rc = held_put(tx, u->core, u->by, &u->login, e);
-    return rc ? rc : gate_event(tx, "login", u->by, use_json(u), e);
+    return rc ? rc : record_use(tx, u, e);
 }
 
 /* A look first, so that what is wrong takes no turn of the one writer. */
@@ -396,19 +434,20 @@ static enum code write_resume(struct store_tx *tx, void *ctx, struct error *e)
 {
     struct resume *r = ctx;
     struct held h;
-    char who[IDENTITY_TEXT_MAX];
     enum code rc = held_read(tx, r->by->application, &h, e);
     if (rc || strcmp(h.run, r->core->run) == 0)
         return rc;
     strcpy(h.run, r->core->run);
-    identity_text(r->by->id, who, sizeof who);
     rc = held_write(tx, r->by->application, &h, e);
-    return rc ? rc
-              : gate_event(tx, "login resumed", r->by,
-                           json_pack("{ss ss ss sI}", "name", h.login.name,
-                                     "accessor", h.login.accessor, "peer", who,
-                                     "since_ms", (json_int_t)h.since_ms),
-                           e);
+    if (rc)
+        return rc;
+    const struct logbook_entry record = {
+        .kind = RECORD_LOGIN,
+        .by = r->by,
+        .more = json_pack("{ss ss ss sI}", "name", h.login.name, "accessor",
+                          h.login.accessor, "entrance", "resumed", "since_ms",
+                          (json_int_t)h.since_ms)};
+    return logbook_add(r->core, tx, &record, e);
 }
 
 enum code core_login_resume(struct core *c, const struct caller *by,

@@ -431,7 +431,7 @@ static enum code made(struct mint *m, const struct gate_call *call,
     if (code == ERR_EXISTS)
         return ended_meanwhile(m, call, r, e);
     if (!code && session_ended(m)) {
-        code = lease_end(m->core, &m->lease, "session", e);
+        code = lease_end(m->core, &m->lease, "session", NULL, e);
         /* ERR_EXISTS: the sweeper was first. */
         return code && code != ERR_EXISTS
                    ? code
@@ -519,6 +519,7 @@ static enum code mint_new(struct mint *m, struct error *e)
     INFLIGHT hold = {0};
     struct gate_call call = {.org = m->org.name,
                              .purpose = METHOD,
+                             .role = m->role_name,
                              .lease = m->lease.id,
                              .by = m->by,
                              .urgency = STORE_NORMAL};

@@ -7,8 +7,8 @@
 #include "common/log.h"
 #include "common/text.h"
 #include "module/core/decide.h"
-#include "module/core/gate.h"
 #include "module/core/internal.h"
+#include "module/core/logbook.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -26,18 +26,6 @@ static void put_names(json_t *list, uint32_t caps)
     }
 }
 
-struct refusal {
-    const struct caller *by;
-    json_t *detail;
-};
-
-static enum code add_refusal(struct store_tx *tx, void *ctx, struct error *e)
-{
-    struct refusal *r = ctx;
-
-    return gate_event(tx, "refused", r->by, json_incref(r->detail), e);
-}
-
 /* A name that is longer than any would make a record that has no room. */
 static const char *cut(const char *name, char shown[NAME_SHOWN])
 {
@@ -47,66 +35,60 @@ static const char *cut(const char *name, char shown[NAME_SHOWN])
     return shown;
 }
 
-static json_t *refusal_json(const struct caller *by, uint32_t caps,
-                            const char *org, const char *role,
-                            const struct error *why)
+static json_t *refusal_json(uint32_t caps, const struct error *why,
+                            int64_t omitted, int64_t others)
 {
-    char from[IDENTITY_TEXT_MAX] = "", orgs[NAME_SHOWN], roles[NAME_SHOWN];
     JSON names = json_array();
+    JSON j = NULL;
 
-    if (by->id)
-        identity_text(by->id, from, sizeof(from));
     put_names(names, caps);
-    return json_pack("{ss sO ss* ss* ss ss}", "from", from, "asked", names,
-                     "org", cut(org, orgs), "role", cut(role, roles), "result",
-                     error_name(why->code), "reason", why->text);
-}
-
-static void write_refusal(struct core *c, const struct caller *by,
-                          const struct error *why, json_t *detail)
-{
-    int64_t left_out, others;
-    struct refusal r = {by, detail};
-    struct error e = {0};
-
-    if (!refusals_take(&c->refusals, by->owner, clock_monotonic_ms(), &left_out,
-                       &others))
-        return;
-    log_info("refused: %s", why->text);
-    if (left_out)
-        json_object_set_new(detail, "left_out", json_integer(left_out));
-    if (others)
-        json_object_set_new(detail, "left_out_others", json_integer(others));
-    /* The reserve is for revocations. */
-    if (detail &&
-        store_commit(c->store, STORE_NORMAL, add_refusal, &r, &e) == OK)
-        return;
-    refusals_give_back(&c->refusals, by->owner, left_out + 1, others);
-    log_failure(&e, "a refusal is not recorded");
+    j = json_pack("{sO ss ss}", "capability", names, "code",
+                  error_name(why->code), "reason", why->text);
+    if (!j ||
+        (omitted &&
+         json_object_set_new(j, "omitted", json_integer(omitted)) != 0) ||
+        (others &&
+         json_object_set_new(j, "omitted_others", json_integer(others)) != 0))
+        return NULL;
+    return json_incref(j);
 }
 
 void core_refused(struct core *c, const struct caller *by, uint32_t caps,
                   const char *org, const char *role, const struct error *why)
 {
-    JSON detail = refusal_json(by, caps, org, role, why);
+    char orgs[NAME_SHOWN], roles[NAME_SHOWN];
+    struct logbook_entry r = {.kind = RECORD_REFUSAL,
+                              .by = by,
+                              .org = cut(org, orgs),
+                              .role = cut(role, roles)};
+    int64_t omitted, others;
+    struct error e = {0};
 
-    write_refusal(c, by, why, detail);
-}
-
-static enum code add_rest(struct store_tx *tx, void *ctx, struct error *e)
-{
-    return gate_event(tx, "refused", NULL,
-                      json_pack("{sI}", "left_out_others",
-                                (json_int_t) * (int64_t *)ctx),
-                      e);
+    if (!refusals_take(&c->refusals, by->owner, clock_monotonic_ms(), &omitted,
+                       &others))
+        return;
+    log_info("refused: %s", why->text);
+    r.more = refusal_json(caps, why, omitted, others);
+    /* The reserve is for revocations. */
+    if (logbook_commit(c, STORE_NORMAL, &r, &e) == OK)
+        return;
+    refusals_give_back(&c->refusals, by->owner, omitted + 1, others);
+    log_failure(&e, "a refusal is not recorded");
 }
 
 void core_refused_rest(struct core *c)
 {
     int64_t n = refusals_rest(&c->refusals);
+    struct logbook_entry r = {.kind = RECORD_REFUSAL};
     struct error e = {0};
 
-    if (n && store_commit(c->store, STORE_NORMAL, add_rest, &n, &e) != OK)
+    if (n == 0)
+        return;
+    r.more = json_pack("{s[] ss ss sI}", "capability", "code",
+                       error_name(ERR_DENIED), "reason",
+                       "refusals that had no record of their own",
+                       "omitted_others", (json_int_t)n);
+    if (logbook_commit(c, STORE_NORMAL, &r, &e) != OK)
         log_failure(&e, "%lld refusals are not recorded", (long long)n);
 }
 

@@ -6,10 +6,9 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/text.h"
-#include "module/core/gate.h"
 #include "module/core/internal.h"
+#include "module/core/logbook.h"
 
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -202,19 +201,9 @@ static void use(struct core *c, struct policy_files *files,
     warnings_drop_all(&c->warnings, ALARM_POLICY_FILES);
 }
 
-static bool digest(const struct policy_file *f, char hex[65])
-{
-    uint8_t sum[32];
-
-    if (EVP_Digest(f->text, strlen(f->text), sum, NULL, EVP_sha256(), NULL) !=
-        1)
-        return false;
-    text_hex(hex, sum, sizeof(sum));
-    return true;
-}
-
 struct files_record {
-    const char *kind;
+    struct core *core;
+    const char *action;
     const struct policy_files *files;
 };
 
@@ -222,19 +211,19 @@ static enum code record_some(struct store_tx *tx, const struct files_record *r,
                              size_t from, struct error *e)
 {
     JSON list = json_object();
-    char hex[65];
 
     for (size_t i = from; i < r->files->n && i < from + FILES_A_RECORD; i++) {
         const struct policy_file *f = &r->files->list[i];
 
-        if (!digest(f, hex) ||
-            json_object_set_new(list, f->name, json_string(hex)))
+        if (json_object_set_new(list, f->name, logbook_digest(f->text)))
             return error_set(e, ERR_NOMEM, "no memory for a record");
     }
-    return gate_event(tx, r->kind, NULL,
-                      json_pack("{sO sI}", "files", list, "of",
-                                (json_int_t)r->files->n),
-                      e);
+    const struct logbook_entry entry = {
+        .kind = RECORD_POLICY,
+        .more = json_pack("{ss sO sI}", "action", r->action, "files", list,
+                          "of", (json_int_t)r->files->n)};
+
+    return logbook_add(r->core, tx, &entry, e);
 }
 
 /* {"files": {NAME: SHA-256}, "of": N}: as many records as hold all N. */
@@ -252,7 +241,7 @@ static enum code record_files(struct store_tx *tx, void *ctx, struct error *e)
 /* They may have changed while no daemon was there to see it. */
 static void record_start(struct core *c, const struct policy_files *files)
 {
-    struct files_record r = {"policies start", files};
+    struct files_record r = {c, "start", files};
     struct error e = {0};
 
     if (c->settings->mode == MODE_SYSTEM &&
@@ -288,7 +277,7 @@ enum code policies_open(struct core *c, struct error *e)
 enum code policies_reload(struct core *c, struct error *e)
 {
     CLEANUP(policy_files_clear) struct policy_files files = {.n = 0};
-    struct files_record r = {"policies reload", &files};
+    struct files_record r = {c, "reload", &files};
     POLICY_SET *set = NULL;
     INFLIGHT hold = {0};
     struct error why = {0};

@@ -4,10 +4,9 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "module/core/decide.h"
-#include "module/core/gate.h"
 #include "module/core/internal.h"
+#include "module/core/logbook.h"
 
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,27 +16,17 @@
 /* ---- changing ---- */
 
 struct change {
+    struct core *core;
     const struct caller *by;
     const char *name;
     const char *body; /* NULL: delete */
 };
 
-/* SHA-256 in hex, "" of nothing. */
-static void digest(const char *text, char hex[65])
-{
-    uint8_t sum[32] = {0};
-
-    *hex = '\0';
-    if (text &&
-        EVP_Digest(text, strlen(text), sum, NULL, EVP_sha256(), NULL) == 1)
-        text_hex(hex, sum, sizeof(sum));
-}
-
 static enum code write_rows(struct store_tx *tx, void *ctx, struct error *e)
 {
     const struct change *ch = ctx;
     CLEANUP(store_document_clear) struct store_document old = {.kind = NULL};
-    char from[IDENTITY_TEXT_MAX] = "", was[65], is[65];
+    struct logbook_entry r = {.kind = RECORD_POLICY, .by = ch->by};
     enum code code =
         store_tx_document_get(tx, POLICIES_KIND, ch->name, &old, e);
 
@@ -49,17 +38,9 @@ static enum code write_rows(struct store_tx *tx, void *ctx, struct error *e)
                         : store_document_delete(tx, POLICIES_KIND, ch->name, e);
     if (code)
         return code;
-    if (ch->by->id)
-        identity_text(ch->by->id, from, sizeof(from));
-    digest(old.body, was);
-    digest(ch->body, is);
-    return gate_event(tx, ch->body ? "policy set" : "policy delete", ch->by,
-                      json_pack("{ss ss ss ss ss*}", "name", ch->name, "from",
-                                from, "old", was, "new", is, "policy",
-                                strlen(ch->body ? ch->body : "") < 16384
-                                    ? ch->body
-                                    : NULL),
-                      e);
+    r.more = logbook_change(ch->name, ch->body ? "set" : "delete", old.body,
+                            ch->body);
+    return logbook_add(ch->core, tx, &r, e);
 }
 
 /* What a file says, no client can change. */
@@ -99,7 +80,7 @@ enum code core_policy_set(struct core *c, const struct caller *by,
     POLICY p = {.deny = false};
     POLICY_SET *set = NULL;
     INFLIGHT hold = {0};
-    struct change ch = {.by = by, .name = name};
+    struct change ch = {.core = c, .by = by, .name = name};
     const struct policy *now;
     enum code code = policy_parse(&p, name, fields, NULL, e);
 
@@ -123,7 +104,7 @@ enum code core_policy_delete(struct core *c, const struct caller *by,
                              const char *name, struct error *e)
 {
     INFLIGHT hold = {0};
-    struct change ch = {.by = by, .name = name};
+    struct change ch = {.core = c, .by = by, .name = name};
     enum code code = inflight_enter(&c->inflight, "policies", NULL, NULL, NULL,
                                     &hold, e);
 

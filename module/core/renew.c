@@ -136,6 +136,7 @@ static enum code extend(struct core *c, const struct caller *by, int64_t ttl_s,
     char org[64];
     struct gate_call call = {.org = org,
                              .purpose = METHOD,
+                             .role = l->role,
                              .lease = l->id,
                              .by = by,
                              .request = &request,

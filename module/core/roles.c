@@ -7,6 +7,7 @@
 #include "common/text.h"
 #include "module/core/gate.h"
 #include "module/core/internal.h"
+#include "module/core/logbook.h"
 #include "module/core/role.h"
 
 #include <stdlib.h>
@@ -60,7 +61,9 @@ static enum code check_template(const struct role *r, const char *name,
 /* ---- writing ---- */
 
 struct write {
+    struct core *core;
     int64_t org;
+    const char *org_name;
     const char *name;
     char *body;
     const struct caller *by;
@@ -75,19 +78,37 @@ static void write_clear(struct write *w)
     free(w->other_body);
 }
 
+/* body NULL: it is deleted. */
+static enum code change_role(struct store_tx *tx, const struct write *w,
+                             const char *name, const char *body,
+                             struct error *e)
+{
+    CLEANUP(store_role_clear) struct store_role old = {0};
+    enum code code = store_tx_role_get(tx, w->org, name, &old, e);
+    struct logbook_entry r = {.kind = RECORD_ROLE,
+                              .by = w->by,
+                              .org = w->org_name,
+                              .role = name};
+
+    if (code == ERR_ROLE_UNKNOWN && body)
+        code = OK;
+    if (!code)
+        code = body ? store_role_put(tx, w->org, name, body, clock_wall_ms(), e)
+                    : store_role_delete(tx, w->org, name, e);
+    if (code)
+        return code;
+    r.more = logbook_change(name, body ? "set" : "delete", old.body, body);
+    return logbook_add(w->core, tx, &r, e);
+}
+
 static enum code write_rows(struct store_tx *tx, void *ctx, struct error *e)
 {
     const struct write *w = ctx;
-    int64_t now = clock_wall_ms();
-    enum code code = store_role_put(tx, w->org, w->name, w->body, now, e);
+    enum code code = change_role(tx, w, w->name, w->body, e);
 
-    if (!code && w->other_name)
-        code = store_role_put(tx, w->org, w->other_name, w->other_body, now, e);
-    return code ? code
-                : gate_event(tx, "role set", w->by,
-                             json_pack("{sI ss ss}", "org", (json_int_t)w->org,
-                                       "name", w->name, "role", w->body),
-                             e);
+    return code || !w->other_name
+               ? code
+               : change_role(tx, w, w->other_name, w->other_body, e);
 }
 
 static enum code find_other_default(const struct store_role *r, void *ctx,
@@ -112,7 +133,11 @@ static enum code put_role(struct core *c, const struct caller *by,
                           const struct role *r, struct error *e)
 {
     CLEANUP(write_clear)
-    struct write w = {.org = org->id, .name = name, .by = by};
+    struct write w = {.core = c,
+                      .org = org->id,
+                      .org_name = org->name,
+                      .name = name,
+                      .by = by};
     enum code code = role_body(r, &w.body, e);
 
     if (!code && r->is_default)
@@ -247,13 +272,8 @@ enum code core_role_list(struct core *c, const struct caller *by,
 static enum code delete_rows(struct store_tx *tx, void *ctx, struct error *e)
 {
     const struct write *w = ctx;
-    enum code code = store_role_delete(tx, w->org, w->name, e);
 
-    return code ? code
-                : gate_event(tx, "role delete", w->by,
-                             json_pack("{sI ss}", "org", (json_int_t)w->org,
-                                       "name", w->name),
-                             e);
+    return change_role(tx, w, w->name, NULL, e);
 }
 
 enum code core_role_delete(struct core *c, const struct caller *by,
@@ -262,7 +282,7 @@ enum code core_role_delete(struct core *c, const struct caller *by,
 {
     CLEANUP(store_org_clear) struct store_org org = {0};
     struct store_counts counts = {0};
-    struct write w = {.name = name, .by = by};
+    struct write w = {.core = c, .name = name, .by = by};
     enum code code = core_org(c, org_name, &org, e);
 
     if (!code)
@@ -273,6 +293,7 @@ enum code core_role_delete(struct core *c, const struct caller *by,
         return error_set(e, ERR_EXISTS,
                          "role %s has live leases; revoke them first", name);
     w.org = org.id;
+    w.org_name = org.name;
     code = store_commit(c->store, STORE_NORMAL, delete_rows, &w, e);
     health_project(c, org.name, name, code, "");
     return code;

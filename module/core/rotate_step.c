@@ -11,6 +11,7 @@
 #include "module/core/gate.h"
 #include "module/core/internal.h"
 #include "module/core/lease.h"
+#include "module/core/logbook.h"
 #include "module/core/search.h"
 
 #include <stdlib.h>
@@ -51,13 +52,35 @@ static enum code put_key(struct store_tx *tx, const struct rotate_step *s,
                          struct error *e)
 {
     FREE char *text = NULL;
+    const struct logbook_entry r = {
+        .kind = RECORD_SEAL,
+        .by = s->by,
+        .org = s->org.name,
+        .more = logbook_seal(s->r.new_id, s->r.sealed, s->r.sealed_len)};
     enum code code = config_text(&s->config, &text, e);
 
     if (!code)
         code = store_org_set_config(tx, s->org.id, text, e);
-    return code ? code
-                : store_org_set_blob(tx, s->org.id, s->r.sealed,
-                                     s->r.sealed_len, e);
+    if (!code)
+        code = store_org_set_blob(tx, s->org.id, s->r.sealed, s->r.sealed_len,
+                                  e);
+    return code ? code : logbook_add(s->core, tx, &r, e);
+}
+
+static enum code record(struct store_tx *tx, const struct rotate_step *s,
+                        struct error *e)
+{
+    const struct rotation *n = &s->r;
+    const struct logbook_entry r = {
+        .kind = RECORD_ROTATE,
+        .by = s->by,
+        .org = s->org.name,
+        .more = json_pack("{ss ss ss ss si}", "state",
+                          rotation_state_name(n->state), "name", n->name, "new",
+                          n->new_id, "old", n->old_id, "tries",
+                          (int)n->tries)};
+
+    return logbook_add(s->core, tx, &r, e);
 }
 
 static enum code save(struct store_tx *tx, void *ctx, struct error *e)
@@ -67,14 +90,7 @@ static enum code save(struct store_tx *tx, void *ctx, struct error *e)
 
     if (!code && s->r.state == ROTATION_RETIRE && s->r.tries == 0)
         code = put_key(tx, s, e);
-    return code ? code
-                : gate_event(tx, "rotation", s->by,
-                             json_pack("{ss ss ss ss ss}", "org", s->org.name,
-                                       "state",
-                                       rotation_state_name(s->r.state), "name",
-                                       s->r.name, "new", s->r.new_id, "old",
-                                       s->r.old_id),
-                             e);
+    return code ? code : record(tx, s, e);
 }
 
 /* The event's state, due at once, with the outcome of `reply` (may be NULL). */

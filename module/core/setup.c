@@ -8,6 +8,7 @@
 #include "common/text.h"
 #include "module/core/gate.h"
 #include "module/core/internal.h"
+#include "module/core/logbook.h"
 #include "module/core/orgconfig.h"
 #include "module/core/rotation.h"
 
@@ -229,13 +230,33 @@ static enum code bind(struct setup *s, struct error *e)
 /* ---- rows ---- */
 
 struct write {
+    struct core *core;
     int64_t org;
     const char *org_name;
-    char *config;
+    const char *was; /* the configuration */
+    const char *config;
+    const char *key_id; /* with blob */
     const uint8_t *blob;
     size_t blob_len;
     const struct caller *by;
 };
+
+static enum code record(struct store_tx *tx, const struct write *w,
+                        const char *action, struct error *e)
+{
+    struct logbook_entry r = {
+        .kind = RECORD_CONFIG,
+        .by = w->by,
+        .org = w->org_name,
+        .more = logbook_change(w->org_name, action, w->was, w->config)};
+    enum code code = logbook_add(w->core, tx, &r, e);
+
+    if (code || !w->blob)
+        return code;
+    r.kind = RECORD_SEAL;
+    r.more = logbook_seal(w->key_id, w->blob, w->blob_len);
+    return logbook_add(w->core, tx, &r, e);
+}
 
 static enum code write_rows(struct store_tx *tx, void *ctx, struct error *e)
 {
@@ -246,18 +267,16 @@ static enum code write_rows(struct store_tx *tx, void *ctx, struct error *e)
         code = store_org_set_blob(tx, w->org, w->blob, w->blob_len, e);
     if (!code && w->blob)
         code = rotation_supersede(tx, w->org_name, e);
-    return code
-               ? code
-               : gate_event(tx, w->blob ? "admin key set" : "config set", w->by,
-                            json_pack("{sI ss}", "org", (json_int_t)w->org,
-                                      "config", w->config),
-                            e);
+    return code ? code : record(tx, w, "set", e);
 }
 
 static enum code put(struct setup *s, struct error *e)
 {
-    struct write w = {.org = s->org.id,
+    struct write w = {.core = s->core,
+                      .org = s->org.id,
                       .org_name = s->org.name,
+                      .was = s->org.config,
+                      .key_id = s->config.admin_api_key_id,
                       .blob = s->blob,
                       .blob_len = s->blob_len,
                       .by = s->by};
@@ -439,9 +458,7 @@ static enum code delete_rows(struct store_tx *tx, void *ctx, struct error *e)
 
     if (!code)
         code = store_org_set_blob(tx, w->org, NULL, 0, e);
-    return code ? code
-                : gate_event(tx, "config delete", w->by,
-                             json_pack("{sI}", "org", (json_int_t)w->org), e);
+    return code ? code : record(tx, w, "delete", e);
 }
 
 /* The HSM's copy goes first: if that fails, nothing has changed. */
@@ -466,7 +483,7 @@ enum code core_config_delete(struct core *c, const struct caller *by,
 {
     CLEANUP(store_org_clear) struct store_org org = {0};
     struct store_counts n = {0};
-    struct write w = {.by = by};
+    struct write w = {.core = c, .by = by};
     INFLIGHT hold = {0};
     enum code code = core_hold_config(c, name, &hold, e);
 
@@ -486,6 +503,8 @@ enum code core_config_delete(struct core *c, const struct caller *by,
                          org.name);
     code = drop_key(c, &org, e);
     w.org = org.id;
+    w.org_name = org.name;
+    w.was = org.config;
     if (!code)
         code = store_commit(c->store, STORE_NORMAL, delete_rows, &w, e);
     if (code)

@@ -8,6 +8,7 @@
 #include "module/core/held.h"
 #include "module/core/internal.h"
 #include "module/core/lease.h"
+#include "module/core/lease_record.h"
 #include "module/core/search.h"
 
 #include <stdlib.h>
@@ -148,8 +149,12 @@ static enum code mark_rows(struct store_tx *tx, void *ctx, struct error *e)
         enum lease_state was = l->state;
         enum code code = lease_apply(m->core, l, LEASE_END, 0, NULL, e);
 
+        const struct lease_record moved = {.lease = l, .was = was};
+
         if (!code)
             code = store_lease_update(tx, l, was, e);
+        if (!code)
+            code = lease_record(m->core, tx, &moved, e);
         l->state = was;
         if (code && code != ERR_EXISTS)
             return code;

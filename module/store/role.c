@@ -71,17 +71,13 @@ static enum code dup_role(const struct query *q, struct store_role *out,
     return code;
 }
 
-enum code store_role_get(struct store *s, int64_t org, const char *name,
-                         struct store_role *out, struct error *e)
+static enum code get(struct conn *c, int64_t org, const char *name,
+                     struct store_role *out, struct error *e)
 {
-    *out = (struct store_role){.org = 0};
-    READER r = {.c = NULL};
     QUERY q = {.st = NULL};
     bool row = false;
-    enum code code = reader_take(&r, s, e);
-    if (code == OK)
-        code = query_open(&q, r.c, "get role",
-                          SELECT_ROLE " WHERE org = ? AND name = ?", e);
+    enum code code = query_open(&q, c, "get role",
+                                SELECT_ROLE " WHERE org = ? AND name = ?", e);
     if (code)
         return code;
     query_int(&q, org);
@@ -90,6 +86,22 @@ enum code store_role_get(struct store *s, int64_t org, const char *name,
     if (code)
         return code;
     return row ? dup_role(&q, out, e) : unknown(name, e);
+}
+
+enum code store_role_get(struct store *s, int64_t org, const char *name,
+                         struct store_role *out, struct error *e)
+{
+    *out = (struct store_role){.org = 0};
+    READER r = {.c = NULL};
+    enum code code = reader_take(&r, s, e);
+    return code ? code : get(r.c, org, name, out, e);
+}
+
+enum code store_tx_role_get(struct store_tx *tx, int64_t org, const char *name,
+                            struct store_role *out, struct error *e)
+{
+    *out = (struct store_role){.org = 0};
+    return get(tx->c, org, name, out, e);
 }
 
 enum code store_role_each(struct store *s, int64_t org, store_role_fn fn,

@@ -86,6 +86,9 @@ static const char schema_3[] =
     "CREATE TABLE node("
     " level INTEGER NOT NULL, idx INTEGER NOT NULL, hash BLOB NOT NULL,"
     " PRIMARY KEY(level, idx)) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE minted("
+    " record INTEGER PRIMARY KEY, hmac BLOB NOT NULL,"
+    " lease TEXT NOT NULL) STRICT;"
     "CREATE TABLE checkpoint("
     " size INTEGER PRIMARY KEY, note TEXT NOT NULL,"
     " time_ms INTEGER NOT NULL) STRICT;";

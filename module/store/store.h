@@ -111,6 +111,10 @@ MUST_CHECK enum code store_role_delete(struct store_tx *tx, int64_t org,
 MUST_CHECK enum code store_role_get(struct store *s, int64_t org,
                                     const char *name, struct store_role *out,
                                     struct error *e); /* ERR_ROLE_UNKNOWN */
+/* As the transaction sees it. */
+MUST_CHECK enum code store_tx_role_get(struct store_tx *tx, int64_t org,
+                                       const char *name, struct store_role *out,
+                                       struct error *e);
 typedef enum code (*store_role_fn)(const struct store_role *r, void *ctx,
                                    struct error *e);
 MUST_CHECK enum code store_role_each(struct store *s, int64_t org,
@@ -388,6 +392,22 @@ MUST_CHECK enum code store_record_prune(struct store_tx *tx, uint64_t before,
  * and the SHA-256 of their lines, a newline behind each. */
 MUST_CHECK enum code store_old_records(struct store *s, int64_t *count,
                                        uint8_t sha256[32], struct error *e);
+
+/* ---- minted keys by their keyed hash, in the order of their mint ---- */
+#define STORE_KEY_HMAC 32
+MUST_CHECK enum code store_key_put(struct store_tx *tx,
+                                   const uint8_t hmac[STORE_KEY_HMAC],
+                                   const char *lease, struct error *e);
+/* The last one, and the record of its mint. ERR_NOT_FOUND. Cost: all of them,
+ * some 64 bytes each: leaks are rarer than mints, to which an index in random
+ * order would cost more. */
+struct store_key {
+    int64_t record;
+    char lease[32];
+};
+MUST_CHECK enum code store_key_find(struct store *s,
+                                    const uint8_t hmac[STORE_KEY_HMAC],
+                                    struct store_key *out, struct error *e);
 
 /* ---- checkpoints: signed notes of the tree, by its size ---- */
 struct store_checkpoint {

@@ -241,7 +241,7 @@ class System(Daemon):
         return admin
 
     def records(self):
-        """What the store has written down of refusals: [(owner, detail)]."""
+        """What the store has written down, in order."""
         import sqlite3
 
         (path,) = self.state.glob("*.db")

@@ -65,11 +65,11 @@ def refused(system, uid, method, expected="Denied", **parameters):
     return error[1]
 
 
-def records(system, kind):
+def records(system, kind, action=None):
     db = sqlite3.connect(f"file:{system.state}/store.db?mode=ro", uri=True)
     lines = [json.loads(line) for (line,) in db.execute("SELECT line FROM record ORDER BY sequence")]
     db.close()
-    return [r["detail"] for r in lines if r["kind"] == kind]
+    return [r for r in lines if r["kind"] == kind and action in (None, r.get("action"))]
 
 
 def test_duties(system):
@@ -94,10 +94,10 @@ def test_duties(system):
     assert "rols" in text
     done(system, ADMIN, "DeletePolicy", change=True, name="pay")
     refused(system, ADMIN, "GetPolicy", "NotFound", name="pay")
-    kinds = [(d["name"], bool(d["old"]), bool(d["new"])) for d in records(system, "policy set") + records(system, "policy delete")]
+    kinds = [(d["name"], bool(d["old"]), bool(d["new"])) for d in records(system, "policy", "set") + records(system, "policy", "delete")]
     assert kinds == [("pay", False, True), ("pay", True, False)]
-    last = records(system, "refused")[-1]
-    assert last["result"] == "Denied" and "user:" in last["from"] and last["reason"]
+    last = records(system, "refusal")[-1]
+    assert last["code"] == "Denied" and last["actor"]["owner"].startswith("user:") and last["reason"]
 
 
 def test_whoami(system):
@@ -172,7 +172,7 @@ def test_a_change_counts_for_connections_that_are_open(system):
     wait_for((system.run / "asked").exists, 10, "the first answer")
     (system.policies / "bob.json").unlink()
     system.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: len(records(system, "policies reload")) == 2, 10, "the reload")
+    wait_for(lambda: len(records(system, "policy", "reload")) == 2, 10, "the reload")
     (system.run / "gone").touch()
     thread.join()
     assert answers == ["Denied"]
@@ -180,13 +180,13 @@ def test_a_change_counts_for_connections_that_are_open(system):
 
 def test_files_are_recorded_at_each_start(system):
     """Who changes them while no daemon runs leaves a trace all the same."""
-    (first,) = records(system, "policies start")
+    (first,) = records(system, "policy", "start")
     assert set(first["files"]) == {"admin", "audit"}
     system.stop()
     put(system, "bob", policy(f"user:{BOB}", capabilities=["status"]))
     (system.policies / "audit.json").unlink()
     system.start()
-    second = records(system, "policies start")[-1]
+    second = records(system, "policy", "start")[-1]
     assert set(second["files"]) == {"admin", "bob"} and second["files"]["admin"] == first["files"]["admin"]
 
 
@@ -195,9 +195,9 @@ def test_as_many_files_as_may_be(system):
     for i in range(1022):
         put(system, f"{i:063}", policy("group:2000", capabilities=["status"]))
     system.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: records(system, "policies reload") or alarms(system), 30, "the reload")
+    wait_for(lambda: records(system, "policy", "reload") or alarms(system), 30, "the reload")
     assert alarms(system) == []
-    told = records(system, "policies reload")
+    told = records(system, "policy", "reload")
     assert sum(len(r["files"]) for r in told) == 1024 and {r["of"] for r in told} == {1024}
 
 
@@ -207,6 +207,6 @@ def test_examples_are_taken(system):
     for example in examples:
         put(system, example.stem, example.read_text())
     system.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: records(system, "policies reload"), 10, "the reload")
+    wait_for(lambda: records(system, "policy", "reload"), 10, "the reload")
     listed = {p["name"] for p in done(system, ADMIN, "ListPolicies")["policies"]}
     assert {e.stem for e in examples} <= listed and alarms(system) == []

@@ -123,5 +123,5 @@ def test_no_name_is_too_long_for_a_record(system, admin):  # noqa: F811
         before = len(system.records())
         assert error(bob, method, **parameters) == "Denied"
         (record,) = system.records()[before:]
-        assert record["kind"] == "refused" and record["detail"]["from"].startswith(f"user:{BOB}")
-        assert record["detail"]["reason"] and len(json.dumps(record)) < 4096
+        assert record["kind"] == "refusal" and record["actor"]["owner"] == f"user:{BOB}"
+        assert record["reason"] and len(json.dumps(record)) < 4096

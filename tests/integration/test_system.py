@@ -293,7 +293,7 @@ def test_who_could_do_what(actors, show):
             if verdict != "no way" and (verdict is None) != possible(*cell)
         }
         assert not wrong, wrong
-        refused = [r for r in actors.system.records()[before:] if r["kind"] == "refused"]
+        refused = [r for r in actors.system.records()[before:] if r["kind"] == "refusal"]
         if way is by_raw:
             each_refusal_is_recorded(actors, refused, done, show)
             for cell, verdict in done.items():
@@ -318,8 +318,8 @@ def each_refusal_left_a_record(actors, refused, done, show):
         if verdict in (None, "no way"):
             continue
         asked = {capability, capability.replace("-any", "-own"), capability.replace("-own", "-any")}
-        of_it = [r["detail"] for r in refused if r["owner"] == owner_of(actors, name)]
-        found = [d for d in of_it if (d.get("role") or "") == role and asked & set(d["asked"])]
+        of_it = [r for r in refused if r["actor"]["owner"] == owner_of(actors, name)]
+        found = [d for d in of_it if (d.get("role") or "") == role and asked & set(d["capability"])]
         assert found, (name, capability, role, verdict, json.dumps(of_it))
         matched += 1
     show(f"{matched} refusals by hsmint are recorded", "")
@@ -334,9 +334,9 @@ def each_refusal_is_recorded(actors, refused, done, show):
         why = verdict[1]
         if verdict[0] == "NotFound":
             why = f"lease {why.split(chr(34))[1]} is not {owner_of(actors, name)}'s"
-        found = [r for r in refused if r["owner"] == owner_of(actors, name) and r["detail"]["reason"] == why]
+        found = [r for r in refused if r["actor"]["owner"] == owner_of(actors, name) and r["reason"] == why]
         assert found, (name, capability, role, verdict)
-        assert role in (found[0]["detail"].get("role") or "", ""), found[0]
+        assert role in (found[0].get("role") or "", ""), found[0]
     show(f"{len(refused)} refusals are recorded, for example:", json.dumps(refused[0]), "")
 
 

@@ -287,7 +287,7 @@ def test_a_login_outlives_the_daemon(system, admin):  # noqa: F811
         system.start()
         handles.append(client("mint pay-api bound 0"))
     assert all(h.startswith("ok ") for h in handles), handles
-    assert len([r for r in system.records() if r["kind"] == "login resumed"]) == 3
+    assert len([r for r in system.records() if r.get("entrance") == "resumed"]) == 3
     time.sleep(11)  # the grace is over: what is bound to the session lives on
     for handle in handles:
         assert client(f"read {handle.split()[1]}").startswith("ok sk-")

@@ -97,13 +97,29 @@ static enum code count_line(int64_t sequence, const char *line, void *ctx,
     return OK;
 }
 
-static struct count records(struct core_fixture *f, const char *kind)
+static struct count lines(struct core_fixture *f, const char *wanted)
 {
-    char wanted[64];
     struct count c = {.wanted = wanted};
-    snprintf(wanted, sizeof wanted, "\"kind\":\"%s\"", kind);
     SUCCEEDS(store_record_each(f->store, 1, 100000, count_line, &c, e));
     return c;
+}
+
+static struct count having(struct core_fixture *f, const char *member,
+                           const char *value)
+{
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, "\"%s\":\"%s\"", member, value);
+    return lines(f, wanted);
+}
+
+static struct count logins(struct core_fixture *f)
+{
+    return lines(f, "\"entrance\":\"secret-id\",\"again\":");
+}
+
+static struct count records(struct core_fixture *f, const char *kind)
+{
+    return having(f, "kind", kind);
 }
 
 /* ---- use ---- */
@@ -120,8 +136,8 @@ static void a_secret_id_is_a_login(void **state)
     SUCCEEDS(core_login_alive(f->core, &l, e));
     assert_int_equal(of_secret(f, 0, "uses_left"), -1);
     assert_true(of_secret(f, 0, "last_used_ms") > 0);
-    assert_int_equal(records(f, "login create").n, 1);
-    struct count used = records(f, "login");
+    assert_int_equal(having(f, "action", "create").n, 1);
+    struct count used = logins(f);
     assert_int_equal(used.n, 1);
     assert_non_null(strstr(used.last, "user:2000"));
     assert_non_null(strstr(used.last, l.accessor));
@@ -207,7 +223,7 @@ static void uids_bind(void **state)
     SUCCEEDS(show(f, &peer, text, NULL, e));
     FAILS(ERR_DENIED, show(f, &other, text, NULL, e));
     FAILS(ERR_DENIED, show(f, &borrower, text, NULL, e));
-    assert_int_equal(records(f, "login failed").n, 2);
+    assert_int_equal(records(f, "login-failed").n, 2);
 }
 
 /* ---- rotation ---- */
@@ -286,7 +302,7 @@ static void a_deletion_ends_sessions(void **state)
     make(f, core_login_create, "{}", again);
     FAILS(ERR_NOT_LOGGED_IN, core_login_alive(f->core, &l, e));
     FAILS(ERR_PIN_WRONG, show(f, &other, text, NULL, e));
-    assert_int_equal(records(f, "login delete").n, 1);
+    assert_int_equal(having(f, "action", "delete").n, 1);
 }
 
 /* ---- what applications hold ---- */
@@ -328,20 +344,20 @@ static void a_held_login_comes_back(void **state)
     id = peer_id;
     id.unit = unit;
     FAILS(ERR_DENIED, core_login_resume(f->core, &changed, &back, e));
-    assert_int_equal(records(f, "login resumed").n, 0);
+    assert_int_equal(having(f, "entrance", "resumed").n, 0);
     for (int connection = 0; connection < 2; connection++) {
         SUCCEEDS(core_login_resume(f->core, &a, &back, e));
         assert_string_equal(back.name, "batch");
         assert_string_equal(back.accessor, l.accessor);
         SUCCEEDS(core_login_alive(f->core, &back, e));
     }
-    struct count resumed = records(f, "login resumed");
+    struct count resumed = having(f, "entrance", "resumed");
     assert_int_equal(resumed.n, 1);
     assert_non_null(strstr(resumed.last, l.accessor));
-    assert_int_equal(records(f, "login").n, 1);
+    assert_int_equal(logins(f).n, 1);
     restart(f); /* and again */
     SUCCEEDS(core_login_resume(f->core, &a, &back, e));
-    assert_int_equal(records(f, "login resumed").n, 2);
+    assert_int_equal(having(f, "entrance", "resumed").n, 2);
     assert_int_equal(of_secret(f, 0, "uses_left"), 0);
 }
 
@@ -358,7 +374,7 @@ static void a_lost_answer_costs_no_second_use(void **state)
     restart(f);
     SUCCEEDS(show(f, &a, text, NULL, e));
     assert_int_equal(of_secret(f, 0, "uses_left"), 1);
-    assert_non_null(strstr(records(f, "login").last, "\"again\":true"));
+    assert_non_null(strstr(logins(f).last, "\"again\":true"));
     SUCCEEDS(show(f, &b, text, NULL, e));
     assert_int_equal(of_secret(f, 0, "uses_left"), 0);
     SUCCEEDS(show(f, &a, text, NULL, e));
@@ -424,7 +440,7 @@ static void a_held_login_is_not_more_than_the_login(void **state)
     make(f, core_login_create, "{}", next); /* another of that name */
     SUCCEEDS(core_login_resume(f->core, &a, &back, e));
     FAILS(ERR_NOT_LOGGED_IN, core_login_alive(f->core, &back, e));
-    assert_int_equal(records(f, "login resumed").n, 0);
+    assert_int_equal(having(f, "entrance", "resumed").n, 0);
 }
 
 /* ---- wrong ones ---- */
@@ -440,7 +456,7 @@ static void unknown_says_the_same_as_wrong(void **state)
     assert_int_equal(show(f, &other, "nobody.wrong", NULL, &unknown),
                      ERR_PIN_WRONG);
     assert_string_equal(wrong.text, unknown.text);
-    struct count failed = records(f, "login failed");
+    struct count failed = records(f, "login-failed");
     assert_int_equal(failed.n, 2);
     assert_non_null(strstr(failed.last, "nobody"));
     assert_null(strstr(failed.last, "wrong\""));
@@ -463,10 +479,10 @@ static void wrong_ones_cost_their_peer_time(void **state)
         if (i < 9)
             moved_ms += waits[i];
     }
-    assert_int_equal(records(f, "login failed").n, 10);
+    assert_int_equal(records(f, "login-failed").n, 10);
     moved_ms += THROTTLE_LOCK_MS - 1000;
     FAILS(ERR_PIN_HELD, show(f, &peer, text, NULL, e));
-    assert_int_equal(records(f, "login failed").n, 10);
+    assert_int_equal(records(f, "login-failed").n, 10);
     moved_ms += 1001;
     SUCCEEDS(show(f, &peer, text, NULL, e));
     FAILS(ERR_PIN_WRONG, show(f, &peer, "batch.wrong", NULL, e));
@@ -521,7 +537,7 @@ static void what_is_no_pipe_costs_nobody(void **state)
           core_login_prove(f->core, &peer, NULL, huge, fd, true, &l, e));
     free(huge);
     SUCCEEDS(show(f, &peer, text, NULL, e));
-    assert_int_equal(records(f, "login failed").n, 0);
+    assert_int_equal(records(f, "login-failed").n, 0);
 }
 
 static void a_locked_daemon_costs_nobody(void **state)
@@ -600,7 +616,7 @@ static void fields_are_checked(void **state)
           core_login_create(f->core, &administrator, "a b", fields, ID "a",
                             &out, &fd, e));
     assert_int_equal(fd, -1);
-    assert_int_equal(records(f, "login create").n, 0);
+    assert_int_equal(having(f, "action", "create").n, 0);
 }
 
 int main(void)

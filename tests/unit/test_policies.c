@@ -111,7 +111,7 @@ static enum code mint_once(struct world *w, const struct caller *by,
 }
 
 struct records {
-    const char *kind;
+    const char *kind, *action; /* action NULL: any */
     int n;
     json_t *last;
 };
@@ -124,7 +124,10 @@ static enum code collect(int64_t sequence, const char *line, void *ctx,
 
     (void)sequence, (void)e;
     assert_non_null(record);
-    if (strcmp(json_string_value(json_object_get(record, "kind")), r->kind)) {
+    const char *action = json_string_value(json_object_get(record, "action"));
+
+    if (strcmp(json_string_value(json_object_get(record, "kind")), r->kind) ||
+        (r->action && (!action || strcmp(action, r->action)))) {
         json_decref(record);
         return OK;
     }
@@ -134,14 +137,15 @@ static enum code collect(int64_t sequence, const char *line, void *ctx,
     return OK;
 }
 
-/* How many there are; *last is the newest one's detail, to be given back. */
-static int records(struct world *w, const char *kind, json_t **last)
+/* How many there are; *last is the newest, to be given back. */
+static int records(struct world *w, const char *kind, const char *action,
+                   json_t **last)
 {
-    struct records r = {.kind = kind};
+    struct records r = {.kind = kind, .action = action};
 
     SUCCEEDS(store_record_each(w->f->store, 0, 0, collect, &r, e));
     if (last)
-        *last = json_incref(json_object_get(r.last, "detail"));
+        *last = json_incref(r.last);
     json_decref(r.last);
     return r.n;
 }
@@ -170,11 +174,11 @@ static void test_nothing_by_default(void **state)
     }
     assert_int_equal(ERR_DENIED, mint_once(w, &alice, text));
     assert_non_null(strstr(text, "no policy is about user:1000"));
-    assert_int_equal(CAPABILITIES + 1, records(w, "refused", &last));
-    assert_string_equal("Denied", text_of(last, "result"));
+    assert_int_equal(CAPABILITIES + 1, records(w, "refusal", NULL, &last));
+    assert_string_equal("Denied", text_of(last, "code"));
     assert_string_equal("my-app", text_of(last, "role"));
     assert_string_equal("mint", json_string_value(json_array_get(
-                                    json_object_get(last, "asked"), 0)));
+                                    json_object_get(last, "capability"), 0)));
     assert_non_null(strstr(text_of(last, "reason"), "no policy"));
     /* Not even root, nor the daemon's own uid. */
     w->f->core->uid = 1000;
@@ -336,7 +340,7 @@ static void test_live_leases_race(void **state)
     assert_int_equal(11, w->f->fake.made);
     assert_int_equal(ERR_LIMIT, mint_once(w, &alice, text));
     assert_non_null(strstr(text, "allows 10 live leases, and 10 live"));
-    assert_true(records(w, "refused", NULL) > 0);
+    assert_true(records(w, "refusal", NULL, NULL) > 0);
 }
 
 static void test_mints_per_minute(void **state)
@@ -473,7 +477,7 @@ static void test_leases_of_others(void **state)
     assert_string_equal(absent.text, there.text);
     FAILS(ERR_NOT_FOUND,
           core_revoke(w->f->core, &bob, m.lease.id, NULL, NULL, e));
-    assert_true(records(w, "refused", NULL) >= 2);
+    assert_true(records(w, "refusal", NULL, NULL) >= 2);
     /* An operator sees it and ends it, and uses it not. */
     SUCCEEDS(set_policy(w, "b", ALLOW("user:1001", "operator", ""), NULL, e));
     SUCCEEDS(core_lease_get(w->f->core, &bob, m.lease.id, &l, e));
@@ -572,8 +576,8 @@ static void test_files(void **state)
                      set_policy(w, "pay", CALLER("user:1001"), NULL, &why));
     assert_non_null(strstr(why.text, "pay.json"));
     FAILS(ERR_EXISTS, core_policy_delete(w->f->core, &admin, "pay", e));
-    assert_true(records(w, "policies reload", &record) >= 2);
-    assert_int_equal(64, strlen(text_of(json_object_get(record, "files"),
+    assert_true(records(w, "policy", "reload", &record) >= 2);
+    assert_int_equal(44, strlen(text_of(json_object_get(record, "files"),
                                         "pay")));
     drop_file(w, "pay.json");
     SUCCEEDS(core_reload(w->f->core, e));
@@ -696,16 +700,17 @@ static void test_changes_are_recorded(void **state)
     JSON gone = NULL;
 
     SUCCEEDS(set_policy(w, "a", CALLER("user:1000"), NULL, e));
-    assert_int_equal(1, records(w, "policy set", &first));
-    assert_string_equal("", text_of(first, "old"));
+    assert_int_equal(1, records(w, "policy", "set", &first));
+    assert_true(json_is_null(json_object_get(first, "old")));
     SUCCEEDS(set_policy(w, "a", CALLER("user:1001"), NULL, e));
-    assert_int_equal(2, records(w, "policy set", &second));
+    assert_int_equal(2, records(w, "policy", "set", &second));
     assert_string_equal(text_of(first, "new"), text_of(second, "old"));
-    assert_int_equal(64, strlen(text_of(second, "new")));
-    assert_non_null(strstr(text_of(second, "from"), "user:1002"));
-    assert_non_null(strstr(text_of(second, "policy"), "user:1001"));
+    assert_int_equal(44, strlen(text_of(second, "new")));
+    assert_string_equal("user:1002", text_of(json_object_get(second, "actor"),
+                                             "owner"));
+    assert_non_null(strstr(text_of(second, "document"), "user:1001"));
     SUCCEEDS(core_policy_delete(w->f->core, &admin, "a", e));
-    assert_int_equal(1, records(w, "policy delete", &gone));
+    assert_int_equal(1, records(w, "policy", "delete", &gone));
     assert_string_equal(text_of(second, "new"), text_of(gone, "old"));
     FAILS(ERR_NOT_FOUND, core_policy_delete(w->f->core, &admin, "a", e));
 }
@@ -721,18 +726,18 @@ static void test_refusals_are_bounded(void **state)
     for (int i = 0; i < 500; i++)
         FAILS(ERR_DENIED,
               core_permit(w->f->core, &alice, CAP_STATUS, NULL, NULL, e));
-    n = records(w, "refused", NULL);
+    n = records(w, "refusal", NULL, NULL);
     assert_in_range(n, 1, 40);
     /* Others are recorded all the same. */
     FAILS(ERR_DENIED,
           core_permit(w->f->core, &bob, CAP_STATUS, NULL, NULL, e));
-    assert_int_equal(n + 1, records(w, "refused", NULL));
+    assert_int_equal(n + 1, records(w, "refusal", NULL, NULL));
     move_on(w->f, 2);
     FAILS(ERR_DENIED,
           core_permit(w->f->core, &alice, CAP_STATUS, NULL, NULL, e));
-    assert_int_equal(n + 2, records(w, "refused", &last));
+    assert_int_equal(n + 2, records(w, "refusal", NULL, &last));
     assert_int_equal(500 - n,
-                     json_integer_value(json_object_get(last, "left_out")));
+                     json_integer_value(json_object_get(last, "omitted")));
     /* What was left out at the end is counted, too. */
     for (int i = 0; i < 20; i++)
         FAILS(ERR_DENIED,
@@ -741,9 +746,9 @@ static void test_refusals_are_bounded(void **state)
     open_core(w->f);
     json_decref(last);
     last = NULL;
-    n = records(w, "refused", &last);
+    n = records(w, "refusal", NULL, &last);
     assert_true(
-        json_integer_value(json_object_get(last, "left_out_others")) > 0);
+        json_integer_value(json_object_get(last, "omitted_others")) > 0);
 }
 
 static void test_refusals_of_many(void **state)
