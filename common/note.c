@@ -389,3 +389,18 @@ enum code checkpoint_parse(struct checkpoint *c, const char *text, size_t len,
     memcpy(c->root.bytes, root, MERKLE_HASH);
     return OK;
 }
+
+uint64_t checkpoint_extension(const char *text, size_t len, const char *name)
+{
+    const char *at = text, *stop = text + len, *end;
+    size_t n = strlen(name);
+    uint64_t value = 0;
+    for (int line = 0; (end = memchr(at, '\n', (size_t)(stop - at))); line++) {
+        if (line >= 3 && (size_t)(end - at) > n && at[n] == ' ' &&
+            memcmp(at, name, n) == 0 &&
+            parse_size(at + n + 1, (size_t)(end - at) - n - 1, &value))
+            return value;
+        at = end + 1;
+    }
+    return 0;
+}

@@ -80,5 +80,7 @@ MUST_CHECK enum code checkpoint_format(const struct checkpoint *c, char **text,
 /* Lines behind the third are extensions, and are let pass. */
 MUST_CHECK enum code checkpoint_parse(struct checkpoint *c, const char *text,
                                       size_t len, struct error *e);
+/* N of an extension line "NAME N" of a checkpoint's text; 0: there is none. */
+uint64_t checkpoint_extension(const char *text, size_t len, const char *name);
 
 #endif

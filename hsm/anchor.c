@@ -139,21 +139,6 @@ static enum code refuse(const char *why, struct error *e)
                      why);
 }
 
-/* "NAME N" among the lines behind the checkpoint's three; 0 if there is none. */
-static uint64_t extension(const struct note *n, const char *name)
-{
-    const char *at = n->text, *stop = n->text + n->text_len;
-    size_t len = strlen(name);
-    for (int line = 0; at < stop; line++) {
-        const char *end = memchr(at, '\n', (size_t)(stop - at));
-        if (line >= 3 && (size_t)(end - at) > len && at[len] == ' ' &&
-            memcmp(at, name, len) == 0)
-            return strtoull(at + len + 1, NULL, 10);
-        at = end + 1;
-    }
-    return 0;
-}
-
 static bool fits_epoch(const char *origin, uint32_t epoch)
 {
     char end[16];
@@ -173,8 +158,8 @@ static enum code parse_note(struct anchor *a, const char *text,
         return refuse(e ? e->text : "no note", e);
     if (!fits_epoch(a->checkpoint.origin, a->epoch))
         return refuse("its epoch is not the origin's", e);
-    a->lost = extension(note, "lost");
-    a->resumed = extension(note, "resumed");
+    a->lost = checkpoint_extension(note->text, note->text_len, "lost");
+    a->resumed = checkpoint_extension(note->text, note->text_len, "resumed");
     soft_sha256(text, strlen(text), a->digest);
     return OK;
 }

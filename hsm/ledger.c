@@ -33,6 +33,7 @@ struct ledger {
     struct leaves leaves;
     struct recent *recent;
     uint64_t mark; /* the last serial when a checkpoint was signed */
+    bool hidden;   /* the last that was asked for lacked a call */
 
     /* The turn's holder's: */
     bool known; /* head is of this log, whether or not it holds */
@@ -221,6 +222,7 @@ static enum code adopt(struct ledger *l, const struct ledger_head *h,
         l->leaves = *left;
         l->head = *h;
         l->mark = left->serial;
+        l->hidden = false;
     }
     unlock(l);
     return rc;
@@ -411,6 +413,7 @@ static enum code all_shown(struct ledger *l, struct error *e)
     enum code rc = OK;
     lock(l);
     const struct leaf *hidden = leaves_hidden(&l->leaves, l->mark);
+    l->hidden = hidden != NULL;
     if (!l->begun)
         rc = not_begun(e);
     else if (hidden)
@@ -475,6 +478,10 @@ enum code ledger_sign(struct ledger *l, bool anchor, char **note,
 static enum code too_many(const struct ledger *l, struct error *e)
 {
     int64_t oldest = leaves_oldest_ms(&l->leaves, clock_boot_ms());
+    if (l->hidden)
+        return error_set(e, ERR_NOT_LOGGED,
+                         "no more calls are made: the log that was shown last "
+                         "lacks one that was");
     if (l->leaves.n < LEAVES_MAX && oldest <= LEDGER_OPEN_MS)
         return OK;
     return error_set(e, ERR_NOT_LOGGED,

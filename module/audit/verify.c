@@ -22,7 +22,8 @@ static const char *const names[VERIFY_WHATS] = {
     [VERIFY_TILE] = "tile",             [VERIFY_ROOT] = "root",
     [VERIFY_CHECKPOINT] = "checkpoint", [VERIFY_SIGNATURE] = "signature",
     [VERIFY_ORPHAN] = "orphan",         [VERIFY_FORMAT] = "format",
-    [VERIFY_OPEN] = "open",
+    [VERIFY_LOST] = "lost",             [VERIFY_OPEN] = "open",
+    [VERIFY_RESUMED] = "resumed",
 };
 
 const char *verify_what_name(enum verify_what w)
@@ -60,7 +61,7 @@ static void found(struct state *s, enum verify_what what, int64_t seq,
     va_start(args, fmt);
     vsnprintf(f.text, sizeof f.text, fmt, args);
     va_end(args);
-    if (what != VERIFY_OPEN)
+    if (what != VERIFY_OPEN && what != VERIFY_RESUMED)
         s->result->faults++;
     s->v->found(s->v->ctx, &f);
 }
@@ -320,6 +321,33 @@ static void check_end(struct state *s, const struct checkpoint *c)
               "the records are not those that the checkpoint was made of");
 }
 
+/* How much more the last checkpoint says than the earlier one. */
+static uint64_t more_of(const struct state *s, const struct note *n,
+                        const char *name)
+{
+    const struct note *since = s->v->since_note;
+    uint64_t now = checkpoint_extension(n->text, n->text_len, name);
+    uint64_t then =
+        since ? checkpoint_extension(since->text, since->text_len, name) : 0;
+    return now > then ? now - then : 0;
+}
+
+/* What the keeper tells of itself: spec/KEEPER.md, "The ledger". */
+static void check_keeper(struct state *s, const struct note *n)
+{
+    uint64_t lost = more_of(s, n, "lost"), resumed = more_of(s, n, "resumed");
+    if (lost)
+        found(s, VERIFY_LOST, 0,
+              "%" PRIu64 " calls were made that the keeper has not seen in "
+              "this log, when it began anew",
+              lost);
+    if (resumed)
+        found(s, VERIFY_RESUMED, 0,
+              "the keeper went on from its anchor %" PRIu64 " times, without "
+              "its own memory of the calls since",
+              resumed);
+}
+
 /* The last checkpoint, against what was read. */
 static void check_checkpoint(struct state *s)
 {
@@ -341,6 +369,7 @@ static void check_checkpoint(struct state *s)
     if (keyring_check_witnesses(s->v->keys, &n, &why))
         found(s, VERIFY_CHECKPOINT, 0, "the last one: %s", why.text);
     check_end(s, c);
+    check_keeper(s, &n);
     const struct checkpoint *since = s->v->since;
     if (!since)
         return;

@@ -20,7 +20,9 @@ enum verify_what {
     VERIFY_SIGNATURE,
     VERIFY_ORPHAN,
     VERIFY_FORMAT,
-    VERIFY_OPEN, /* a call without an outcome: no fault */
+    VERIFY_LOST,    /* calls were made and given up: spec/KEEPER.md */
+    VERIFY_OPEN,    /* a call without an outcome: no fault */
+    VERIFY_RESUMED, /* the keeper had forgotten the log: no fault */
     VERIFY_WHATS
 };
 const char *verify_what_name(enum verify_what w); /* "changed" */

@@ -163,13 +163,14 @@ static inline enum code ask_secret(struct fixture *f, enum verb verb,
     return ask_on(f, 0, verb, head, NULL, 0, fd, reply);
 }
 
-#define expect(want, call)                                                     \
+#define expect_on(fixture, want, call)                                         \
     do {                                                                       \
         enum code got_ = (call);                                               \
         if (got_ != (want))                                                    \
             fail_msg("%s: %d instead of %d: %s", #call, (int)got_,             \
-                     (int)(want), f->e.text);                                  \
+                     (int)(want), (fixture)->e.text);                          \
     } while (0)
+#define expect(want, call) expect_on(f, want, call)
 
 static inline const char *member(const struct frame *reply, const char *name)
 {
