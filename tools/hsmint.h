@@ -34,7 +34,9 @@ struct args {
     /* of the audit log */
     struct args_list keys;
     const char *since, *from, *to, *kind, *lease, *caller, *request, *copy;
-    bool progress;
+    const char *url, *ca_file;
+    const char *jsonl, *ocsf, *before, *reason;
+    bool progress, sign;
     bool all, history, force, so, online;
     /* what is left: after the command's own words, and after "--" */
     const char *words[ARGS_WORDS_MAX];
@@ -189,6 +191,15 @@ enum code command_lease_list(struct cli *c, struct error *e);
 enum code command_lease_show(struct cli *c, struct error *e);
 enum code command_lease_renew(struct cli *c, struct error *e);
 enum code command_lease_revoke(struct cli *c, struct error *e);
+enum code command_audit_accept(struct cli *c, struct error *e);
+enum code command_audit_export(struct cli *c, struct error *e);
+enum code command_audit_head(struct cli *c, struct error *e);
+enum code command_audit_key(struct cli *c, struct error *e);
+enum code command_audit_prove(struct cli *c, struct error *e);
+enum code command_audit_prune(struct cli *c, struct error *e);
+enum code command_audit_whose(struct cli *c, struct error *e);
+enum code command_audit_witness(struct cli *c, struct error *e);
+enum code command_audit_report(struct cli *c, struct error *e);
 enum code command_audit_show(struct cli *c, struct error *e);
 enum code command_audit_search(struct cli *c, struct error *e);
 enum code command_audit_follow(struct cli *c, struct error *e);

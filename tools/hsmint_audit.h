@@ -50,6 +50,7 @@ struct audit_reader {
     size_t at;
     int64_t next; /* seq that the daemon is asked for then */
     bool more;
+    int64_t seq; /* of the record that came last */
 };
 void audit_reader_clear(struct audit_reader *r);
 #define AUDIT_READER CLEANUP(audit_reader_clear) struct audit_reader
@@ -61,6 +62,8 @@ MUST_CHECK enum code audit_reader_open(struct audit_reader *r, struct cli *c,
 MUST_CHECK enum code audit_reader_next(struct audit_reader *r,
                                        const char **line, size_t *len,
                                        struct error *e);
+/* A command's SEQ. ERR_USAGE. */
+MUST_CHECK enum code audit_seq(const char *text, int64_t *seq, struct error *e);
 /* How many records there are. */
 MUST_CHECK enum code audit_count(struct cli *c, uint64_t *records,
                                  struct error *e);
@@ -71,5 +74,13 @@ MUST_CHECK enum code audit_print(const struct args *a, const char *line,
 /* --from, --to: "2026-11-21", "2026-11-21T08:00:00Z", or "7d": so long ago. */
 MUST_CHECK enum code audit_time(const char *option, const char *text,
                                 int64_t *ms, struct error *e);
+
+/* ---- calls: hsmint_audit_head.c ---- */
+
+/* LogHead. sign: a checkpoint of all that is there by now. */
+MUST_CHECK enum code audit_head(struct cli *c, bool sign, json_t **reply,
+                                struct error *e);
+MUST_CHECK enum code audit_mark_exported(struct cli *c, uint64_t size,
+                                         struct error *e);
 
 #endif

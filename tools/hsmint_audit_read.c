@@ -6,6 +6,7 @@
 #include "common/clock.h"
 #include "common/text.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -178,9 +179,21 @@ enum code audit_reader_next(struct audit_reader *r, const char **line,
         if (rc)
             return error_prefix(e, "a record that is none (`hsmint audit verify` "
                                    "tells what is wrong with a copy)");
+        r->seq = record.seq;
         if (search_matches(&r->search, &record)) /* a daemon asks for less */
             return OK;
     }
+}
+
+enum code audit_seq(const char *text, int64_t *seq, struct error *e)
+{
+    char *end;
+    errno = 0;
+    *seq = strtoll(text, &end, 10);
+    return errno || *end || *seq < 1
+               ? error_set(e, ERR_USAGE, "%.32s: write the record's number",
+                           text)
+               : OK;
 }
 
 static enum code count_copy(struct cli *c, uint64_t *records, struct error *e)
@@ -204,8 +217,7 @@ enum code audit_count(struct cli *c, uint64_t *records, struct error *e)
     const struct json_field fields[] = {{"size", FIELD_INT, true, &size, NULL}};
     if (c->args->copy)
         return count_copy(c, records, e);
-    enum code rc = cli_call(c, "LogHead", cli_parameters(c, CLI_PLAIN, e), NULL,
-                            &reply, NULL, e);
+    enum code rc = audit_head(c, false, &reply, e);
     if (rc == OK)
         rc = json_decode(reply, JSON_FIELDS(fields), true, "LogHead", e);
     *records = size > 0 ? (uint64_t)size : 0;

@@ -139,7 +139,7 @@ static enum code show_one(struct cli *c, struct error *e)
     const char *line = NULL;
     size_t len = 0;
     int64_t seq;
-    enum code rc = args_number("SEQ", c->args->words[0], 1, &seq, e);
+    enum code rc = audit_seq(c->args->words[0], &seq, e);
     if (rc == OK)
         rc = audit_reader_open(&r, c, seq, e);
     if (rc == OK)

@@ -202,7 +202,7 @@ void audit_verdict_print(const struct audit_verdict *v, const char *path)
     const struct verify_result *r = &v->result;
     size_t i;
     json_t *one;
-    char name[OUTPUT_TEXT_MAX];
+    char name[OUTPUT_TEXT_MAX], origin[OUTPUT_TEXT_MAX];
     json_array_foreach(v->findings, i, one)
     {
         print_finding(one);
@@ -211,9 +211,11 @@ void audit_verdict_print(const struct audit_verdict *v, const char *path)
         printf("and %" PRIu64 " more\n",
                v->told - (uint64_t)json_array_size(v->findings));
     (void)text_escape(name, sizeof name, path, strlen(path));
-    if (*r->checkpoint.origin)
-        printf("%s: log %s, checkpoint of %" PRIu64 " records\n", name,
-               r->checkpoint.origin, r->checkpoint.size);
+    (void)text_escape(origin, sizeof origin, r->checkpoint.origin,
+                      strlen(r->checkpoint.origin));
+    if (*origin)
+        printf("%s: log %s, checkpoint of %" PRIu64 " records\n", name, origin,
+               r->checkpoint.size);
     printf("%" PRIu64 " records read, %" PRIu64 " calls, %" PRIu64
            " of them without an outcome\n",
            r->records, r->calls, r->open_calls);

@@ -5,6 +5,7 @@
 
 #include "common/base64.h"
 #include "common/file.h"
+#include "common/text.h"
 #include "module/audit/proof.h"
 
 #include <fcntl.h>
@@ -49,15 +50,18 @@ static enum code tell_proof(struct cli *c, const struct proof *p,
     c->status = why->code ? 1 : 0;
     if (c->args->json)
         return print_proof_json(p, r, cp, why, e);
+    char text[OUTPUT_TEXT_MAX], origin[OUTPUT_TEXT_MAX];
+    (void)text_escape(text, sizeof text, why->text, strlen(why->text));
+    (void)text_escape(origin, sizeof origin, cp->origin, strlen(cp->origin));
     if (why->code) {
         printf("%s\nFAULT: this proof of seq %" PRIu64 " does not hold.\n",
-               why->text, p->index + 1);
+               text, p->index + 1);
         return OK;
     }
     output_fields(r->json);
     printf("\nThe proof holds: this is record %" PRIu64 " of log %s, which "
            "signed %" PRIu64 " records.\n",
-           p->index + 1, cp->origin, cp->size);
+           p->index + 1, origin, cp->size);
     return OK;
 }
 

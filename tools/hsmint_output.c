@@ -20,7 +20,7 @@ static bool ends_with(const char *s, const char *end)
 
 static bool is_duration(const char *name)
 {
-    static const char *const names[] = {"ttl", "max_ttl", "lease_duration",
+    static const char *const names[] = {"ttl", "max_ttl", "lease_duration", "life",
                                         "rotation_period", "rotation_window"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (strcmp(name, names[i]) == 0)

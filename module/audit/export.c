@@ -248,6 +248,24 @@ static enum code check(const struct export *x, const char *bytes, size_t len,
                            "was changed, or was read while it grew");
 }
 
+enum code export_keep_note(const char *dir, uint64_t size, const char *note,
+                           size_t len, struct error *e)
+{
+    FREE char *folder = NULL;
+    FREE char *path = NULL;
+    if (asprintf(&folder, "%s/checkpoints", dir) < 0) {
+        folder = NULL;
+        return error_set(e, ERR_NOMEM, "path of a checkpoint");
+    }
+    if (mkdir(folder, 0755) < 0 && errno != EEXIST)
+        return error_errno(e, errno, "cannot make %s", folder);
+    if (asprintf(&path, "%s/%llu", folder, (unsigned long long)size) < 0) {
+        path = NULL;
+        return error_set(e, ERR_NOMEM, "path of a checkpoint");
+    }
+    return file_write_atomic(path, note, len, 0644, e);
+}
+
 enum code export_finish(struct export *x, const char *note, size_t len,
                         struct error *e)
 {
@@ -258,6 +276,9 @@ enum code export_finish(struct export *x, const char *note, size_t len,
             rc = write_level(x, level, e);
     if (rc == OK && x->levels[0].n)
         rc = write_entries(x, e);
+    if (rc)
+        return rc;
+    rc = export_keep_note(x->dir, x->tree.size, note, len, e);
     if (rc)
         return rc;
     if (asprintf(&path, "%s/checkpoint", x->dir) < 0) {

@@ -3,6 +3,7 @@
  * Goes on where the directory's checkpoint ends. Hashes are computed from the
  * records; the checkpoint is written last, by a rename, and only when it is
  * the one of these records: whatever happens before, the directory holds.
+ * checkpoints/SIZE keeps each checkpoint.
  */
 #ifndef HSMINT_AUDIT_EXPORT_H
 #define HSMINT_AUDIT_EXPORT_H
@@ -25,5 +26,10 @@ MUST_CHECK enum code export_add(struct export *x, const char *line, size_t len,
 /* The signed checkpoint of all that was added. ERR_SEAL: of other records. */
 MUST_CHECK enum code export_finish(struct export *x, const char *note,
                                    size_t len, struct error *e);
+/* As `checkpoints/SIZE` below dir, for those who want to show later that the
+ * log went on from it. */
+MUST_CHECK enum code export_keep_note(const char *dir, uint64_t size,
+                                      const char *note, size_t len,
+                                      struct error *e);
 
 #endif

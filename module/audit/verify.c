@@ -6,6 +6,7 @@
 #include "common/base64.h"
 #include "common/file.h"
 #include "common/sigbase.h"
+#include "module/audit/kept.h"
 #include "module/audit/pending.h"
 #include "module/audit/tile.h"
 
@@ -48,6 +49,7 @@ struct state {
     bool told;               /* it was told already that it was changed */
     uint64_t bad_tile;       /* of leaf hashes: told already; UINT64_MAX */
     struct pending *open;
+    struct kept *kept; /* NULL: lines keep none */
     struct level levels[TILE_LEVELS];
 };
 
@@ -295,6 +297,16 @@ static void check_since(struct state *s)
               since->size);
 }
 
+/* Those that were kept of the log as it is by now. */
+static void check_kept(struct state *s)
+{
+    while (s->kept && kept_next(s->kept) <= s->tree.size) {
+        struct error why = {.code = OK};
+        if (kept_check(s->kept, &s->tree, s->v->keys, &why))
+            found(s, VERIFY_CHECKPOINT, (int64_t)s->tree.size, "%s", why.text);
+    }
+}
+
 static void check_signature(struct state *s, const struct note *n,
                             const char *origin, const char *which)
 {
@@ -401,6 +413,7 @@ static enum code take(struct state *s, const char *line, size_t len,
     s->last = leaf;
     s->result->records++;
     check_since(s);
+    check_kept(s);
     if (s->v->progress && s->result->records % PROGRESS_EVERY == 0)
         s->v->progress(s->v->ctx, s->result->records);
     return OK;
@@ -453,8 +466,10 @@ static void learn_size(const struct verify *v)
 
 static void state_freep(struct state **s)
 {
-    if (*s)
+    if (*s) {
         pending_free((*s)->open);
+        kept_free((*s)->kept);
+    }
     free(*s);
 }
 
@@ -472,6 +487,8 @@ enum code verify_run(const struct verify *v, struct verify_result *result,
                         .bad_tile = UINT64_MAX};
     learn_size(v);
     enum code rc = pending_new(&s->open, e);
+    if (rc == OK && source_has_tiles(v->source))
+        rc = kept_open(&s->kept, source_path(v->source), e);
     if (rc == OK)
         rc = read_all(s, e);
     if (rc)
@@ -482,6 +499,10 @@ enum code verify_run(const struct verify *v, struct verify_result *result,
     if (s->tree.size == 0)
         check_since(s);
     check_checkpoint(s);
+    if (s->kept && kept_next(s->kept) != UINT64_MAX)
+        found(s, VERIFY_CUT, (int64_t)s->tree.size + 1,
+              "checkpoints/%" PRIu64 " was kept: there were more records",
+              kept_next(s->kept));
     pending_each(s->open, tell_open, s);
     result->keys_given = keyring_was_given(v->keys);
     return OK;

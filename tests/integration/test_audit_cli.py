@@ -1,15 +1,18 @@
 """hsmint audit: copies of the log, read without a daemon; and the daemon's own log."""
 
 import base64
+import http.server
 import json
 import os
+import re
 import subprocess
+import threading
 
 import pytest
 
 import auditlog
 from auditlog import EcdsaKey, Ed25519Key, Log, WitnessKey
-from conftest import program
+from conftest import SOURCE, program
 
 OWNER = {"owner": "user:1000", "uid": 1000, "exe": "/usr/bin/app", "unit": "app.service"}
 
@@ -88,15 +91,20 @@ def test_a_log_by_another_writer_holds(write, records):
     assert text.endswith("The log holds.\n") and "No key was given" in text
 
 
+def all_kinds():
+    """Of the program's table, but those with members that have to be there."""
+    kinds = re.findall(r'\[RECORD_[A-Z_]+\] = "([a-z-]+)"', (SOURCE / "module/audit/record.c").read_text())
+    assert len(kinds) > 25
+    return [k for k in kinds if k not in ("keys", "call", "outcome")]
+
+
 def test_each_kind_is_known(write):
     log = Log()
-    kinds = (
-        "stop init mint release renew revoke dead login login-failed refusal config role policy login-change seal rotate"
-        " hsm-lost hsm-found checkpoint-failed forced-stop forced-end export prune rollback rollback-accepted"
-    ).split()
-    for kind in kinds:
+    for kind in all_kinds():
         log.add(kind)
     verdict(write(log))
+    log.add("nonsense")
+    names(verdict(write(log), status=1), "format", len(log.lines))
 
 
 def test_an_open_call_is_no_fault(write):
@@ -260,7 +268,7 @@ def test_a_signature_that_does_not_fit(write):
 
 def test_garbage(tmp_path):
     garbage = tmp_path / "garbage"
-    garbage.write_bytes(os.urandom(4 << 20).replace(b"\n\n", b"xx"))
+    garbage.write_bytes(b"x" + os.urandom(4 << 20).replace(b"\n\n", b"xx"))
     v = verdict(garbage, status=1)
     assert len(v["findings"]) == 1000 and v["omitted"] > 0
     garbage.write_bytes(b"x" * (4 << 20))
@@ -365,3 +373,300 @@ def test_the_second_reader_can_tell(tmp_path):
         auditlog.verify(tmp_path, vkeys)
     with pytest.raises(auditlog.Broken):
         auditlog.verify(tmp_path, [Ed25519Key(log.origin).vkey])
+
+
+# ---- a copy into other forms ----
+
+
+def test_a_copy_into_tiles_and_lines(tmp_path):
+    log = a_log(300)
+    vkeys = [k.vkey for k in log.keys]
+    first = log.write_lines(tmp_path / "first.jsonl")
+    directory = tmp_path / "tiles"
+    hsmint("audit", "export", directory, "--copy", first)
+    assert auditlog.verify(directory, vkeys) == (log.origin, log.lines)
+    verdict(directory, "--key", vkeys[0])
+    while len(log.lines) < 700:
+        log.add("policy", name="p")
+    log.write_lines(first)
+    assert "400 records written" in hsmint("audit", "export", directory, "--copy", first)  # goes on
+    assert auditlog.verify(directory, vkeys) == (log.origin, log.lines)
+    verdict(directory, "--since", directory / "checkpoints/300")
+    back = tmp_path / "back.jsonl"
+    hsmint("audit", "export", "--jsonl", back, "--copy", directory)
+    assert back.read_bytes() == first.read_bytes()
+    assert "is there already" in hsmint("audit", "export", "--jsonl", back, "--copy", directory, status=1)
+    assert hsmint("audit", "export", "--jsonl", "-", "--copy", directory).encode() == first.read_bytes()
+    hsmint("audit", "export", "--copy", first, status=2)
+    hsmint("audit", "export", directory, "--ocsf", "-", "--copy", first, status=2)
+    hsmint("audit", "export", directory, "--kind", "mint", "--copy", first, status=2)
+    # A history that was rewritten: the checkpoint that was kept tells.
+    (directory / "checkpoints/300").write_text(a_log(300).checkpoint(keys=log.keys))
+    names(verdict(directory, status=1), "checkpoint", 300)
+    (directory / "checkpoints/300").unlink()
+    (directory / "checkpoints/800").write_text(log.checkpoint())
+    names(verdict(directory, status=1), "cut", 701)
+
+
+def test_records_that_do_not_fit_are_not_exported(tmp_path):
+    log = a_log()
+    checkpoint = log.checkpoint()
+    log.lines[4] = log.lines[4].replace(b'"sync":true', b'"sync":null')
+    path = log.write_lines(tmp_path / "log", checkpoint)
+    out = tmp_path / "out.jsonl"
+    assert "not those that the checkpoint signs" in hsmint("audit", "export", "--jsonl", out, "--copy", path, status=1)
+    assert not out.exists()
+    assert "checkpoint is not of these records" in hsmint("audit", "export", tmp_path / "dir", "--copy", path, status=1)
+    assert not (tmp_path / "dir/checkpoint").exists()
+
+
+def test_prove_from_a_copy(tmp_path):
+    log = a_log(600)
+    vkeys = [k.vkey for k in log.keys]
+    log.write_tiles(tmp_path)
+    for seq in (1, 2, 255, 256, 257, 512, 513, 600):
+        proof = hsmint("audit", "prove", seq, "--copy", tmp_path)
+        head, _, checkpoint = proof.partition("\n\n")
+        assert head == log.proof(seq).partition("\n\n")[0] and checkpoint == (tmp_path / "checkpoint").read_text()
+        assert auditlog.verify_proof(proof.encode(), vkeys) == log.lines[seq - 1]
+    assert "not there" in hsmint("audit", "prove", 601, "--copy", tmp_path, status=4)
+    hsmint("audit", "prove", "x", "--copy", tmp_path, status=2)
+    lines = log.write_lines(tmp_path / "lines")
+    assert "has no tiles" in hsmint("audit", "prove", 5, "--copy", lines, status=2)
+    (tmp_path / "tile/1/000.p/2").write_bytes(bytes(64))
+    assert "roots differ" in hsmint("audit", "prove", 300, "--copy", tmp_path, status=1)
+
+
+# What the schema (OCSF 1.3) requires of every event, and of each class.
+BASE = {"category_uid", "class_uid", "activity_id", "type_uid", "severity_id", "time", "metadata"}
+CLASSES = {3001: {"user"}, 3002: {"user", "service"}, 6002: {"app"}, 6003: {"actor", "api", "src_endpoint"}}
+
+
+def test_ocsf(write):
+    log = a_log(60)
+    login = log.add("login-failed", actor=OWNER, name="batch", reason="secret id is wrong")
+    refusal = log.add("refusal", actor=OWNER, capability="mint", code="Denied", reason="no policy")
+    for kind in all_kinds():
+        log.add(kind)
+    events = [json.loads(x) for x in hsmint("audit", "export", "--ocsf", "-", "--copy", write(log)).splitlines()]
+    assert len(events) == len(log.lines)
+    for event, line in zip(events, log.lines):
+        record = json.loads(line)
+        assert BASE | CLASSES[event["class_uid"]] <= set(event), event
+        assert event["category_uid"] == event["class_uid"] // 1000
+        assert event["type_uid"] == event["class_uid"] * 100 + event["activity_id"]
+        assert event["metadata"]["version"] == "1.3.0" and event["metadata"]["sequence"] == record["seq"]
+        assert {"name", "vendor_name"} <= set(event["metadata"]["product"])
+        assert event["raw_data"].encode() == line
+        assert event["actor"]["user"]["name"] == record["actor"]["owner"]
+        assert auditlog.time_text(event["time"]) == record["time"]
+        assert 1 <= event["severity_id"] <= 5, record["kind"]
+
+    def of(seq):
+        return events[seq - 1]
+
+    mint = next(e for e in events if '"kind":"mint"' in e["raw_data"])
+    assert (mint["class_uid"], mint["activity_id"]) == (3001, 1)
+    assert mint["user"] == {"name": "hsmint-0", "uid": "sa_0", "type_id": 3}
+    assert mint["actor"]["process"]["file"]["path"] == "/usr/bin/app"
+    assert (of(login)["class_uid"], of(login)["status_id"], of(login)["user"]["name"]) == (3002, 2, "batch")
+    assert (of(refusal)["api"]["operation"], of(refusal)["status_id"]) == ("mint", 2)
+    call = next(e for e in events if '"method":"DELETE"' in e["raw_data"])
+    assert call["activity_id"] == 4 and call["http_request"]["http_method"] == "DELETE"
+    some = hsmint("audit", "export", "--ocsf", "-", "--copy", write(log), "--kind", "mint").splitlines()
+    assert [json.loads(x) for x in some] == [e for e in events if '"kind":"mint"' in e["raw_data"]]
+
+
+# ---- the report ----
+
+
+def report(path, *words, status=0):
+    return json.loads(hsmint("audit", "report", path, "--json", *words, status=status))
+
+
+def test_a_report(write):
+    log = a_log(20)
+    begin = log.ms
+    config = {"org": "default", "name": "default", "action": "set", "actor": {"owner": "user:0"}}
+    log.add("config", **config, rotation_period=3600)
+    at = log.ms
+    late = lease(log, 90, ttl=3600, life=9000, max_ttl=7200)
+    renewed = lease(log, 91, ttl=100, life=150, dead=False)
+    log.add("renew", lease=renewed, expires=auditlog.time_text(log.ms + 200_000))
+    log.add("dead", lease=renewed, role="my-app")
+    lease(log, 92, role="other", actor={"owner": "login:batch", "login": "batch"}, dead=False)
+    for _ in range(3):
+        log.add("refusal", actor=OWNER, capability="mint", code="Denied", reason="no policy")
+    log.add("refusal", actor=OWNER, capability="mint", code="Denied", reason="no policy", omitted=7)
+    log.add("break-glass", actor={"owner": "user:0"}, step="begin", reason="a key leaked", dry_run=False)
+    log.call("lost")
+    log.outcome("lost", fate="unknown", status=0)
+    log.call("open")
+    log.add("rotate", org="default", state="retire", name="n", new="key_2", old="key_1")
+    log.add("hsm-lost", reason="gone")
+    log.add("reconcile", finding="foreign", account_id="sa_x")
+    log.add("login-failed", name="batch", reason="wrong")
+    r = report(write(log), "--from", auditlog.time_text(begin + 1))
+    assert r["verification"]["verdict"] == "holds"
+    assert r["keys"] == {"minted": 3, "released": 3, "renewed": 1, "ended": 2, "alive": 1}
+    assert [(x["lease"], x["life"]) for x in r["longest"]] == [(late, 9000)]
+    assert [(x["lease"], x["life"], x["max_ttl"], x["owner"]) for x in r["over_max_ttl"]] == [(late, 9000, 7200, "user:1000")]
+    assert [(x["lease"], x["beyond"]) for x in r["over_end"]] == [(late, 5400)]
+    assert [(x["owner"], x["service"], x["role"], x["keys"]) for x in r["callers"]] == [
+        ("user:1000", "app.service", "my-app", 2),
+        ("login:batch", "", "other", 1),
+    ]
+    assert [(x["owner"], x["code"], x["count"]) for x in r["refusals"]] == [("user:1000", "Denied", 11)]
+    assert [x["reason"] for x in r["break_glass"]] == ["a key leaked"]
+    assert [x["call"] for x in r["unknown_calls"]] == ["lost", "open"]
+    assert (r["calls"]["unknown"], r["calls"]["open"]) == (1, 1)
+    assert [(x["new"], x["due"], x["late"]) for x in r["rotations"]] == [("key_2", auditlog.time_text(at + 3600_000), True)]
+    assert [x["kind"] for x in r["incidents"]] == ["hsm-lost"]
+    assert [x["kind"] for x in r["changes"]] == ["config"]
+    assert r["reconcile"] == {"foreign": 1} and r["failed_logins"] == 1 and r["omitted"] == 0
+    # Another span: what came before counts only where it lives on.
+    r = report(write(log), "--to", auditlog.time_text(begin + 1))
+    assert r["keys"]["minted"] == 2 and r["longest"][0]["life"] == 3000 and not r["break_glass"]
+    text = hsmint("audit", "report", write(log))
+    for part in ("Who used AI", "user:1000", "2h30m", "a key leaked", "Denied", "key_2"):
+        assert part in text
+    hsmint("audit", "report", write(log), "--from", "2026-01-02", "--to", "2026-01-01", status=2)
+
+
+def test_a_rotation_that_is_overdue(write):
+    log = a_log(10)
+    log.add("config", org="default", action="set", rotation_period=60)
+    due = auditlog.time_text(log.ms + 60_000)
+    log.add("policy", at_ms=log.ms + 61_000)
+    assert [(x["state"], x["due"]) for x in report(write(log))["rotations"]] == [("overdue", due)]
+
+
+def test_a_report_on_a_log_that_does_not_hold(write):
+    path = tampered(write, lambda x: x.pop(8))
+    r = report(path, status=1)
+    assert r["verification"]["verdict"] == "faults"
+    assert "does not hold" in hsmint("audit", "report", path, status=1)
+
+
+# ---- witnesses ----
+
+
+class Witness:
+    """c2sp.org/tlog-witness, by the text of the protocol."""
+
+    def __init__(self, log, leaves=()):
+        self.log, self.key, self.size, self.asked = log, WitnessKey("witness.example/w1"), len(leaves), []
+        self.root = auditlog.root(list(leaves))
+        self.answer = None
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.asked.append(self.path)
+                status, text = outer.answer or outer.add_checkpoint(body)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/prefix"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def add_checkpoint(self, body):
+        head, _, note = body.partition(b"\n\n")
+        old, *proof = head.decode().splitlines()
+        assert old.startswith("old ")
+        try:
+            origin, size, root = auditlog.read_checkpoint(note, [self.log.keys[0].vkey])
+        except auditlog.Broken:
+            return 403, b""
+        if origin != self.log.origin:
+            return 404, b""
+        if int(old[4:]) != self.size:
+            return 409, b"%d\n" % self.size
+        expected = auditlog.consistency(self.log.leaves[:size], self.size)
+        if [base64.b64decode(x) for x in proof] != expected or root != auditlog.root(self.log.leaves[:size]):
+            return 422, b""
+        self.size, self.root = size, root
+        text = note.decode().rpartition("\n\n")[0] + "\n"
+        return 200, auditlog.signature_line(self.key, text).encode()
+
+
+@pytest.fixture
+def witness(request):
+    made = []
+
+    def make(*args):
+        made.append(Witness(*args))
+        return made[-1]
+
+    yield make
+    for w in made:
+        w.server.shutdown()
+        w.server.server_close()
+
+
+def test_a_witness(tmp_path, witness):
+    log = a_log(300)
+    log.write_tiles(tmp_path)
+    w = witness(log)
+    words = ("--url", w.url, "--key", w.key.vkey)
+    keys = [k.vkey for k in log.keys] + [w.key.vkey]
+    hsmint("audit", "witness", tmp_path, *words)
+    assert w.size == 300 and w.asked == ["/prefix/add-checkpoint"]
+    assert auditlog.verify(tmp_path, keys)
+    assert verdict(tmp_path, "--key", keys[0], "--key", w.key.vkey)["keys_given"]
+    while len(log.lines) < 777:
+        log.add("policy", name="p")
+    log.write_tiles(tmp_path)
+    printed = hsmint("audit", "witness", tmp_path, *words)  # it says 409 and where it stands
+    assert w.size == 777 and printed == (tmp_path / "checkpoint").read_text()
+    hsmint("audit", "witness", tmp_path, *words)  # once more: one line all the same
+    assert (tmp_path / "checkpoint").read_text().count("witness.example") == 1
+    assert auditlog.verify(tmp_path, keys)
+
+
+def test_witnesses_that_refuse(tmp_path, witness):
+    log = a_log(40)
+    log.write_tiles(tmp_path)
+    before = (tmp_path / "checkpoint").read_text()
+    w = witness(log)
+    words = ("--url", w.url, "--key", w.key.vkey)
+
+    def refused(part, status=1):
+        told = hsmint("audit", "witness", tmp_path, *words, status=status)
+        assert part in told, told
+        assert (tmp_path / "checkpoint").read_text() == before
+
+    w.size = 50
+    refused("has seen 50 records")
+    w.size = 0
+    for answer, part in (
+        ((403, b""), "does not know the key"),
+        ((404, b""), "does not know this log"),
+        ((422, b""), "the proof does not hold"),
+        ((500, b""), "status 500"),
+        ((302, b""), "status 302"),
+        ((409, b"many\n"), "does not say how many"),
+        ((409, b"7\n"), "another state each time"),
+        ((200, b""), "answer"),
+        ((200, os.urandom(100)), "answer"),
+        ((200, b"x" * 70000), "more than"),
+        ((200, auditlog.signature_line(WitnessKey("witness.example/w1"), "other\n").encode()), "no cosignature"),
+        ((200, auditlog.signature_line(w.key, "other\n").encode()), "does not fit"),
+        ((200, b"\nother\n1\n\n" + auditlog.signature_line(w.key, "other\n1\n").encode()), "answer"),
+    ):
+        w.answer = answer
+        refused(part, status=5 if answer[0] == 500 else 1)
+    hsmint("audit", "witness", tmp_path, "--url", "http://example.org", "--key", w.key.vkey, status=2)
+    hsmint("audit", "witness", tmp_path, "--url", "http://127.0.0.1:1@example.org/", "--key", w.key.vkey, status=2)
+    hsmint("audit", "witness", tmp_path, "--url", w.url, "--key", log.keys[0].vkey, status=2)
+    hsmint("audit", "witness", tmp_path, "--url", w.url, status=2)
+    w.server.shutdown()
+    w.server.server_close()
+    assert "127.0.0.1" in hsmint("audit", "witness", tmp_path, *words, status=5)
