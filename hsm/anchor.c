@@ -60,13 +60,17 @@ static enum code text_of(const struct checkpoint *c, uint64_t lost,
     return OK;
 }
 
-static enum code log_key(struct hsm *h, const char *origin,
+static enum code log_key(struct hsm *h, const char *origin, enum hsm_use use,
                          struct note_key *key, struct error *e)
 {
     uint8_t spki[HSM_SPKI_MAX];
     size_t len;
-    enum code rc = hsm_public(h, HSM_LOG, spki, &len, e);
-    return rc ? rc : note_key(key, origin, NOTE_ECDSA, spki, len, e);
+    enum code rc = hsm_public(h, use, spki, &len, e);
+    if (rc)
+        return rc;
+    return use == HSM_LOG
+               ? note_key(key, origin, NOTE_ECDSA, spki, len, e)
+               : note_key(key, origin, NOTE_ED25519, spki + len - 32, 32, e);
 }
 
 static void put_signature(struct note_signature *s, const struct note_key *key)
@@ -81,7 +85,7 @@ static enum code sign_ecdsa(struct hsm *h, const char *origin,
 {
     struct note_key key;
     uint8_t digest[32], raw[64];
-    enum code rc = log_key(h, origin, &key, e);
+    enum code rc = log_key(h, origin, HSM_LOG, &key, e);
     if (rc)
         return rc;
     soft_sha256(text, strlen(text), digest);
@@ -92,15 +96,37 @@ static enum code sign_ecdsa(struct hsm *h, const char *origin,
     return soft_der(raw, s->bytes, &s->len, e);
 }
 
+/* ERR_NOT_FOUND: there is no such key. */
+static enum code sign_ed25519(struct hsm *h, const char *origin,
+                              const char *text, struct note_signature *s,
+                              struct error *e)
+{
+    struct note_key key;
+    enum code rc = log_key(h, origin, HSM_LOG_ED25519, &key, e);
+    if (rc)
+        return rc;
+    put_signature(s, &key);
+    s->len = 64;
+    return hsm_sign_ed25519(h, text, strlen(text), s->bytes, e);
+}
+
 enum code anchor_sign(struct hsm *h, const struct checkpoint *c, uint64_t lost,
                       uint64_t resumed, char **note, struct error *e)
 {
     struct note_signature s[2];
+    size_t n = 1;
     FREE char *text = NULL;
     enum code rc = text_of(c, lost, resumed, &text, e);
     if (rc == OK)
         rc = sign_ecdsa(h, c->origin, text, &s[0], e);
-    return rc ? rc : note_format(text, s, 1, note, e);
+    if (rc)
+        return rc;
+    rc = sign_ed25519(h, c->origin, text, &s[1], e);
+    if (rc == OK)
+        n = 2;
+    else if (rc != ERR_NOT_FOUND)
+        return rc;
+    return note_format(text, s, n, note, e);
 }
 
 static enum code add_vkey(json_t *list, const struct note_key *key,
@@ -116,13 +142,18 @@ static enum code add_vkey(json_t *list, const struct note_key *key,
 enum code anchor_keys(struct hsm *h, const char *origin, json_t **out,
                       struct error *e)
 {
-    struct note_key key;
+    static const enum hsm_use uses[] = {HSM_LOG, HSM_LOG_ED25519};
     JSON list = json_array();
-    enum code rc = log_key(h, origin, &key, e);
-    if (rc == OK)
-        rc = add_vkey(list, &key, e);
-    if (rc)
-        return rc;
+    for (int i = 0; i < 2; i++) {
+        struct note_key key;
+        enum code rc = log_key(h, origin, uses[i], &key, e);
+        if (rc == ERR_NOT_FOUND)
+            continue;
+        if (rc == OK)
+            rc = add_vkey(list, &key, e);
+        if (rc)
+            return rc;
+    }
     *out = list;
     list = NULL;
     return OK;
@@ -219,7 +250,7 @@ static enum code take(const uint8_t *data, size_t len, void *ctx,
     bool good = false;
     enum code rc = anchor_parse(&a, data, len, &json, &note, e);
     if (rc == OK)
-        rc = log_key(r->hsm, a.checkpoint.origin, &key, e);
+        rc = log_key(r->hsm, a.checkpoint.origin, HSM_LOG, &key, e);
     if (rc == OK && (note_verify(&note, &key, &good, NULL) || !good))
         rc = refuse("it is not signed by the log's key", e);
     if (rc)

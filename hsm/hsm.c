@@ -374,7 +374,8 @@ static enum code other_instance(const struct keyset *now,
 {
     for (int use = 0; use < HSM_USES; use++)
         if (strcmp(now->instance, given->instance) != 0 ||
-            strcmp(now->keys[use].fingerprint, given->keys[use].fingerprint))
+            (keyset_has(given, (enum hsm_use)use) &&
+             strcmp(now->keys[use].fingerprint, given->keys[use].fingerprint)))
             return error_set(e, ERR_HSM_KEYS,
                              "pins of another instance than the one this "
                              "keeper works with: start it anew");
@@ -389,6 +390,9 @@ static enum code provision_known(struct hsm *h, struct session *s,
     enum code rc = now ? other_instance(now, p->given, e) : OK;
     if (!rc)
         rc = keys_check(s, &ring, e);
+    /* Others read the keyset once it is there. */
+    if (!rc && !now && p->create && !keyset_has(p->given, HSM_LOG_ED25519))
+        rc = keys_add_ed25519(s, p->given, &ring, e);
     if (rc)
         return rc;
     if (!now) {

@@ -25,6 +25,8 @@ enum hsm_use {      /* one key each, labels "hsmint-<use>-<version>" */
     HSM_BLOB,       /* EC P-256: signs sealed blobs */
     HSM_CALL,       /* EC P-256: signs Admin API calls */
     HSM_LOG,        /* EC P-256: signs checkpoints */
+    HSM_LOG_ED25519, /* signs them, too, where the HSM can: witnesses ask for
+                        it. Instances of before it was have none */
     HSM_USES
 };
 
@@ -47,8 +49,9 @@ MUST_CHECK enum code hsm_login(struct hsm *h, const struct secret *pin,
                                bool force, bool *by_hsm, struct error *e);
 MUST_CHECK enum code hsm_logout(struct hsm *h, struct error *e);
 
-/* create: make the keys that are missing (refused when pins is given and one
- * is missing: ERR_HSM_KEYS). pins NULL: none yet. *out: {"instance",
+/* create: make the keys; with pins, HSM_LOG_ED25519 only, where they have none
+ * and the HSM can (any other that is missing is ERR_HSM_KEYS): *out has other
+ * pins then. pins NULL: none yet. *out: {"instance",
  * "mechanism", "keys": [{use, label, id, version, fingerprint, public_key}],
  * "pins": {…}}; pins is what the daemon stores and gives again at each start.
  * Checks LOCAL, NEVER_EXTRACTABLE, ALWAYS_SENSITIVE, single use, fingerprint,
@@ -66,7 +69,11 @@ MUST_CHECK enum code hsm_sign(struct hsm *h, enum hsm_use use,
 MUST_CHECK enum code hsm_keyid(struct hsm *h, enum hsm_use use, char id[64],
                                struct error *e);
 
-/* The public key, SubjectPublicKeyInfo. Not HSM_SEAL. */
+/* HSM_LOG_ED25519 over the whole text. ERR_NOT_FOUND: there is none. */
+MUST_CHECK enum code hsm_sign_ed25519(struct hsm *h, const void *text,
+                                      size_t len, uint8_t signature[64],
+                                      struct error *e);
+/* The public key, SubjectPublicKeyInfo. Not HSM_SEAL. ERR_NOT_FOUND. */
 #define HSM_SPKI_MAX 128
 MUST_CHECK enum code hsm_public(struct hsm *h, enum hsm_use use,
                                 uint8_t spki[HSM_SPKI_MAX], size_t *len,

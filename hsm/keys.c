@@ -45,7 +45,8 @@ const size_t key_rules_count = sizeof key_rules / sizeof key_rules[0];
 
 const char *keys_use_name(enum hsm_use use)
 {
-    static const char *const names[HSM_USES] = {"seal", "blob", "call", "log"};
+    static const char *const names[HSM_USES] = {"seal", "blob", "call", "log",
+                                                "log-ed25519"};
     return use < HSM_USES ? names[use] : "unknown";
 }
 
@@ -77,6 +78,25 @@ enum code keyring_sign(struct session *s, const struct keyring *r,
         rc = error_set(e, ERR_HSM_FAILED,
                        "HSM: C_Sign on %s gave %lu bytes, not 64", label,
                        (unsigned long)len);
+    return rc;
+}
+
+enum code keyring_sign_ed25519(struct session *s, const struct keyring *r,
+                               const void *text, size_t len,
+                               uint8_t signature[64], struct error *e)
+{
+    const char *label = r->set->keys[HSM_LOG_ED25519].label;
+    CK_MECHANISM m = {CKM_EDDSA, NULL, 0};
+    CK_ULONG n = 64;
+    enum code rc = HSM_CALL(s, e, label, C_SignInit, &m,
+                            r->handles[HSM_LOG_ED25519]);
+    if (!rc)
+        rc = HSM_CALL(s, e, label, C_Sign, (CK_BYTE_PTR)(uintptr_t)text,
+                      (CK_ULONG)len, signature, &n);
+    if (!rc && n != 64)
+        rc = error_set(e, ERR_HSM_FAILED,
+                       "HSM: C_Sign on %s gave %lu bytes, not 64", label,
+                       (unsigned long)n);
     return rc;
 }
 
@@ -181,13 +201,16 @@ static enum code prove_ec(struct session *s, const struct keyring *r,
                           enum hsm_use use, struct error *e)
 {
     uint8_t digest[32], signature[64];
+    const struct key *k = &r->set->keys[use];
+    bool ed = use == HSM_LOG_ED25519;
     enum code rc = text_random(digest, sizeof digest, e);
     if (!rc)
-        rc = keyring_sign(s, r, use, digest, signature, e);
+        rc = ed ? keyring_sign_ed25519(s, r, digest, 32, signature, e)
+                : keyring_sign(s, r, use, digest, signature, e);
     if (rc)
         return rc;
-    const struct key *k = &r->set->keys[use];
-    if (!soft_verify(k->public, digest, signature))
+    if (ed ? !soft_verify_ed25519(k->public, digest, 32, signature)
+           : !soft_verify(k->public, digest, signature))
         return error_set(e, ERR_HSM_KEYS,
                          "HSM: key %s is not the one that was pinned: its "
                          "signature does not verify",
@@ -245,6 +268,8 @@ static enum code check_one(struct session *s, struct keyring *r,
 enum code keys_check(struct session *s, struct keyring *r, struct error *e)
 {
     for (int use = 0; use < HSM_USES; use++) {
+        if (!keyset_has(r->set, (enum hsm_use)use))
+            continue;
         enum code rc = check_one(s, r, (enum hsm_use)use, e);
         if (rc)
             return rc;

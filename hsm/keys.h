@@ -1,4 +1,5 @@
-/* keys - the four keys on the HSM, and what was pinned of them.
+/* keys - the keys on the HSM, and what was pinned of them: four, and an Ed25519
+ * one of the log where the HSM can.
  *
  * A keyset is what the daemon stores ("pins") and gives at each start: labels,
  * ids, fingerprints and public keys, the probe and the sealed HMAC key. It
@@ -43,6 +44,11 @@ struct keyring {
     CK_OBJECT_HANDLE handles[HSM_USES];
 };
 
+static inline bool keyset_has(const struct keyset *k, enum hsm_use use)
+{
+    return k->keys[use].label[0] != '\0';
+}
+
 void keyset_free(struct keyset *k);
 void keyset_freep(struct keyset **k);
 
@@ -67,6 +73,12 @@ MUST_CHECK enum code keyring_sign(struct session *s, const struct keyring *r,
                                   enum hsm_use use, const uint8_t digest[32],
                                   uint8_t signature[64], struct error *e);
 
+MUST_CHECK enum code keyring_sign_ed25519(struct session *s,
+                                          const struct keyring *r,
+                                          const void *text, size_t len,
+                                          uint8_t signature[64],
+                                          struct error *e);
+
 /* How many objects of any class carry the label. */
 MUST_CHECK enum code keys_count(struct session *s, const char *label, size_t *n,
                                 struct error *e);
@@ -75,12 +87,16 @@ MUST_CHECK enum code keys_count(struct session *s, const char *label, size_t *n,
 MUST_CHECK enum code keys_check(struct session *s, struct keyring *r,
                                 struct error *e);
 
-/* Make the four keys, probe and HMAC key. `try`: mechanisms, best first. What
+/* Make the keys, probe and HMAC key. `try`: mechanisms, best first. What
  * was made is destroyed again on failure. */
 MUST_CHECK enum code keys_make(struct session *s,
                                const enum seal_mechanism *try, size_t n,
                                struct keyset **out, struct keyring *r,
                                struct error *e);
+/* Give a keyset, which nobody else has yet, the log's Ed25519 key. OK without
+ * one: the HSM cannot, or another object has its name; why goes to the log. */
+MUST_CHECK enum code keys_add_ed25519(struct session *s, struct keyset *k,
+                                      struct keyring *r, struct error *e);
 
 /* ---- the rules of a key's attributes: one table to make and to check ---- */
 

@@ -43,7 +43,11 @@ enum code key_complete(struct key *k, struct error *e)
 {
     uint8_t digest[32];
     enum code rc =
-        soft_public(k->spki, k->spki_len, k->use != HSM_SEAL, &k->public, e);
+        soft_public(k->spki, k->spki_len,
+                    k->use == HSM_SEAL          ? SOFT_RSA
+                    : k->use == HSM_LOG_ED25519 ? SOFT_ED25519
+                                                : SOFT_EC,
+                    &k->public, e);
     if (rc)
         return rc;
     soft_sha256(k->spki, k->spki_len, digest);
@@ -85,7 +89,8 @@ json_t *keyset_keys_json(const struct keyset *k)
 {
     JSON keys = json_array();
     for (int use = 0; keys && use < HSM_USES; use++)
-        if (json_array_append_new(keys, key_json(&k->keys[use])) < 0)
+        if (keyset_has(k, (enum hsm_use)use) &&
+            json_array_append_new(keys, key_json(&k->keys[use])) < 0)
             return NULL;
     json_t *out = keys;
     keys = NULL;
@@ -167,10 +172,11 @@ static enum code parse_key(const json_t *object, struct key *k,
 
 static enum code parse_keys(json_t *array, struct keyset *k, struct error *e)
 {
-    if (json_array_size(array) != HSM_USES)
-        return error_set(e, ERR_HSM_KEYS, "pins: %d keys are needed, not %zu",
-                         HSM_USES, json_array_size(array));
-    for (int use = 0; use < HSM_USES; use++) {
+    int n = (int)json_array_size(array);
+    if (n != HSM_USES && n != HSM_LOG_ED25519) /* without the last */
+        return error_set(e, ERR_HSM_KEYS, "pins: %d keys are needed, not %d",
+                         HSM_USES, n);
+    for (int use = 0; use < n; use++) {
         bool public = use != HSM_SEAL || seal_is_rsa(k->mechanism);
         enum code rc = parse_key(json_array_get(array, (size_t)use),
                                  &k->keys[use], (enum hsm_use)use, public, e);

@@ -65,10 +65,37 @@ enum code hsm_public(struct hsm *h, enum hsm_use use,
         return rc;
     if (use >= HSM_USES || !k->keys[use].spki ||
         k->keys[use].spki_len > HSM_SPKI_MAX)
-        return error_set(e, ERR_INTERNAL, "HSM: no public key: %d", (int)use);
+        return error_set(e, ERR_NOT_FOUND, "HSM: no public key of %s",
+                         keys_use_name(use));
     memcpy(spki, k->keys[use].spki, k->keys[use].spki_len);
     *len = k->keys[use].spki_len;
     return OK;
+}
+
+struct sign_text {
+    const void *text;
+    size_t len;
+    uint8_t *signature;
+};
+
+static enum code op_sign_text(struct hsm *h, struct session *s, void *arg,
+                              struct error *e)
+{
+    struct sign_text *a = arg;
+    return keyring_sign_ed25519(s, &h->ring, a->text, a->len, a->signature, e);
+}
+
+enum code hsm_sign_ed25519(struct hsm *h, const void *text, size_t len,
+                           uint8_t signature[64], struct error *e)
+{
+    const struct keyset *k;
+    struct sign_text a = {text, len, signature};
+    enum code rc = known_keys(h, &k, e);
+    if (rc)
+        return rc;
+    if (!keyset_has(k, HSM_LOG_ED25519))
+        return error_set(e, ERR_NOT_FOUND, "HSM: no Ed25519 key of the log");
+    return hsm_run(h, NEED_READY, true, op_sign_text, &a, e);
 }
 
 /* ---- good signatures, remembered ---- */

@@ -3,6 +3,7 @@
 
 #include "hsm/keys.h"
 
+#include "common/log.h"
 #include "common/text.h"
 #include "hsm/envelope.h"
 #include "hsm/object.h"
@@ -193,9 +194,8 @@ static enum code make_seal_key(struct session *s, struct keyset *k,
     return rc ? rc : read_public(s, key, false, pair.public, e);
 }
 
-static void drop_seal_key(struct session *s, struct keyset *k)
+static void drop_key(struct session *s, struct key *key)
 {
-    struct key *key = &k->keys[HSM_SEAL];
     if (key->label[0])
         destroy_label(s, key->label);
     EVP_PKEY_free(key->public);
@@ -213,7 +213,7 @@ static enum code choose_seal(struct session *s, const enum seal_mechanism *try,
     for (size_t i = 0; i < n; i++) {
         enum made want = seal_is_rsa(try[i]) ? RSA : AES;
         if (have != want) {
-            drop_seal_key(s, k);
+            drop_key(s, &k->keys[HSM_SEAL]);
             have = NONE;
             rc = make_seal_key(s, k, r, want == RSA, e);
             if (rc)
@@ -228,6 +228,93 @@ static enum code choose_seal(struct session *s, const enum seal_mechanism *try,
     }
     (void)error_prefix(e, "HSM: none of the ways to seal works; the last");
     return rc;
+}
+
+/* ---- the log's Ed25519 key, where the HSM can ---- */
+
+/* By its OID, or by the name that PKCS#11 3.0 has for it. */
+static const uint8_t ed25519_oid[] = {0x06, 0x03, 0x2b, 0x65, 0x70};
+static const uint8_t ed25519_name[] = {0x13, 0x0c, 'e', 'd', 'w', 'a', 'r',
+                                       'd',  's',  '2', '5', '5', '1', '9'};
+
+static CK_RV make_ed25519_pair(struct session *s, const struct key *k,
+                               const CK_ATTRIBUTE *curve, struct pair *pair)
+{
+    CK_MECHANISM m = {CKM_EC_EDWARDS_KEY_PAIR_GEN, NULL, 0};
+    struct template pub, prv;
+    CK_RV rv = CKR_OK;
+    template_make(&pub, KEY_EC_PUBLIC, k, curve, 1);
+    template_make(&prv, KEY_EC, k, NULL, 0);
+    for (int i = 0; i < TEMPLATE_ATTEMPTS; i++) {
+        rv = s->pool->f->C_GenerateKeyPair(
+            s->handle, &m, pub.attrs, template_count(&pub, i), prv.attrs,
+            template_count(&prv, i), &pair->public, &pair->private);
+        if (!template_refused(rv))
+            break;
+    }
+    return rv;
+}
+
+static enum code read_ed25519(struct session *s, struct key *k,
+                              CK_OBJECT_HANDLE handle, struct error *e)
+{
+    uint8_t point[64];
+    CK_ULONG len = 0;
+    enum code rc = object_read(s, k->label, handle, CKA_EC_POINT, point,
+                               sizeof point, &len, e);
+    if (!rc && len > sizeof point)
+        rc = error_set(e, ERR_HSM_KEYS,
+                       "HSM: the public key of %s cannot be read", k->label);
+    if (!rc)
+        rc = soft_ed25519_spki(point, len, &k->spki, &k->spki_len, e);
+    return rc ? rc : key_complete(k, e);
+}
+
+static enum code make_ed25519(struct session *s, struct key *k,
+                              CK_OBJECT_HANDLE *handle, struct error *e)
+{
+    const CK_ATTRIBUTE curves[] = {ATTR(CKA_EC_PARAMS, ed25519_oid),
+                                   ATTR(CKA_EC_PARAMS, ed25519_name)};
+    struct pair pair = {0};
+    enum code rc = new_key(k, HSM_LOG_ED25519, e);
+    if (rc)
+        return rc;
+    CK_RV rv = make_ed25519_pair(s, k, &curves[0], &pair);
+    if (rv != CKR_OK && rv != CKR_MECHANISM_INVALID)
+        rv = make_ed25519_pair(s, k, &curves[1], &pair);
+    rc = session_check(s, rv, "C_GenerateKeyPair", k->label, e);
+    *handle = pair.private;
+    return rc ? rc : read_ed25519(s, k, pair.public, e);
+}
+
+enum code keys_add_ed25519(struct session *s, struct keyset *k,
+                           struct keyring *r, struct error *e)
+{
+    struct key *key = &k->keys[HSM_LOG_ED25519];
+    struct error why = {.code = OK};
+    char label[BLOB_LABEL_MAX];
+    size_t n;
+    keys_label(HSM_LOG_ED25519, 1, label);
+    enum code rc = keys_count(s, label, &n, e);
+    if (rc)
+        return rc;
+    if (n > 0) {
+        log_warning("HSM: %s is on the token, and this state does not know it; "
+                    "checkpoints are signed without. Delete it, and it is made "
+                    "anew at the next start",
+                    label);
+        return OK;
+    }
+    rc = make_ed25519(s, key, &r->handles[HSM_LOG_ED25519], &why);
+    if (!rc)
+        rc = keys_check(s, r, &why);
+    if (!rc)
+        return OK;
+    drop_key(s, key);
+    if (rc == ERR_HSM_ABSENT || rc == ERR_NOMEM)
+        return error_set(e, rc, "%s", why.text);
+    log_info("HSM: the log gets no Ed25519 key: %s", why.text);
+    return OK;
 }
 
 /* ---- probe and HMAC key ---- */
@@ -291,7 +378,7 @@ static enum code make_all(struct session *s, const enum seal_mechanism *try,
     uint8_t instance[16];
     enum code rc = text_random(instance, sizeof instance, e);
     text_hex(k->instance, instance, sizeof instance);
-    for (int use = HSM_BLOB; !rc && use < HSM_USES; use++)
+    for (int use = HSM_BLOB; !rc && use <= HSM_LOG; use++)
         rc = make_ec(s, k, r, (enum hsm_use)use, e);
     if (!rc)
         rc = choose_seal(s, try, n, k, r, e);
@@ -299,7 +386,7 @@ static enum code make_all(struct session *s, const enum seal_mechanism *try,
         rc = make_blobs(s, k, r, e);
     if (!rc)
         rc = keys_check(s, r, e);
-    return rc;
+    return rc ? rc : keys_add_ed25519(s, k, r, e);
 }
 
 enum code keys_make(struct session *s, const enum seal_mechanism *try, size_t n,

@@ -103,22 +103,54 @@ enum code soft_rsa_spki(const uint8_t *n, size_t n_len, const uint8_t *exponent,
     return *spki ? OK : error_set(e, ERR_NOMEM, "public key");
 }
 
-enum code soft_public(const uint8_t *spki, size_t len, bool ec, EVP_PKEY **out,
-                      struct error *e)
+static const uint8_t ed25519_head[] = {0x30, 0x2a, 0x30, 0x05, 0x06, 0x03,
+                                       0x2b, 0x65, 0x70, 0x03, 0x21, 0x00};
+#define ED25519_POINT 32
+
+enum code soft_ed25519_spki(const uint8_t *point, size_t len, uint8_t **spki,
+                            size_t *spki_len, struct error *e)
 {
+    static const uint8_t octets[] = {0x04, 0x20}, bits[] = {0x03, 0x21, 0x00};
+    if (len == ED25519_POINT + sizeof octets &&
+        memcmp(point, octets, sizeof octets) == 0)
+        point += sizeof octets;
+    else if (len == ED25519_POINT + sizeof bits &&
+             memcmp(point, bits, sizeof bits) == 0)
+        point += sizeof bits;
+    else if (len != ED25519_POINT)
+        return error_set(e, ERR_HSM_KEYS,
+                         "the HSM gave a public key that is no Ed25519 point");
+    *spki_len = sizeof ed25519_head + ED25519_POINT;
+    *spki = malloc(*spki_len);
+    if (!*spki)
+        return error_set(e, ERR_NOMEM, "public key");
+    memcpy(*spki, ed25519_head, sizeof ed25519_head);
+    memcpy(*spki + sizeof ed25519_head, point, ED25519_POINT);
+    return OK;
+}
+
+static bool is_of_kind(EVP_PKEY *key, enum soft_kind kind)
+{
+    char group[32] = "";
+    if (kind == SOFT_EC)
+        return EVP_PKEY_is_a(key, "EC") &&
+               EVP_PKEY_get_group_name(key, group, sizeof group, NULL) == 1 &&
+               strcmp(group, "prime256v1") == 0;
+    return kind == SOFT_RSA
+               ? EVP_PKEY_is_a(key, "RSA") && EVP_PKEY_get_bits(key) >= 3072
+               : EVP_PKEY_is_a(key, "ED25519");
+}
+
+enum code soft_public(const uint8_t *spki, size_t len, enum soft_kind kind,
+                      EVP_PKEY **out, struct error *e)
+{
+    static const char *const names[] = {"EC P-256", "RSA of 3072 bits or more",
+                                        "Ed25519"};
     const uint8_t *p = spki;
     EVP_PKEY *key CLEANUP(evp_pkey_freep) = d2i_PUBKEY(NULL, &p, (long)len);
-    char group[32] = "";
-    bool right = key && p == spki + len;
-    if (right && ec)
-        right = EVP_PKEY_is_a(key, "EC") &&
-                EVP_PKEY_get_group_name(key, group, sizeof group, NULL) == 1 &&
-                strcmp(group, "prime256v1") == 0;
-    else if (right)
-        right = EVP_PKEY_is_a(key, "RSA") && EVP_PKEY_get_bits(key) >= 3072;
-    if (!right)
+    if (!key || p != spki + len || !is_of_kind(key, kind))
         return error_set(e, ERR_HSM_KEYS, "a public key is not %s",
-                         ec ? "EC P-256" : "RSA of 3072 bits or more");
+                         names[kind]);
     *out = key;
     key = NULL;
     return OK;
@@ -152,6 +184,19 @@ bool soft_verify(EVP_PKEY *key, const uint8_t digest[32],
     return soft_der(signature, der, &len, NULL) == OK && ctx &&
            EVP_PKEY_verify_init(ctx) == 1 &&
            EVP_PKEY_verify(ctx, der, len, digest, 32) == 1;
+}
+
+static void md_ctx_freep(EVP_MD_CTX **ctx)
+{
+    EVP_MD_CTX_free(*ctx);
+}
+
+bool soft_verify_ed25519(EVP_PKEY *key, const void *text, size_t len,
+                         const uint8_t signature[64])
+{
+    EVP_MD_CTX *ctx CLEANUP(md_ctx_freep) = EVP_MD_CTX_new();
+    return ctx && EVP_DigestVerifyInit(ctx, NULL, NULL, NULL, key) == 1 &&
+           EVP_DigestVerify(ctx, signature, 64, text, len) == 1;
 }
 
 enum code soft_oaep_encrypt(EVP_PKEY *key, bool sha1,

@@ -24,9 +24,18 @@ MUST_CHECK enum code soft_rsa_spki(const uint8_t *n, size_t n_len,
                                    const uint8_t *exponent, size_t e_len,
                                    uint8_t **spki, size_t *spki_len,
                                    struct error *e);
-/* What must it be: EC P-256, or RSA of 3072 bits or more. */
-MUST_CHECK enum code soft_public(const uint8_t *spki, size_t len, bool ec,
-                                 EVP_PKEY **out, struct error *e);
+/* `point`: CKA_EC_POINT, as HSMs give it: in an OCTET STRING, a BIT STRING, or
+ * bare. */
+MUST_CHECK enum code soft_ed25519_spki(const uint8_t *point, size_t len,
+                                       uint8_t **spki, size_t *spki_len,
+                                       struct error *e);
+enum soft_kind { SOFT_EC, SOFT_RSA, SOFT_ED25519 };
+/* What must it be: EC P-256, RSA of 3072 bits or more, or Ed25519. */
+MUST_CHECK enum code soft_public(const uint8_t *spki, size_t len,
+                                 enum soft_kind kind, EVP_PKEY **out,
+                                 struct error *e);
+bool soft_verify_ed25519(EVP_PKEY *key, const void *text, size_t len,
+                         const uint8_t signature[64]);
 
 /* Raw r||s as ASN.1. */
 #define SOFT_DER_MAX 80

@@ -20,7 +20,8 @@ static enum code append_log_key(json_t *out, json_t *key, struct error *e)
     enum code code =
         json_decode(key, JSON_FIELDS(fields), true, "pinned HSM key", e);
 
-    if (code || strcmp(use, "log") != 0 || !public_key)
+    if (code || !public_key ||
+        (strcmp(use, "log") != 0 && strcmp(use, "log-ed25519") != 0))
         return code;
     if (json_array_append_new(out, json_pack("{ss ss ss}", "label", label, "id",
                                              id, "public_key", public_key)) !=

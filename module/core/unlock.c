@@ -120,6 +120,37 @@ static enum code log_in(struct core *c, uint64_t generation, int pin_fd,
     return code;
 }
 
+struct new_pins {
+    const char *text;
+};
+
+static enum code put_pins(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct new_pins *p = ctx;
+
+    return store_meta_put(tx, META_PINS, p->text, strlen(p->text), e);
+}
+
+/* An instance of an older version gets the log's Ed25519 key; one that cannot
+ * remember it goes on all the same. */
+static void keep_pins(struct core *c, const json_t *old, const json_t *now)
+{
+    struct error why = {0};
+    FREE char *text = NULL;
+    struct new_pins p;
+
+    if (!json_is_object(now) || json_equal((json_t *)(uintptr_t)old,
+                                           (json_t *)(uintptr_t)now))
+        return;
+    text = json_dumps(now, JSON_COMPACT);
+    p.text = text;
+    if (!text || store_commit(c->store, STORE_NORMAL, put_pins, &p, &why))
+        log_error("the HSM's new key cannot be remembered: %s",
+                  text ? why.text : "no memory");
+    else
+        log_info("the HSM made a key for this instance: its pins are kept");
+}
+
 /* ERR_HSM_KEYS where `hsmint init` was never run. */
 static enum code check_keys(struct core *c, uint64_t generation,
                             struct error *e)
@@ -140,11 +171,14 @@ static enum code check_keys(struct core *c, uint64_t generation,
     if (code)
         return code;
     request.verb = VERB_PROVISION;
-    request.head = json_pack("{sb sO}", "create", 0, "pins", pins);
+    request.head = json_pack("{sb sO}", "create", 1, "pins", pins);
     if (!request.head)
         return error_set(e, ERR_NOMEM, "no memory to check the HSM's keys");
-    return keeper_call(c->keeper, generation, &request,
+    code = keeper_call(c->keeper, generation, &request,
                        deadline(c) * PROVISION_FACTOR, &reply, NULL, e);
+    if (!code)
+        keep_pins(c, pins, json_object_get(reply.head, "pins"));
+    return code;
 }
 
 struct use_keys {

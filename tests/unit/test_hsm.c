@@ -24,7 +24,9 @@ static void first_start(void **state)
     must(hsm_provision(h, true, NULL, &out, &error));
     assert_true(hsm_ready(h));
     assert_string_equal(text_of(out, "mechanism"), "aes-gcm-iv-given");
-    assert_int_equal(json_array_size(json_object_get(out, "keys")), 4);
+    /* Four, and one that not every SoftHSM can make. */
+    assert_in_range(json_array_size(json_object_get(out, "keys")), HSM_USES - 1,
+                    HSM_USES);
 }
 
 static void seal_and_open(void **state)

@@ -4,6 +4,7 @@
 #include "tests/unit/hsm_fixture.h"
 
 #include "hsm/object.h"
+#include "hsm/soft.h"
 
 /* Objects made and changed behind the keeper's back, in its own session. */
 static CK_ATTRIBUTE *planted;
@@ -206,22 +207,23 @@ static void other_keys_of_the_same_ids(void **state)
     struct fixture *f = fixture(state);
     struct hsm *h = provisioned(state);
     static const char *const labels[] = {"hsmint-seal-1", "hsmint-blob-1",
-                                         "hsmint-call-1", "hsmint-log-1"};
-    for (int i = 0; i < 4; i++)
+                                         "hsmint-call-1", "hsmint-log-1",
+                                         "hsmint-log-ed25519-1"};
+    for (int i = 0; i < 5; i++)
         destroy(h, labels[i]);
     log_in_again(f);
     JSON out = NULL;
     must(hsm_provision(f->hsm, true, NULL, &out, &error));
     json_t *other = json_object_get(json_object_get(out, "pins"), "keys");
     json_t *mine = json_object_get(f->pins, "keys");
-    for (size_t i = 0; i < 4; i++)
+    for (size_t i = 0; i < json_array_size(mine); i++)
         json_object_set(json_array_get(mine, i), "id",
                         json_object_get(json_array_get(other, i), "id"));
     must_fail(ERR_HSM_KEYS, check(f)); /* another instance than the one here */
     log_in_again(f);
     refused(f, "does not verify");
     /* The EC keys' pins are right; the AES key's probe is the old one. */
-    for (size_t i = 1; i < 4; i++)
+    for (size_t i = 1; i < json_array_size(mine); i++)
         json_array_set(mine, i, json_array_get(other, i));
     refused(f, "probe does not open");
 }
@@ -270,6 +272,53 @@ static void broken_pins(void **state)
     must(check(f));
 }
 
+/* Text with the log's second key, as an instance of an older version gets it. */
+static void older_instances_get_the_ed25519_key(void **state)
+{
+    static const char text[] = "hsmint/test\n0\n";
+    const char *label = "hsmint-log-ed25519-1";
+    struct fixture *f = fixture(state);
+    uint8_t signature[64];
+    JSON out = NULL;
+    JSON again = NULL;
+    (void)provisioned(state);
+    json_t *keys = json_object_get(f->pins, "keys");
+    if (json_array_size(keys) != HSM_USES)
+        skip(); /* this SoftHSM was built without it */
+    must(hsm_sign_ed25519(f->hsm, text, strlen(text), signature, &error));
+    const struct keyset *k = atomic_load(&f->hsm->keys);
+    EVP_PKEY *public = k->keys[HSM_LOG_ED25519].public;
+    assert_true(soft_verify_ed25519(public, text, strlen(text), signature));
+    assert_false(soft_verify_ed25519(public, text, 3, signature));
+    /* Pins of before: the key on the token is a stranger's then. */
+    json_array_remove(keys, HSM_LOG_ED25519);
+    log_in_again(f);
+    must(hsm_provision(f->hsm, true, f->pins, &out, &error));
+    must_fail(ERR_NOT_FOUND,
+              hsm_sign_ed25519(f->hsm, text, 1, signature, &error));
+    assert_int_equal(count(f->hsm, label), 2); /* left alone */
+    destroy(f->hsm, label);
+    /* Made only when told, and once. */
+    log_in_again(f);
+    json_decref(out);
+    must(hsm_provision(f->hsm, false, f->pins, &out, &error));
+    assert_int_equal(count(f->hsm, label), 0);
+    log_in_again(f);
+    json_decref(out);
+    must(hsm_provision(f->hsm, true, f->pins, &out, &error));
+    assert_int_equal(count(f->hsm, label), 2);
+    must(hsm_sign_ed25519(f->hsm, text, 1, signature, &error));
+    json_t *pins = json_object_get(out, "pins");
+    assert_int_equal(json_array_size(json_object_get(pins, "keys")), HSM_USES);
+    must(hsm_provision(f->hsm, true, pins, &again, &error));
+    assert_true(json_equal(json_object_get(again, "pins"), pins));
+    /* Pinned, so it has to be there. */
+    destroy(f->hsm, label);
+    log_in_again(f);
+    json_decref(again);
+    must_fail(ERR_HSM_KEYS, hsm_provision(f->hsm, true, pins, &again, &error));
+}
+
 /* Nothing is left over from an init that found no way to seal. */
 static void failed_init_leaves_nothing(void **state)
 {
@@ -301,6 +350,7 @@ int main(void)
         FIXTURE_TEST(public_key_may_sign_only),
         FIXTURE_TEST(broken_pins),
         FIXTURE_TEST(failed_init_leaves_nothing),
+        FIXTURE_TEST(older_instances_get_the_ed25519_key),
     };
     return cmocka_run_group_tests_name("hsm-keys", tests, NULL, NULL);
 }
