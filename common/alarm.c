@@ -117,6 +117,13 @@ const struct alarm_text alarm_table[ALARM_COUNT] = {
         {"revocation-waits", ALARM_WARNING, "revocations do not get through",
          "mend what the text says; they go on by themselves",
          "what was revoked may still work; it is tried again and again"},
+    [ALARM_KEY_LIVES] =
+        {"key-lives", ALARM_CRITICAL,
+         "a revoked key is not proven dead within 60 seconds",
+         "see what the text says the service answers; if it takes the key "
+         "still, tell the service's support the account's id (`hsmint lease "
+         "show`)",
+         "the account is deleted; whoever has the key may still use it"},
     [ALARM_DISK] = {"disk", ALARM_CRITICAL, "the disk is nearly full",
                     "free some space in the state directory's file system or "
                     "lower disk_reserve",
@@ -135,10 +142,10 @@ const struct alarm_text alarm_table[ALARM_COUNT] = {
          "spec/RUNBOOK.md",
          LEASES_NO_SIGNATURE},
     [ALARM_CLOCK_STEPPED] =
-        {"clock-stepped", ALARM_CRITICAL, "the wall clock jumped",
+        {"clock-stepped", ALARM_WARNING, "the wall clock jumped",
          "set the clock right and keep it synchronised: `timedatectl`",
-         "forward: leases end too early; back: they end too late, keys at the "
-         "service on time"},
+         "they end when they would have; if the host started again with an "
+         "earlier time than before, all of before are ended"},
     [ALARM_POLICY_FILES] =
         {"policy-files", ALARM_CRITICAL, "a policy file is wrong",
          "mend what the text names, then `systemctl reload hsmintd`",

@@ -33,6 +33,7 @@ enum alarm {
     /* leases */
     ALARM_REVOCATION_LATE,
     ALARM_REVOCATION_WAITS,
+    ALARM_KEY_LIVES, /* object: lease */
     /* the host */
     ALARM_DISK,
     ALARM_STATE_READ_ONLY,

@@ -40,6 +40,7 @@ static const char *const verb_names[VERBS] = {
     [VERB_RANDOM] = "random",
     [VERB_MAKE_LOGIN] = "make-login",
     [VERB_CHECK_LOGIN] = "check-login",
+    [VERB_REACH] = "reach",
     [VERB_LOG_STATE] = "log-state",
     [VERB_LOG_BEGIN] = "log-begin",
     [VERB_LOG_RESUME] = "log-resume",

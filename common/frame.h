@@ -39,6 +39,7 @@ enum verb {
     VERB_LOG_BEGIN,    /* the first start of the log, or its next epoch */
     VERB_LOG_RESUME,   /* the anchor's tree, where nothing newer is known */
     VERB_SIGN_CHECKPOINT, /* leaves that came since → a signed checkpoint */
+    VERB_REACH,        /* does an organisation's service answer at all? */
     VERBS
 };
 

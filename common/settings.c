@@ -85,6 +85,7 @@ static const struct key keys[] = {
     {"service", "connect_timeout", MS, AT(connect_ms), 10000, 1000, 600000,
      NULL},
     {"service", "call_timeout", MS, AT(call_ms), 30000, 1000, 600000, NULL},
+    {"service", "revoke_at_once", NUMBER, AT(revoke_at_once), 4, 1, 32, NULL},
     {"service", "reply_max", SIZE, AT(reply_max), 1 << 20, 1024, 4 << 20, NULL},
     {"audit", "origin", ORIGIN, AT(audit.origin), 0, 0, 0, NULL},
     /* Below the keeper's own bounds: 1024 calls, 60 s. */

@@ -76,6 +76,7 @@ struct settings {
     int64_t connect_ms;       /* default 10 s */
     int64_t call_ms;          /* default 30 s, whole call */
     uint64_t reply_max;       /* default 1 MiB */
+    int revoke_at_once;       /* of one organisation; default 4, 1-32 */
     struct settings_audit audit;
 };
 

@@ -234,6 +234,18 @@ static bool header_is(const char *line, size_t len, const char *name,
     return true;
 }
 
+static void on_rate(struct http_rate *rate, const char *line, size_t n)
+{
+    const char *value;
+    size_t len;
+    if (header_is(line, n, "x-ratelimit-limit-requests", &value, &len))
+        rate->limit = reply_rate_count(value, len);
+    else if (header_is(line, n, "x-ratelimit-remaining-requests", &value, &len))
+        rate->remaining = reply_rate_count(value, len);
+    else if (header_is(line, n, "x-ratelimit-reset-requests", &value, &len))
+        rate->reset_ms = reply_rate_reset(value, len);
+}
+
 static size_t on_header(char *line, size_t one, size_t n, void *ctx)
 {
     struct transfer *t = ctx;
@@ -249,10 +261,13 @@ static size_t on_header(char *line, size_t one, size_t n, void *ctx)
     if (n > 5 && strncmp(line, "HTTP/", 5) == 0) { /* an interim one before */
         r->retry_after_ms = 0;
         r->request_id[0] = '\0';
+        r->rate = (struct http_rate){.remaining = -1};
     } else if (header_is(line, n, "retry-after", &value, &len)) {
         r->retry_after_ms = reply_retry_after(value, len, clock_wall_ms());
     } else if (header_is(line, n, "x-request-id", &value, &len)) {
         reply_request_id(r->request_id, value, len);
+    } else {
+        on_rate(&r->rate, line, n);
     }
     return n;
 }
@@ -297,15 +312,18 @@ static enum code set_headers(struct transfer *t, struct error *e)
 {
     static const char bearer[] = "Authorization: Bearer ";
     const struct http_request *q = t->request;
-    size_t n = sizeof(bearer) - 1, len = secret_len(q->bearer);
-    enum code rc = secret_new(&t->header, n + len + 1, e);
+    size_t n = sizeof(bearer) - 1, len = q->bearer ? secret_len(q->bearer) : 0;
+    enum code rc = q->bearer ? secret_new(&t->header, n + len + 1, e) : OK;
     if (rc)
         return rc;
-    uint8_t *line = secret_bytes(t->header);
-    memcpy(line, bearer, n);
-    memcpy(line + n, secret_data(q->bearer), len);
+    uint8_t *line = q->bearer ? secret_bytes(t->header) : NULL;
+    if (line) {
+        memcpy(line, bearer, n);
+        memcpy(line + n, secret_data(q->bearer), len);
+    }
     char org[SEAL_TEXT_MAX + 32];
-    bool ok = add_header(t, (const char *)line) && add_header(t, "Expect:") &&
+    bool ok = (!line || add_header(t, (const char *)line)) &&
+              add_header(t, "Expect:") &&
               add_header(t, "Accept: application/json") &&
               add_header(t, q->body_len ? "Content-Type: application/json"
                                         : "Content-Type:");
@@ -480,7 +498,7 @@ enum code http_send(struct http *h, const struct http_request *q,
         .request = q, .reply = r, .reply_max = h->settings->reply_max};
     if (t.reply_max > FRAME_BODY_MAX)
         t.reply_max = FRAME_BODY_MAX;
-    if (!http_bearer_valid(q->bearer))
+    if (q->bearer && !http_bearer_valid(q->bearer))
         return error_set(e, ERR_INVALID, "the key is no bearer key");
     enum code rc = fresh_multi(h, e);
     if (rc || (rc = set_headers(&t, e)))
@@ -496,7 +514,8 @@ enum code http_send(struct http *h, const struct http_request *q,
     CURLcode result;
     rc = perform(h, &t, &result, e);
     r->duration_us = now_us() - start;
-    hide_echo(q->bearer, r);
+    if (q->bearer)
+        hide_echo(q->bearer, r);
     if (rc || (rc = outcome(&t, result, e))) {
         http_reply_clear(r);
         return rc;

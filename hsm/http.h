@@ -30,12 +30,17 @@ struct http_request {
     const char *url;
     const uint8_t *body; /* JSON; POST only */
     size_t body_len;
-    const struct secret *bearer;
+    const struct secret *bearer; /* NULL: none, no key is sent */
     const char *organization_id; /* NULL or "": no such header */
     const char *const *headers;  /* further ones, NULL-ended; or NULL */
 };
+struct http_rate { /* x-ratelimit-…-requests; limit 0: not told */
+    int64_t limit, remaining;
+    uint32_t reset_ms;
+};
 struct http_reply {
     long status;
+    struct http_rate rate;
     char request_id[ERROR_REQUEST_ID_MAX];
     uint32_t retry_after_ms; /* from header or message; 0: not told */
     int64_t duration_us;

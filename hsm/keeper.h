@@ -76,6 +76,8 @@ enum code random_bytes(struct channel *c, struct frame *in, struct frame *out,
                        struct error *e);
 enum code secretid_make(struct channel *c, struct frame *in, struct frame *out,
                         struct error *e);
+enum code reach_service(struct channel *c, struct frame *in, struct frame *out,
+                        struct error *e);
 enum code secretid_check(struct channel *c, struct frame *in, struct frame *out,
                          struct error *e);
 enum code log_state(struct channel *c, struct frame *in, struct frame *out,

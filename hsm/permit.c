@@ -39,6 +39,7 @@ static const struct permit {
     [VERB_RANDOM] = {random_bytes, 0},
     [VERB_MAKE_LOGIN] = {secretid_make, NEEDS_READY},
     [VERB_CHECK_LOGIN] = {secretid_check, TAKES_FD | NEEDS_READY},
+    [VERB_REACH] = {reach_service, NEEDS_READY},
     [VERB_LOG_STATE] = {log_state, NEEDS_READY},
     [VERB_LOG_BEGIN] = {log_begin, TAKES_BODY | NEEDS_READY},
     [VERB_LOG_RESUME] = {log_resume, TAKES_BODY | NEEDS_READY},

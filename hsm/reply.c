@@ -97,6 +97,30 @@ uint32_t reply_message_wait(const char *body, size_t len)
     return 0;
 }
 
+#define RATE_DIGITS 15 /* no limit has more */
+
+int64_t reply_rate_count(const char *value, size_t len)
+{
+    char text[RATE_DIGITS + 1];
+    if (len == 0 || len >= sizeof(text))
+        return -1;
+    memcpy(text, value, len);
+    text[len] = '\0';
+    return strspn(text, "0123456789") == len ? strtoll(text, NULL, 10) : -1;
+}
+
+uint32_t reply_rate_reset(const char *value, size_t len)
+{
+    char text[40];
+    if (len == 0 || len >= sizeof(text))
+        return 0;
+    memcpy(text, value, len);
+    text[len] = '\0';
+    if (strspn(text, "0123456789.") == len)
+        return clamp_ms(strtod(text, NULL) * 1000);
+    return clamp_ms(parse_wait(text));
+}
+
 static void copy_token(char *out, size_t cap, const char *value, size_t len)
 {
     size_t n = 0;

@@ -18,6 +18,10 @@ uint32_t reply_message_wait(const char *body, size_t len);
 /* x-request-id as far as it is made of [A-Za-z0-9._-], else "". */
 void reply_request_id(char out[ERROR_REQUEST_ID_MAX], const char *value,
                       size_t len);
+/* x-ratelimit-limit-requests, -remaining-requests: a whole number, or -1. */
+int64_t reply_rate_count(const char *value, size_t len);
+/* x-ratelimit-reset-requests: "6m0s", "20ms", or seconds. 0: not told. */
+uint32_t reply_rate_reset(const char *value, size_t len);
 /* The error's "code", or "". */
 #define REPLY_CODE_MAX 64
 void reply_error_code(char out[REPLY_CODE_MAX], const char *body, size_t len);

@@ -104,7 +104,7 @@ enum code again_reuse(struct core *c, const struct again_wanted *w,
                                   .live_only = true,
                                   .reusable_only = true,
                                   .limit = 16};
-    struct find_live f = {.wanted = w, .now_ms = clock_wall_ms()};
+    struct find_live f = {.wanted = w, .now_ms = steady_ms(c)};
     LEASE found = {0};
     struct error why = {0};
     enum code code = store_lease_each(c->store, &q, take_live, &f, e);

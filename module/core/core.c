@@ -48,6 +48,18 @@ void core_org_name(struct core *c, int64_t id, char name[64])
     pthread_mutex_unlock(&c->orgs_lock);
 }
 
+int64_t core_org_id(struct core *c, const char *name)
+{
+    int64_t id = 0;
+
+    pthread_mutex_lock(&c->orgs_lock);
+    for (size_t i = 0; i < c->n_orgs; i++)
+        if (strcmp(c->orgs[i].name, name) == 0)
+            id = c->orgs[i].id;
+    pthread_mutex_unlock(&c->orgs_lock);
+    return id;
+}
+
 static enum code note_org(const struct store_org *o, void *ctx, struct error *e)
 {
     return core_org_note(ctx, o->id, o->name, e);
@@ -83,6 +95,8 @@ static enum code start(struct core *c, struct error *e)
     uint64_t generation;
     enum code code = store_org_each(c->store, note_org, c, e);
 
+    if (!code)
+        code = steady_open(c, e);
     if (code)
         return code;
     /* A missing HSM or PIN is told by each call, and by status. */
@@ -128,7 +142,9 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .ended = ENDED_INIT,
                        .policies = POLICIES_INIT,
                        .refusals = REFUSALS_INIT,
+                       .steady = STEADY_INIT,
                        .sweep = SWEEP_INIT,
+                       .crew = CREW_INIT,
                        .watch = WATCH_INIT,
                        .health = HEALTH_INIT,
                        .rotate = ROTATE_INIT,

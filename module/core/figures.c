@@ -124,8 +124,8 @@ static double waited_seconds(struct figures *f, const struct store_waiting *w)
         return 0;
     if (w->first_end_ms < FAR_MS && w->first_end_ms < f->now_ms)
         first = f->now_ms - w->first_end_ms;
-    if (since && f->now_ms - since > first)
-        first = f->now_ms - since;
+    if (since && clock_wall_ms() - since > first)
+        first = clock_wall_ms() - since;
     return (double)first / 1000;
 }
 
@@ -309,7 +309,7 @@ static void keep(struct metrics *m, json_t *list)
 static enum code costly(struct core *c, json_t *list, struct error *e)
 {
     JSON have = kept(&c->metrics);
-    struct figures f = {.core = c, .now_ms = clock_wall_ms()};
+    struct figures f = {.core = c, .now_ms = steady_ms(c)};
     enum code code = OK;
 
     if (!have) {
@@ -425,7 +425,7 @@ enum code core_metrics(struct core *c, const struct metrics_server *server,
 {
     JSON list = json_array();
     struct figures f = {
-        .core = c, .list = list, .now_ms = clock_wall_ms()};
+        .core = c, .list = list, .now_ms = steady_ms(c)};
     enum code code;
 
     if (!list)

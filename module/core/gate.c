@@ -155,12 +155,14 @@ static enum code decode_answer(struct gate_reply *r, struct error *e)
 {
     json_int_t status = 0, retry = 0, duration = 0;
     const char *request_id = "";
+    json_t *rate = NULL;
     const struct json_field fields[] = {
         {"status", FIELD_INT, true, &status, NULL},
         {"request_id", FIELD_STRING, false, &request_id, NULL},
         {"retry_after_ms", FIELD_INT, false, &retry, NULL},
         {"duration_us", FIELD_INT, false, &duration, NULL},
         {"value_hmac", FIELD_STRING, false, &r->key_hmac, NULL},
+        {"rate", FIELD_OBJECT, false, &rate, NULL},
     };
     enum code code = json_decode(r->frame.head, JSON_FIELDS(fields), true,
                                  "the keeper's reply", e);
@@ -175,6 +177,12 @@ static enum code decode_answer(struct gate_reply *r, struct error *e)
         .retry_after_ms =
             retry > 0 && retry <= UINT32_MAX ? (uint32_t)retry : 0};
     r->duration_us = duration;
+    r->told = (struct pace_told){
+        .refused = status == 429,
+        .retry_after_ms = r->http.retry_after_ms,
+        .limit = json_integer_value(json_object_get(rate, "limit")),
+        .remaining = json_integer_value(json_object_get(rate, "remaining")),
+        .reset_ms = json_integer_value(json_object_get(rate, "reset_ms"))};
     return OK;
 }
 
@@ -242,6 +250,8 @@ enum code gate_send(struct core *c, const struct gate_call *call,
     r->fate = GATE_NOTHING;
     r->http.request_id = "";
     error_clear(why);
+    if (call->by)
+        crew_caller(c, true);
     code = text_id(r->call, why);
     /* Before it is signed: a signature is good for a minute only. */
     if (!code && call->by)
@@ -256,6 +266,10 @@ enum code gate_send(struct core *c, const struct gate_call *call,
     if (!code)
         code = execute(c, signed_call.head, generation, r, why);
     count(c, call, r);
+    if (r->fate == GATE_ANSWERED)
+        crew_hear(c, call->org, &r->told);
+    if (call->by)
+        crew_caller(c, false);
     if (!code)
         code = openai_check(call->request, &r->http, why);
     if (r->fate == GATE_NOTHING)

@@ -13,6 +13,7 @@
 #include "common/frame.h"
 #include "common/text.h"
 #include "module/core/core.h"
+#include "module/core/pace.h"
 #include "module/openai/openai.h"
 
 struct gate_call {
@@ -42,6 +43,7 @@ struct gate_reply {
     struct openai_reply http;
     const char *key_hmac; /* of a minted key's value, hex; NULL: none told */
     int64_t duration_us;
+    struct pace_told told; /* of limits */
     struct error error; /* of sending, or what the service answered */
 };
 #define GATE_REPLY_INIT                                                        \

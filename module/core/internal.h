@@ -9,6 +9,7 @@
 
 #include "common/text.h"
 #include "module/core/core.h"
+#include "module/core/crew.h"
 #include "module/core/ended.h"
 #include "module/core/entrance.h"
 #include "module/core/health.h"
@@ -20,6 +21,7 @@
 #include "module/core/refusals.h"
 #include "module/core/rotate.h"
 #include "module/core/share.h"
+#include "module/core/steady.h"
 #include "module/core/sweep.h"
 #include "module/core/unlock.h"
 #include "module/core/warnings.h"
@@ -49,7 +51,9 @@ struct core {
     struct warnings warnings;
     struct ended ended;
     struct shares shares;
+    struct steady steady;
     struct sweep sweep;
+    struct crew crew;
     struct entrances entrances;
     struct metrics metrics;
     struct watch watch;
@@ -75,6 +79,8 @@ MUST_CHECK enum code core_org(struct core *c, const char *name,
  * its key. What is written back has to be read while it is held. */
 MUST_CHECK enum code core_hold_config(struct core *c, const char *org,
                                       struct inflight_hold *h, struct error *e);
+/* 0 if unknown. */
+int64_t core_org_id(struct core *c, const char *name);
 /* "" if unknown. */
 void core_org_name(struct core *c, int64_t id, char name[64]);
 MUST_CHECK enum code core_org_note(struct core *c, int64_t id, const char *name,

@@ -39,6 +39,9 @@ struct keeper {
     struct keeper_process process;
     int idle[CHANNELS_MAX]; /* stack of sockets of this generation */
     int n_idle;
+    /* Of others, and of those that give way. */
+    pthread_cond_t freed[2];
+    int waiting[2], used[2];
     int64_t started_ms, not_before_ms;
     int early_deaths, failed_starts;
     struct error failure; /* of the last start, where it failed */
@@ -72,6 +75,8 @@ enum code keeper_new(struct keeper **out, const struct keeper_options *o,
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&k->changed, &attr);
+    pthread_cond_init(&k->freed[0], &attr);
+    pthread_cond_init(&k->freed[1], &attr);
     pthread_condattr_destroy(&attr);
     *out = k;
     return OK;
@@ -102,6 +107,14 @@ static void back_off(struct keeper *k)
     k->not_before_ms = clock_monotonic_ms() + wait;
 }
 
+/* With the lock held. */
+static void changed(struct keeper *k)
+{
+    pthread_cond_broadcast(&k->changed);
+    pthread_cond_broadcast(&k->freed[0]);
+    pthread_cond_broadcast(&k->freed[1]);
+}
+
 /* With the lock held. Sockets in use are closed by their users. */
 static void end_process(struct keeper *k)
 {
@@ -118,7 +131,7 @@ static void end_process(struct keeper *k)
         k->unreaped[k->n_unreaped++] = left;
     k->early_deaths = lived >= STABLE_MS ? 0 : k->early_deaths + 1;
     back_off(k);
-    pthread_cond_broadcast(&k->changed);
+    changed(k);
 }
 
 void keeper_free(struct keeper *k)
@@ -132,6 +145,8 @@ void keeper_free(struct keeper *k)
         close(k->unreaped[i]);
     pthread_mutex_unlock(&k->lock);
     pthread_cond_destroy(&k->changed);
+    pthread_cond_destroy(&k->freed[0]);
+    pthread_cond_destroy(&k->freed[1]);
     pthread_mutex_destroy(&k->lock);
     free(k);
 }
@@ -220,7 +235,7 @@ static enum code start(struct keeper *k, struct error *e)
     code = start_process(k, &ours, &process, &why);
     pthread_mutex_lock(&k->lock);
     k->starting = false;
-    pthread_cond_broadcast(&k->changed);
+    changed(k);
     k->started_ms = clock_monotonic_ms();
     if (code) {
         k->failed_starts++;
@@ -264,6 +279,25 @@ struct channel {
     uint64_t generation;
 };
 
+static _Thread_local bool gives_way;
+
+void keeper_give_way(void)
+{
+    gives_way = true;
+}
+
+/* One channel is kept for those that give way: callers are never few. */
+static bool may_take(const struct keeper *k)
+{
+    if (k->n_idle == 0)
+        return false;
+    if (k->channels == 1)
+        return true;
+    if (gives_way)
+        return k->used[1] == 0 || (k->waiting[0] == 0 && k->n_idle > 1);
+    return k->n_idle > 1 || k->used[1] > 0;
+}
+
 static enum code gone(struct error *e)
 {
     return error_set(e, ERR_KEEPER,
@@ -273,8 +307,12 @@ static enum code gone(struct error *e)
 static enum code wait_for_idle(struct keeper *k, const struct timespec *until,
                                struct error *e)
 {
-    if (pthread_cond_timedwait(&k->changed, &k->lock, until) == ETIMEDOUT &&
-        k->n_idle == 0)
+    int late;
+
+    k->waiting[gives_way]++;
+    late = pthread_cond_timedwait(&k->freed[gives_way], &k->lock, until);
+    k->waiting[gives_way]--;
+    if (late == ETIMEDOUT && !may_take(k))
         return error_set(e, ERR_DEADLINE,
                          "all %d of the keeper's channels are busy; "
                          "[daemon] keeper_threads sets how many there are",
@@ -296,12 +334,14 @@ static enum code take(struct keeper *k, uint64_t generation, int deadline_ms,
             code = ensure_locked(k, e);
         else if (!k->running || k->generation != generation)
             code = gone(e);
-        if (code || k->n_idle > 0)
+        if (code || may_take(k))
             break;
         code = wait_for_idle(k, &until, e);
     }
-    if (!code)
+    if (!code) {
         *out = (struct channel){k->idle[--k->n_idle], k->generation};
+        k->used[gives_way]++;
+    }
     pthread_mutex_unlock(&k->lock);
     return code;
 }
@@ -309,9 +349,11 @@ static enum code take(struct keeper *k, uint64_t generation, int deadline_ms,
 static void give_back(struct keeper *k, const struct channel *c)
 {
     pthread_mutex_lock(&k->lock);
+    k->used[gives_way]--;
     if (k->running && k->generation == c->generation) {
         k->idle[k->n_idle++] = c->fd;
-        pthread_cond_signal(&k->changed);
+        pthread_cond_signal(&k->freed[0]);
+        pthread_cond_signal(&k->freed[1]);
     } else {
         close(c->fd);
     }
@@ -336,6 +378,7 @@ static void broken(struct keeper *k, const struct channel *c, enum verb verb,
 
     snprintf(doing, sizeof(doing), "it broke off %s", verb_name(verb));
     pthread_mutex_lock(&k->lock);
+    k->used[gives_way]--;
     close(c->fd);
     if (k->generation == c->generation)
         died(k, doing, why->text);

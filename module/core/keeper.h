@@ -59,6 +59,10 @@ MUST_CHECK enum code keeper_call(struct keeper *k, uint64_t generation,
                                  struct frame *reply, bool *handed,
                                  struct error *e);
 
+/* From now on this thread's calls give way to those of others: they wait for a
+ * channel while others do. One channel is theirs, so that they get on. */
+void keeper_give_way(void);
+
 struct keeper_state {
     bool running;
     pid_t pid;

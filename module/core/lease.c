@@ -7,6 +7,7 @@
 #include "common/text.h"
 #include "module/core/internal.h"
 #include "module/core/lease_record.h"
+#include "module/core/proof.h"
 #include "module/core/search.h"
 
 #include <stdlib.h>
@@ -62,7 +63,7 @@ enum code lease_copy(struct store_lease *to, const struct store_lease *from,
     enum code code = OK;
 
     *to = *from;
-    to->cka_id = to->sealed = NULL;
+    to->cka_id = to->sealed = to->probe = NULL;
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         *texts[i].to = NULL;
     for (size_t i = 0; !code && i < sizeof(texts) / sizeof(texts[0]); i++)
@@ -71,6 +72,8 @@ enum code lease_copy(struct store_lease *to, const struct store_lease *from,
         code = copy_bytes(&to->cka_id, from->cka_id, from->cka_id_len, e);
     if (!code)
         code = copy_bytes(&to->sealed, from->sealed, from->sealed_len, e);
+    if (!code)
+        code = copy_bytes(&to->probe, from->probe, from->probe_len, e);
     return code;
 }
 
@@ -97,6 +100,8 @@ static enum code update_row(struct store_tx *tx, void *ctx, struct error *e)
     const struct row *r = ctx;
     enum code code = store_lease_update(tx, r->lease, r->expect, e);
 
+    if (!code && r->lease->proof != PROOF_NONE)
+        code = store_lease_prove(tx, r->lease, e);
     return code ? code : lease_record(r->core, tx, &r->record, e);
 }
 
@@ -150,7 +155,7 @@ static enum code act_wait(struct store_lease *l, const struct moment *at,
 static enum code act_look(struct store_lease *l, const struct moment *at,
                           struct error *e)
 {
-    int64_t next = search_next_look_ms(at->core, l->issued_ms, at->now_ms);
+    int64_t next = search_next_of(at->core, l, at->now_ms);
 
     if (next < 0)
         return act_wait(l, at, e);
@@ -181,7 +186,7 @@ enum code lease_apply(struct core *c, struct store_lease *l,
                       enum lease_event event, uint32_t retry_ms,
                       enum lease_action *action, struct error *e)
 {
-    const struct moment at = {c, clock_wall_ms(), retry_ms};
+    const struct moment at = {c, steady_ms(c), retry_ms};
     const struct lease_step *step;
     enum code code = lease_step(l->state, event, &step, e);
 
@@ -192,6 +197,8 @@ enum code lease_apply(struct core *c, struct store_lease *l,
     l->state = step->next;
     if (l->state >= LEASE_REVOKING)
         forget_value(l);
+    if (l->state == LEASE_REVOKED)
+        proof_after_end(l, at.now_ms);
     if (action)
         *action = step->action;
     return OK;
@@ -256,14 +263,13 @@ static enum code mark_revoking(struct store_tx *tx, void *ctx, struct error *e)
 }
 
 /* What came of a DELETE that was signed. */
-static enum lease_event deletion(const struct core *c,
-                                 const struct store_lease *l,
+static enum lease_event deletion(struct core *c, const struct store_lease *l,
                                  const struct gate_reply *r, enum code code)
 {
     if (code)
         return LEASE_FAILED;
     if (r->http.status == 404 &&
-        search_next_look_ms(c, l->issued_ms, clock_wall_ms()) >= 0)
+        search_next_of(c, l, steady_ms(c)) >= 0)
         return LEASE_EARLY;
     /* Of a mint that was answered we know the key, too. */
     return *l->key_id ? LEASE_GONE : LEASE_ONE_GONE;
@@ -351,7 +357,8 @@ enum code lease_delete(struct core *c, struct store_lease *l,
     core_org_name(c, l->org, org);
     if (!code && !*l->reason)
         code = lease_text(&l->reason, reason, &why);
-    l->next_try_ms = clock_wall_ms();
+    l->next_try_ms = steady_ms(c);
+    proof_before_end(c, l);
     if (!code)
         code = delete_account(c, l, &call, &reply, &why);
     if (code && e)
@@ -467,8 +474,9 @@ enum code lease_open_value(struct core *c, const struct store_lease *l,
                : secret_from_fd(value, reply.fd, SECRET_MAX, deadline, true, e);
 }
 
-enum code lease_seal_value(struct core *c, struct store_lease *l,
-                           const struct secret *value, struct error *e)
+enum code lease_seal(struct core *c, const struct store_lease *l,
+                     const struct secret *value, uint8_t **sealed, size_t *len,
+                     struct error *e)
 {
     FRAME request = FRAME_INIT;
     FRAME reply = FRAME_INIT;
@@ -482,9 +490,9 @@ enum code lease_seal_value(struct core *c, struct store_lease *l,
         return code;
     if (reply.body_len == 0)
         return error_set(e, ERR_KEEPER, "the keeper sealed nothing");
-    forget_value(l);
-    l->sealed = reply.body;
-    l->sealed_len = reply.body_len;
+    free(*sealed);
+    *sealed = reply.body;
+    *len = reply.body_len;
     reply.body = NULL;
     reply.body_len = 0;
     return OK;

@@ -70,9 +70,9 @@ MUST_CHECK enum code lease_get_for(struct core *c, const struct caller *by,
 MUST_CHECK enum code lease_open_value(struct core *c,
                                       const struct store_lease *l,
                                       struct secret **value, struct error *e);
-/* Seals `value` into l->sealed. */
-MUST_CHECK enum code lease_seal_value(struct core *c, struct store_lease *l,
-                                      const struct secret *value,
-                                      struct error *e);
+/* Seals the lease's value; *sealed is replaced. */
+MUST_CHECK enum code lease_seal(struct core *c, const struct store_lease *l,
+                                const struct secret *value, uint8_t **sealed,
+                                size_t *len, struct error *e);
 
 #endif

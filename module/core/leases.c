@@ -224,9 +224,9 @@ static json_t *cka_id_json(const struct store_lease *l)
     return json_string(hex);
 }
 
-static int64_t seconds_left(const struct store_lease *l)
+static int64_t seconds_left(struct core *c, const struct store_lease *l)
 {
-    int64_t left = l->expires_ms - clock_wall_ms();
+    int64_t left = l->expires_ms - steady_ms(c);
 
     return l->state == LEASE_ACTIVE && left > 0 ? (left + 999) / 1000 : 0;
 }
@@ -247,13 +247,13 @@ static json_t *whose(struct core *c, const struct store_lease *l)
 json_t *core_lease_json(struct core *c, const struct store_lease *l)
 {
     bool renewable =
-        l->state == LEASE_ACTIVE && l->max_expires_ms > clock_wall_ms();
+        l->state == LEASE_ACTIVE && l->max_expires_ms > steady_ms(c);
     JSON life = json_pack(
         "{sI sI sI sI sI sb ss ss ss ss ss ss}", "issued_ms",
-        (json_int_t)l->issued_ms, "expires_ms", (json_int_t)l->expires_ms,
-        "max_expires_ms", (json_int_t)l->max_expires_ms, "provider_expires_ms",
-        (json_int_t)l->provider_expires_ms, "lease_duration",
-        (json_int_t)seconds_left(l), "lease_renewable", renewable, "project_id",
+        (json_int_t)steady_wall_ms(c, l->issued_ms), "expires_ms", (json_int_t)steady_wall_ms(c, l->expires_ms),
+        "max_expires_ms", (json_int_t)steady_wall_ms(c, l->max_expires_ms), "provider_expires_ms",
+        (json_int_t)steady_wall_ms(c, l->provider_expires_ms), "lease_duration",
+        (json_int_t)seconds_left(c, l), "lease_renewable", renewable, "project_id",
         l->project, "service_account", l->account_name, "service_account_id",
         l->account_id, "api_key_id", l->key_id, "api_base", l->api_base,
         "label", *l->label ? l->label : l->role);

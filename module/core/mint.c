@@ -9,6 +9,7 @@
 #include "module/core/internal.h"
 #include "module/core/lease.h"
 #include "module/core/orgconfig.h"
+#include "module/core/proof.h"
 #include "module/core/role.h"
 
 #include <stdio.h>
@@ -237,7 +238,7 @@ static enum code set_cka_id(struct mint *m, struct error *e)
 static enum code make_lease(struct mint *m, struct error *e)
 {
     struct store_lease *l = &m->lease;
-    int64_t now = clock_wall_ms();
+    int64_t now = steady_ms(m->core);
     enum code code;
 
     l->org = m->org.id;
@@ -252,7 +253,7 @@ static enum code make_lease(struct mint *m, struct error *e)
     if ((code = text_id(l->id, e)) || (code = set_texts(m, e)) ||
         (code = set_api_base(m, e)) || (code = set_cka_id(m, e)))
         return code;
-    return make_name(m, now, &l->account_name, e);
+    return make_name(m, clock_wall_ms(), &l->account_name, e);
 }
 
 static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
@@ -379,7 +380,8 @@ static enum code keep_value(struct mint *m, struct error *e)
 {
     if (!m->lease.reusable && !m->role.keep_value)
         return OK;
-    return lease_seal_value(m->core, &m->lease, m->account.key.value, e);
+    return lease_seal(m->core, &m->lease, m->account.key.value,
+                      &m->lease.sealed, &m->lease.sealed_len, e);
 }
 
 /* While the call was under way the lease was ended: the account goes. */
@@ -427,6 +429,11 @@ static enum code made(struct mint *m, const struct gate_call *call,
         log_failure(&why, "lease %s: its key cannot be kept", m->lease.id);
         warn(m, "the key could not be sealed: it cannot be read again");
     }
+    if (m->role.prove_death &&
+        proof_prepare(m->core, &m->lease, m->account.key.value, &why) != OK) {
+        log_failure(&why, "lease %s: its death cannot be proven", m->lease.id);
+        warn(m, "the key could not be sealed: its death cannot be proven");
+    }
     code = lease_change(m->core, &ch, e);
     if (code == ERR_EXISTS)
         return ended_meanwhile(m, call, r, e);
@@ -471,6 +478,9 @@ static enum code commit_failure(struct mint *m, const struct gate_call *call,
                               .result = why};
     enum code code = lease_text(&l->last_error, why->text, e);
 
+    /* What a proxy says of its own (502 …) leaves the call under way. */
+    if (r->fate == GATE_ANSWERED && r->http.status == 500)
+        l->answered_ms = steady_ms(m->core);
     if (!code)
         code = lease_text(&l->reason, "not created", e);
     if (!code && ch.event == LEASE_FOUND)

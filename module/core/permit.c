@@ -263,7 +263,7 @@ static enum code count(const struct policy *p, void *ctx,
                        struct store_usage *out, struct error *e)
 {
     struct counting *n = ctx;
-    int64_t now = clock_wall_ms();
+    int64_t now = steady_ms(n->permit->core);
     const struct store_usage_query q = {.owner = n->permit->by->owner,
                                         .since_ms = now - MINUTE_MS,
                                         .now_ms = now,

@@ -195,7 +195,7 @@ static enum code count(const struct policy *p, void *ctx,
                        struct store_usage *out, struct error *e)
 {
     struct counting n = {ctx, p};
-    int64_t now = clock_wall_ms();
+    int64_t now = steady_ms(n.x->core);
     const struct store_usage_query q = {.owner = n.x->who->owner,
                                         .since_ms = now - 60000,
                                         .now_ms = now,

@@ -51,7 +51,7 @@ static enum code choose_ttl(struct core *c, const struct store_lease *l,
                             int64_t last_ms, int64_t *ttl_s, struct error *e)
 {
     char text[TEXT_DURATION_MAX];
-    int64_t longest = (last_ms - clock_wall_ms()) / 1000;
+    int64_t longest = (last_ms - steady_ms(c)) / 1000;
 
     if (l->state != LEASE_ACTIVE)
         return error_set(e, ERR_NOT_FOUND,
@@ -150,7 +150,7 @@ static enum code extend(struct core *c, const struct caller *by, int64_t ttl_s,
     code = gate_send(c, &call, &reply, e);
     if (reply.fate == GATE_NOTHING)
         return code;
-    l->expires_ms = clock_wall_ms() + ttl_s * 1000;
+    l->expires_ms = steady_ms(c) + ttl_s * 1000;
     if (l->expires_ms > n->last_ms)
         l->expires_ms = n->last_ms;
     code = judge(c, l, &reply, code, org, e);
@@ -185,7 +185,7 @@ static enum code permit(struct core *c, const struct caller *by,
                         const struct store_lease *l, int64_t ttl_s,
                         int64_t *last_ms, struct error *e)
 {
-    int64_t lived = (clock_wall_ms() - l->issued_ms) / 1000;
+    int64_t lived = (steady_ms(c) - l->issued_ms) / 1000;
     char org[64];
     PERMIT_LEASE p = {.core = c,
                       .by = by,

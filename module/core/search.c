@@ -12,19 +12,17 @@
 
 #include <string.h>
 
-enum { PAGES_MAX = 10000, WINDOW_MS = 60000, WINDOW_SLACK_MS = 20000 };
+enum {
+    PAGES_MAX = 10000,
+    WINDOW_MS = 60000,
+    WINDOW_SLACK_MS = 20000,
+    SHOWN_MS = 15000 /* so long after an answer a new account shows itself */
+};
 /* After the attempt: a new account may read as absent for a moment. */
 static const int64_t looks_ms[] = {2000, 10000};
 
-int64_t search_next_look_ms(const struct core *c, int64_t issued_ms,
-                            int64_t now_ms)
+static int64_t next_look(int64_t issued_ms, int64_t now_ms, int64_t window)
 {
-    const struct settings *s = c->settings;
-    int64_t window =
-        s->hsm_deadline_ms + s->connect_ms + s->call_ms + WINDOW_SLACK_MS;
-
-    if (window < WINDOW_MS)
-        window = WINDOW_MS;
     for (size_t i = 0; i < sizeof(looks_ms) / sizeof(looks_ms[0]); i++) {
         if (issued_ms + looks_ms[i] > now_ms)
             return issued_ms + looks_ms[i];
@@ -33,6 +31,23 @@ int64_t search_next_look_ms(const struct core *c, int64_t issued_ms,
     if (issued_ms > now_ms)
         return now_ms + window;
     return issued_ms + window > now_ms ? issued_ms + window : -1;
+}
+
+int64_t search_next_look_ms(const struct core *c, int64_t issued_ms,
+                            int64_t now_ms)
+{
+    const struct settings *s = c->settings;
+    int64_t window =
+        s->hsm_deadline_ms + s->connect_ms + s->call_ms + WINDOW_SLACK_MS;
+
+    return next_look(issued_ms, now_ms, window < WINDOW_MS ? WINDOW_MS : window);
+}
+
+int64_t search_next_of(const struct core *c, const struct store_lease *l,
+                       int64_t now_ms)
+{
+    return l->answered_ms ? next_look(l->answered_ms, now_ms, SHOWN_MS)
+                          : search_next_look_ms(c, l->issued_ms, now_ms);
 }
 
 struct names {
@@ -83,7 +98,7 @@ static enum code not_found(struct core *c, struct store_lease *l,
 {
     struct lease_change ch = {.lease = l, .event = LEASE_UNSEEN};
 
-    if (search_next_look_ms(c, l->issued_ms, clock_wall_ms()) < 0) {
+    if (search_next_of(c, l, steady_ms(c)) < 0) {
         log_info("lease %s: no account has its name", l->id);
         ch.event = LEASE_GONE;
     }
@@ -99,7 +114,6 @@ enum code search_accounts(struct core *c, struct store_lease **leases, int n,
     enum code code;
 
     do {
-        sweep_beat(c);
         code = list_page(c, &names, &after, e);
         if (code)
             return code;

@@ -7,6 +7,8 @@
 
 struct core;
 
+#define SEARCH_MAX 64 /* that one list is looked through for */
+
 /* All of one organisation and project, without an account id; the project is
  * listed once. What is found gets its id (in the struct; the caller deletes
  * it). What is not is closed if it was looked for long enough, else its row
@@ -18,5 +20,9 @@ MUST_CHECK enum code search_accounts(struct core *c,
  * long enough, as a call under way cannot arrive any more. */
 int64_t search_next_look_ms(const struct core *c, int64_t issued_ms,
                             int64_t now_ms);
+/* The same for a lease: where the service has answered its creation (500), no
+ * call of it is under way, and a new account shows itself soon. */
+int64_t search_next_of(const struct core *c, const struct store_lease *l,
+                       int64_t now_ms);
 
 #endif

@@ -230,9 +230,10 @@ static void look_at_clock(struct core *c)
         warnings_drop(&c->warnings, ALARM_CLOCK_STEPPED, "clock");
     else
         warnings_raise(&c->warnings, ALARM_CLOCK_STEPPED, "clock",
-                       "it was set %lld s %s than it was: leases end too %s",
+                       "it was set %lld s %s than it was: leases end when they "
+                       "would have, logs and lists tell other times",
                        (long long)(ms > 0 ? ms : -ms) / 1000,
-                       ms > 0 ? "later" : "earlier", ms > 0 ? "early" : "late");
+                       ms > 0 ? "later" : "earlier");
 }
 
 /* What hangs comes last. */

@@ -21,7 +21,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     JSON rest = NULL;
     SECRET value = NULL;
     FREE char *key_id = NULL;
-    if (reply_retry_after(text, head, 1795253175000) > REPLY_WAIT_MAX_MS ||
+    if (reply_rate_count(text, head) < -1 ||
+        reply_rate_reset(text, head) > REPLY_WAIT_MAX_MS ||
+        reply_retry_after(text, head, 1795253175000) > REPLY_WAIT_MAX_MS ||
         reply_message_wait(body, body_len) > REPLY_WAIT_MAX_MS)
         abort();
     reply_request_id(id, text, head);

@@ -1,5 +1,7 @@
 /* Preloaded: the wall clock is off by as many milliseconds as stand in the file
- * that CLOCKSTEP names, while boot and monotonic clock are as they are. */
+ * that CLOCKSTEP names, and the boot clock by the second number there: both
+ * alike are a machine that was suspended or off. The monotonic clock is as it
+ * is. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -18,9 +20,11 @@ __attribute__((constructor)) static void begin(void)
         strcpy(path, file);
 }
 
-static long long off_ms(void)
+static long long off_ms(clockid_t id)
 {
-    char text[32] = "";
+    const char *second;
+
+    char text[64] = "";
     int fd = *path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
 
     if (fd < 0)
@@ -28,6 +32,9 @@ static long long off_ms(void)
     if (read(fd, text, sizeof(text) - 1) < 0)
         *text = '\0';
     close(fd);
+    second = strchr(text, ' ');
+    if (id == CLOCK_BOOTTIME)
+        return second ? atoll(second) : 0;
     return atoll(text);
 }
 
@@ -39,7 +46,7 @@ __attribute__((visibility("default"))) int clock_gettime(clockid_t id, struct ti
     if (!real)
         *(void **)&real = dlsym(RTLD_NEXT, "clock_gettime");
     r = real(id, t);
-    if (r == 0 && id == CLOCK_REALTIME)
-        t->tv_sec += off_ms() / 1000;
+    if (r == 0 && (id == CLOCK_REALTIME || id == CLOCK_BOOTTIME))
+        t->tv_sec += off_ms(id) / 1000;
     return r;
 }

@@ -359,6 +359,39 @@ def test_revocation_late_and_waiting(operator, service):
     assert service.alive() == 0
 
 
+def spawn_with_clock(daemon, wall_s=0, boot_s=0):
+    """Started with clocks of its own; set_clock() moves them."""
+    not_sanitized("a sanitizer wants to be loaded first")
+    shim = program("tests", "integration", ".libs", "clockstep.so")
+    off = set_clock(daemon, wall_s, boot_s)
+    daemon.spawn(env={"LD_PRELOAD": str(shim), "CLOCKSTEP": str(off), "HSMINTD_ENVIRONMENT": "own"})
+    wait_for(daemon.answers, 15)
+
+
+def set_clock(daemon, wall_s, boot_s=0):
+    off = daemon.place / "off"
+    new = daemon.place / "off.new"
+    new.write_text(f"{wall_s * 1000} {boot_s * 1000}")
+    return new.rename(off)
+
+
+def test_key_lives(daemon_stopped, service):
+    spawn_with_clock(daemon_stopped)
+    operator = Operator(daemon_stopped.prepare())
+    operator.run("role", "set", "my-app", "prove_death=true")
+    service.control("settings", {"revoke_ms": 600000})
+    lease = json.loads(operator.mint())
+    operator.run("lease", "revoke", lease["lease_id"])
+    assert operator.alarms("key-lives") == []
+    set_clock(daemon_stopped, 61, 61)
+    alarm = operator.sees("key-lives", lease["lease_id"])
+    assert "still takes the key" in alarm["text"]
+    (account,) = [a for p in service.control("state")["projects"] for a in p["service_accounts"]]
+    service.control(f"keys/{account['key_ids'][0]}", {"expire": True})
+    set_clock(daemon_stopped, 122, 122)
+    operator.sees_it_over("key-lives")
+
+
 # ---- the host ----
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -437,17 +470,12 @@ def test_store_broken(operator, ready):
 
 @pytest.mark.parametrize("seconds", [3600, -3600])
 def test_clock_stepped(daemon_stopped, seconds):
-    not_sanitized("a sanitizer wants to be loaded first")
-    shim = program("tests", "integration", ".libs", "clockstep.so")
-    off = daemon_stopped.place / "off"
-    off.write_text("0")
-    daemon_stopped.spawn(env={"LD_PRELOAD": str(shim), "CLOCKSTEP": str(off), "HSMINTD_ENVIRONMENT": "own"})
-    wait_for(daemon_stopped.answers, 15)
+    spawn_with_clock(daemon_stopped)
     operator = Operator(daemon_stopped.prepare())
-    off.write_text(str(seconds * 1000))
+    set_clock(daemon_stopped, seconds)
     alarm = operator.sees("clock-stepped")
     assert ("3600 s later" if seconds > 0 else "3600 s earlier") in alarm["text"].replace("3599", "3600")
-    off.write_text("0")
+    set_clock(daemon_stopped, 0)
     operator.sees_it_over("clock-stepped")
 
 

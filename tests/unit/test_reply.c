@@ -43,6 +43,22 @@ static uint32_t message(const char *body)
     return reply_message_wait(body, strlen(body));
 }
 
+static void rate_limit_headers(void **state)
+{
+    (void)state;
+    assert_int_equal(reply_rate_count("500", 3), 500);
+    assert_int_equal(reply_rate_count("0", 1), 0);
+    assert_int_equal(reply_rate_count("", 0), -1);
+    assert_int_equal(reply_rate_count("-1", 2), -1);
+    assert_int_equal(reply_rate_count("5 0", 3), -1);
+    assert_int_equal(reply_rate_count("1234567890123456", 16), -1);
+    assert_int_equal(reply_rate_reset("6m0s", 4), 360000);
+    assert_int_equal(reply_rate_reset("20ms", 4), 20);
+    assert_int_equal(reply_rate_reset("1.5", 3), 1500);
+    assert_int_equal(reply_rate_reset("soon", 4), 0);
+    assert_int_equal(reply_rate_reset("999999h", 7), REPLY_WAIT_MAX_MS);
+}
+
 static void retry_after_message(void **state)
 {
     (void)state;
@@ -260,6 +276,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(retry_after_header),
+        cmocka_unit_test(rate_limit_headers),
         cmocka_unit_test(retry_after_message),
         cmocka_unit_test(request_ids),
         cmocka_unit_test(error_codes),
