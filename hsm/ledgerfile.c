@@ -39,11 +39,12 @@ struct disk_entry {
 };
 #define HEAD_MAX                                                               \
     (sizeof(struct disk_head) + LEAVES_MAX * sizeof(struct disk_leaf) + 32)
-#define AREA 49152 /* of each of two heads */
+#define AREA LEDGERFILE_AREA
 #define ENTRIES (2 * AREA)
-#define FILE_LEN (ENTRIES + LEAVES_MAX * (off_t)sizeof(struct disk_entry))
+#define FILE_LEN LEDGERFILE_LEN
+_Static_assert(sizeof(struct disk_head) == LEDGERFILE_HEAD, "ledgerfile.h");
+_Static_assert(sizeof(struct disk_entry) == LEDGERFILE_ENTRY, "ledgerfile.h");
 _Static_assert(HEAD_MAX <= AREA, "a head fits its place");
-_Static_assert(FILE_LEN <= LEDGERFILE_MAX, "ledgerfile.h");
 
 /* ---- from bytes ---- */
 
@@ -142,9 +143,9 @@ static enum code write_at(const struct ledgerfile *f, const void *data,
 static enum code read_all(int fd, uint8_t *bytes, size_t *len, struct error *e)
 {
     *len = 0;
-    while (*len < LEDGERFILE_MAX) {
+    while (*len <= FILE_LEN) {
         ssize_t n =
-            pread(fd, bytes + *len, LEDGERFILE_MAX - *len, (off_t)*len);
+            pread(fd, bytes + *len, FILE_LEN + 1 - *len, (off_t)*len);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -170,7 +171,7 @@ enum code ledgerfile_open(struct ledgerfile *f, const char *dir, bool *found,
                           struct error *e)
 {
     FREE char *path = NULL;
-    FREE uint8_t *bytes = malloc(LEDGERFILE_MAX);
+    FREE uint8_t *bytes = malloc(FILE_LEN + 1);
     FD fd = -1;
     size_t len = 0;
     if (!bytes || asprintf(&path, "%s/" NAME, dir) < 0) {

@@ -51,6 +51,9 @@ MUST_CHECK enum code ledgerfile_append(struct ledgerfile *f,
  * since_ms is at most now_ms: boot time may have begun anew. */
 bool ledgerfile_parse(struct ledgerfile *f, const uint8_t *bytes, size_t len,
                       int64_t now_ms, struct ledger_head *h, struct leaves *l);
-#define LEDGERFILE_MAX 262144 /* bytes; the file is smaller */
+#define LEDGERFILE_AREA 49152 /* each of two heads with its leaves */
+#define LEDGERFILE_HEAD 2256  /* without leaves */
+#define LEDGERFILE_ENTRY 56   /* of the journal behind them */
+#define LEDGERFILE_LEN (2 * LEDGERFILE_AREA + LEAVES_MAX * LEDGERFILE_ENTRY)
 
 #endif
