@@ -146,6 +146,20 @@ const struct alarm_text alarm_table[ALARM_COUNT] = {
          "set the clock right and keep it synchronised: `timedatectl`",
          "they end when they would have; if the host started again with an "
          "earlier time than before, all of before are ended"},
+    [ALARM_LOG_UNSIGNED] =
+        {"log-unsigned", ALARM_CRITICAL,
+         "the audit log cannot be signed",
+         "mend what the text says; `hsmint audit head --sign` tries it at once",
+         "within a minute of it nothing is minted, renewed or revoked; keys end "
+         "at the service a minute after their leases; revocations go on by "
+         "themselves afterwards"},
+    [ALARM_LOG_ROLLED_BACK] =
+        {"log-rolled-back", ALARM_CRITICAL,
+         "the store is not the one whose log was signed last",
+         "find out who restored, copied or changed it, revoke what it does not "
+         "know, then `hsmint audit accept-rollback --reason TEXT`",
+         "those that the store knows live, end and are revoked as ever; others "
+         "are reported, and not touched"},
     [ALARM_POLICY_FILES] =
         {"policy-files", ALARM_CRITICAL, "a policy file is wrong",
          "mend what the text names, then `systemctl reload hsmintd`",

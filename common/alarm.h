@@ -39,6 +39,9 @@ enum alarm {
     ALARM_STATE_READ_ONLY,
     ALARM_STORE_BROKEN,
     ALARM_CLOCK_STEPPED,
+    /* the audit log */
+    ALARM_LOG_UNSIGNED,    /* no checkpoint can be signed */
+    ALARM_LOG_ROLLED_BACK, /* the store is not what was signed last */
     /* callers */
     ALARM_POLICY_FILES,
     ALARM_PEERS_HIDDEN,

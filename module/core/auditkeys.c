@@ -4,7 +4,10 @@
 
 #include "module/core/internal.h"
 
+#include "common/base64.h"
 #include "common/file.h"
+#include "module/audit/keyring.h"
+#include "module/core/checkpoint.h"
 
 #include <string.h>
 
@@ -53,4 +56,64 @@ enum code core_audit_keys(struct core *c, json_t **out, struct error *e)
         return error_set(e, ERR_NOMEM, "no memory for the log's keys");
     *out = json_incref(keys);
     return OK;
+}
+
+/* ---- as keys of signed notes ---- */
+
+static const uint8_t ed25519_spki[] = {0x30, 0x2a, 0x30, 0x05, 0x06, 0x03,
+                                       0x2b, 0x65, 0x70, 0x03, 0x21, 0x00};
+#define ED25519_KEY 32
+
+static enum code vkey(const char *origin, json_t *key, struct note_key *out,
+                      struct error *e)
+{
+    const char *text = json_string_value(json_object_get(key, "public_key"));
+    uint8_t spki[512];
+    size_t len, head = sizeof(ed25519_spki);
+
+    if (!base64_decode(text, strlen(text), spki, sizeof(spki), &len))
+        return error_set(e, ERR_INVALID, "a pinned HSM key is no public key");
+    if (len == head + ED25519_KEY && memcmp(spki, ed25519_spki, head) == 0)
+        return note_key(out, origin, NOTE_ED25519, spki + head, ED25519_KEY, e);
+    return note_key(out, origin, NOTE_ECDSA, spki, len, e);
+}
+
+enum code notary_keys(struct core *c, const char *origin, json_t **out,
+                      struct error *e)
+{
+    JSON keys = NULL;
+    JSON list = json_array();
+    enum code code = core_audit_keys(c, &keys, e);
+
+    for (size_t i = 0; !code && *origin && i < json_array_size(keys); i++) {
+        FREE char *text = NULL;
+        struct note_key k;
+
+        code = vkey(origin, json_array_get(keys, i), &k, e);
+        if (!code)
+            code = note_key_format(&k, &text, e);
+        if (!code && json_array_append_new(list, json_string(text)) != 0)
+            code = error_set(e, ERR_NOMEM, "no memory for the log's keys");
+    }
+    *out = code ? NULL : json_incref(list);
+    return code;
+}
+
+enum code checkpoint_verify(struct core *c, const struct note *n,
+                            const char *origin, struct error *e)
+{
+    CLEANUP(keyring_freep) struct keyring *ring = NULL;
+    JSON keys = NULL;
+    enum code code = core_audit_keys(c, &keys, e);
+
+    if (!code)
+        code = keyring_new(&ring, e);
+    for (size_t i = 0; !code && i < json_array_size(keys); i++) {
+        struct note_key k;
+
+        code = vkey(origin, json_array_get(keys, i), &k, e);
+        if (!code)
+            code = keyring_give(ring, &k, e);
+    }
+    return code ? code : keyring_check_note(ring, n, origin, e);
 }

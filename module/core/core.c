@@ -102,7 +102,9 @@ static enum code start(struct core *c, struct error *e)
     /* A missing HSM or PIN is told by each call, and by status. */
     if (unlock_ready(c, &generation, &why) != OK)
         log_failure(&why, "not ready yet");
-    code = health_start(c, e);
+    code = notary_start(c, e);
+    if (!code)
+        code = health_start(c, e);
     if (!code)
         code = watch_start(c, e);
     if (!code)
@@ -148,6 +150,7 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .watch = WATCH_INIT,
                        .health = HEALTH_INIT,
                        .rotate = ROTATE_INIT,
+                       .notary = NOTARY_INIT,
                        .entrances = ENTRANCES_INIT,
                        .orgs_lock = PTHREAD_MUTEX_INITIALIZER};
     k.metrics = &c->metrics;
@@ -182,6 +185,7 @@ void core_close(struct core *c)
     sweep_stop(c);
     rotate_stop(c);
     health_stop(c);
+    notary_stop(c);
     watch_stop(c);
     keeper_free(c->keeper);
     core_refused_rest(c);

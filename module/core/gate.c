@@ -236,6 +236,43 @@ static void count(struct core *c, const struct gate_call *call,
     metrics_time(&c->metrics, METRICS_REQUEST_SECONDS, r->duration_us);
 }
 
+/* The keeper will want to see it in a signed tree: nothing is signed, and no
+ * intent committed, that it would refuse. One that is started meanwhile has to
+ * be shown the log before it signs. */
+static enum code sign_logged(struct core *c, const struct gate_call *call,
+                             struct frame *reply, uint64_t *generation,
+                             struct error *e)
+{
+    uint64_t attached = 0;
+
+    for (int tries = 0;; tries++) {
+        enum code code = notary_enter(c, &attached, e);
+
+        if (code)
+            return code;
+        code = sign(c, call, reply, generation, e);
+        if (!code && (*generation == attached || tries > 0))
+            return OK;
+        notary_left(c);
+        if (code)
+            return code;
+        frame_clear(reply);
+    }
+}
+
+static enum code commit_logged(struct core *c, struct intent *i,
+                               struct error *e)
+{
+    enum code code =
+        store_commit(c->store, i->call->urgency, commit_intent, i, e);
+
+    if (code)
+        notary_left(c);
+    else
+        notary_logged(c);
+    return code;
+}
+
 enum code gate_send(struct core *c, const struct gate_call *call,
                     struct gate_reply *r, struct error *e)
 {
@@ -258,13 +295,14 @@ enum code gate_send(struct core *c, const struct gate_call *call,
         code = share_enter(&c->shares, call->by->uid, service_ms(c), &share,
                            why);
     if (!code)
-        code = sign(c, call, &signed_call, &generation, why);
+        code = sign_logged(c, call, &signed_call, &generation, why);
     intent.signed_call = signed_call.head;
     if (!code)
-        code =
-            store_commit(c->store, call->urgency, commit_intent, &intent, why);
+        code = commit_logged(c, &intent, why);
     if (!code)
         code = execute(c, signed_call.head, generation, r, why);
+    if (code == ERR_NOT_LOGGED && r->fate == GATE_NOT_SENT)
+        notary_refused(c);
     count(c, call, r);
     if (r->fate == GATE_ANSWERED)
         crew_hear(c, call->org, &r->told);

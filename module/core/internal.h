@@ -17,6 +17,7 @@
 #include "module/core/keeper.h"
 #include "module/core/marker.h"
 #include "module/core/metrics.h"
+#include "module/core/notary.h"
 #include "module/core/permit.h"
 #include "module/core/refusals.h"
 #include "module/core/rotate.h"
@@ -59,6 +60,7 @@ struct core {
     struct watch watch;
     struct health health;
     struct rotate rotate;
+    struct notary notary;
     struct policies policies;
     struct refusals refusals;
 

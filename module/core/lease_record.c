@@ -26,8 +26,8 @@ static enum code add(struct core *c, struct store_tx *tx,
 }
 
 /* By its hash a leaked key leads to this record. */
-static enum code note_key(struct store_tx *tx, const struct lease_record *r,
-                          struct error *e)
+static enum code note_value(struct store_tx *tx, const struct lease_record *r,
+                            struct error *e)
 {
     uint8_t hmac[STORE_KEY_HMAC];
     size_t len;
@@ -60,7 +60,7 @@ static enum code add_mint(struct core *c, struct store_tx *tx,
 {
     enum code code = add(c, tx, r, RECORD_MINT, mint_json(r), e);
 
-    return code ? code : note_key(tx, r, e);
+    return code ? code : note_value(tx, r, e);
 }
 
 enum code lease_record(struct core *c, struct store_tx *tx,

@@ -161,10 +161,11 @@ enum code logbook_add_line(struct core *c, struct store_tx *tx,
                            const struct logbook_entry *r, char **line,
                            struct error *e)
 {
-    (void)c;
     JSON more = r->more;
     *line = NULL;
     enum code code = add(tx, r, more, line, e);
+    if (!code)
+        notary_note(c);
     if (code) {
         free(*line);
         *line = NULL;

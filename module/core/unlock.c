@@ -238,6 +238,7 @@ void unlock_note_ready(struct core *c, uint64_t generation)
     pthread_mutex_lock(&c->unlock.lock);
     c->unlock.failed_at_ms = 0;
     pthread_mutex_unlock(&c->unlock.lock);
+    notary_wake(c);
 }
 
 /* ---- who does it ---- */

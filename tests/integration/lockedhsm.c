@@ -1,6 +1,7 @@
 /* lockedhsm - a PKCS#11 module in front of a real one (HSM_BEHIND) that says of
- * the token what the file HSM_SAYS holds: "locked", "low", "final", or nothing.
- * Each C_Login is a byte at the end of the file HSM_LOGINS. SoftHSM never locks.
+ * the token what the file HSM_SAYS holds: "locked", "low", "final", or nothing;
+ * with "mute" it signs nothing with a key whose label begins with HSM_MUTE. Each
+ * C_Login is a byte at the end of the file HSM_LOGINS. SoftHSM never locks.
  */
 #include "config.h"
 
@@ -15,6 +16,16 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list);
 
 static CK_FUNCTION_LIST *behind, front;
 
+static void read_said(char text[16])
+{
+    const char *path = getenv("HSM_SAYS");
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    memset(text, 0, 16);
+    if (fd < 0 || read(fd, text, 15) < 0)
+        text[0] = '\0';
+    close(fd);
+}
+
 static CK_FLAGS said(void)
 {
     static const struct {
@@ -23,12 +34,8 @@ static CK_FLAGS said(void)
     } words[] = {{"locked", CKF_USER_PIN_LOCKED},
                  {"low", CKF_USER_PIN_COUNT_LOW},
                  {"final", CKF_USER_PIN_FINAL_TRY}};
-    char text[16] = "";
-    const char *path = getenv("HSM_SAYS");
-    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    if (fd < 0 || read(fd, text, sizeof text - 1) < 0)
-        text[0] = '\0';
-    close(fd);
+    char text[16];
+    read_said(text);
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
         if (!strcmp(text, words[i].word))
             return words[i].flags;
@@ -57,6 +64,20 @@ static CK_RV login(CK_SESSION_HANDLE session, CK_USER_TYPE type,
     return behind->C_Login(session, type, pin, len);
 }
 
+static CK_RV sign_init(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+                       CK_OBJECT_HANDLE key)
+{
+    char text[16], label[64] = "";
+    const char *mute = getenv("HSM_MUTE");
+    CK_ATTRIBUTE a = {CKA_LABEL, label, sizeof label - 1};
+    read_said(text);
+    if (mute && !strcmp(text, "mute") &&
+        behind->C_GetAttributeValue(session, key, &a, 1) == CKR_OK &&
+        !strncmp(label, mute, strlen(mute)))
+        return CKR_FUNCTION_FAILED;
+    return behind->C_SignInit(session, mechanism, key);
+}
+
 __attribute__((visibility("default"))) CK_RV
 C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list)
 {
@@ -70,6 +91,7 @@ C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list)
     front = *behind;
     front.C_GetTokenInfo = get_token_info;
     front.C_Login = login;
+    front.C_SignInit = sign_init;
     *list = &front;
     return CKR_OK;
 }

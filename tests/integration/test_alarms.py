@@ -468,6 +468,52 @@ def test_store_broken(operator, ready):
     operator.mint()
 
 
+def copy_store(state, to):
+    """The store as it is, beside a daemon that does not run."""
+    to.mkdir(mode=0o700, exist_ok=True)
+    for end in ("", "-wal", "-shm"):
+        (to / f"store.db{end}").unlink(missing_ok=True)
+        if (state / f"store.db{end}").exists():
+            shutil.copy2(state / f"store.db{end}", to / f"store.db{end}")
+
+
+def test_log_unsigned(daemon_stopped):
+    """The HSM refuses its log key, and no other."""
+    d, says = daemon_stopped, daemon_stopped.place / "says"
+    says.write_text("")
+    d.settings["hsm.env"] |= {
+        "HSM_BEHIND": d.token.module,
+        "HSM_SAYS": says,
+        "HSM_LOGINS": d.place / "logins",
+        "HSM_MUTE": "hsmint-log",
+    }
+    d.settings["hsm"]["module"] = program("tests", "integration", ".libs", "lockedhsm.so")
+    d.settings["audit"] = {"checkpoint_seconds": "1s"}
+    operator = Operator(d.start().prepare())
+    operator.mint()
+    says.write_text("mute")
+    operator.mint()  # something new to be signed
+    operator.sees("log-unsigned", "log")
+    says.write_text("")
+    operator.sees_it_over("log-unsigned", "log")
+    operator.mint()
+
+
+def test_log_rolled_back(operator, ready):
+    ready.stop()
+    copy_store(ready.state, ready.place / "old")
+    ready.start()
+    operator.mint()
+    ready.stop()
+    copy_store(ready.place / "old", ready.state)
+    ready.start()
+    operator.sees("log-rolled-back", "log")
+    operator.mint()
+    with ready.attached() as c:
+        c.change("AcceptRollback", reason="the rehearsal")
+    operator.sees_it_over("log-rolled-back", "log")
+
+
 @pytest.mark.parametrize("seconds", [3600, -3600])
 def test_clock_stepped(daemon_stopped, seconds):
     spawn_with_clock(daemon_stopped)

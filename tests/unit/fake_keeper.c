@@ -218,8 +218,12 @@ static enum code execute(struct fake *f, const struct frame *in,
 {
     const char *id = json_string_value(json_object_get(in->head, "call"));
     const struct fake_call *c = &f->calls[atoi(id)];
-    enum fake_fault fault = next_fault(f, c);
+    enum code code = fake_remember(&f->ledger, e);
+    enum fake_fault fault;
 
+    if (code)
+        return code;
+    fault = next_fault(f, c);
     f->executed++;
     switch (fault) {
     case FAKE_DOWN:
@@ -370,8 +374,9 @@ static enum code dispatch(struct fake *f, const struct frame *in,
         f->logged_in = false;
         return OK;
     case VERB_PROVISION:
-        out->head = json_pack("{ss ss s[] s{ss}}", "instance", "test-instance",
-                              "mechanism", "none", "keys", "pins", "a", "b");
+        out->head = json_pack("{ss ss s[] s{s[o]}}", "instance",
+                              "test-instance", "mechanism", "none", "keys",
+                              "pins", "keys", fake_log_pin());
         return OK;
     case VERB_SEAL_KEY:
         out->body = (uint8_t *)strdup("candidate");
@@ -383,6 +388,14 @@ static enum code dispatch(struct fake *f, const struct frame *in,
         return sign(f, in, out, e);
     case VERB_EXECUTE:
         return execute(f, in, out, e);
+    case VERB_LOG_STATE:
+        return fake_log_state(&f->ledger, out);
+    case VERB_LOG_BEGIN:
+        return fake_log_begin(&f->ledger, in, out, e);
+    case VERB_LOG_RESUME:
+        return fake_log_resume(&f->ledger, in, out, e);
+    case VERB_SIGN_CHECKPOINT:
+        return fake_sign_checkpoint(&f->ledger, in, out, e);
     case VERB_SEAL_VALUE:
         return seal_value(in, out);
     case VERB_UNWRAP_VALUE:

@@ -6,6 +6,7 @@
 
 #include "common/frame.h"
 #include "module/core/keeper.h"
+#include "tests/unit/fake_ledger.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -56,6 +57,7 @@ struct fake {
     const char *method, *body;
     void (*_Atomic hook)(void *ctx); /* in each execute that has an effect */
     void *_Atomic hook_ctx;
+    struct fake_ledger ledger;
     /* the keeper */
     struct fake_call calls[FAKE_CALLS];
     int n_calls, markers, logins;
