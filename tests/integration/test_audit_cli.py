@@ -284,6 +284,15 @@ def test_names_from_a_log_are_no_terminal_codes(write):
     assert "\x1b" not in text and "\\x1b" in text
 
 
+def test_a_long_log_in_little_memory(record_property):
+    """The small version of what tests/run --full does with a gigabyte."""
+    bench = program("tests", "bench", "bench_audit")
+    r = subprocess.run([bench, "70000", program("hsmint")], capture_output=True, text=True, timeout=300)
+    assert r.returncode == 0, (r.stdout, r.stderr)
+    assert r.stderr.count("hsmint: 65536") == 2  # progress
+    record_property("measured", r.stdout)
+
+
 # ---- proofs ----
 
 
