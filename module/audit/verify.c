@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROGRESS_EVERY 65536
+#define PROGRESS_EVERY 16384
 
 static const char *const names[VERIFY_WHATS] = {
     [VERIFY_CHANGED] = "changed",       [VERIFY_MISSING] = "missing",

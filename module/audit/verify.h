@@ -42,7 +42,7 @@ struct verify {
     void (*found)(void *ctx, const struct verify_finding *f);
     /* Each record that could be read, in order; may be NULL. */
     void (*record)(void *ctx, const struct record *r);
-    /* Every 65 536 records; may be NULL. */
+    /* Every 16 384 records; may be NULL. */
     void (*progress)(void *ctx, uint64_t records);
     void *ctx;
 };
