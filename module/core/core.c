@@ -7,6 +7,8 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/text.h"
+#include "module/core/keys_record.h"
+#include "module/core/life.h"
 #include "module/core/logbook.h"
 
 #include <openssl/evp.h>
@@ -145,6 +147,7 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .policies = POLICIES_INIT,
                        .refusals = REFUSALS_INIT,
                        .steady = STEADY_INIT,
+                       .releases = RELEASES_INIT,
                        .sweep = SWEEP_INIT,
                        .crew = CREW_INIT,
                        .watch = WATCH_INIT,
@@ -160,6 +163,10 @@ enum code core_open_with(struct core **out, const struct core_options *o,
         code = metrics_init(&c->metrics, e);
     if (!code)
         code = keeper_new(&c->keeper, &k, e);
+    if (!code)
+        code = life_start(c, e);
+    if (!code)
+        code = keys_record_write(c, NULL, e);
     if (!code)
         code = policies_open(c, e);
     if (!code)
@@ -187,8 +194,9 @@ void core_close(struct core *c)
     health_stop(c);
     notary_stop(c);
     watch_stop(c);
-    keeper_free(c->keeper);
     core_refused_rest(c);
+    life_stop(c);
+    keeper_free(c->keeper);
     unlock_clear(c);
     policies_clear(&c->policies);
     ended_clear(&c->ended);
@@ -201,19 +209,54 @@ void core_close(struct core *c)
 
 /* ---- login ---- */
 
+/* By the HSM's PIN: of whoever gave it. */
+static enum code record_login(struct core *c, const struct caller *by,
+                              const char *way, struct error *e)
+{
+    const struct logbook_entry r = {
+        .kind = RECORD_LOGIN,
+        .by = by,
+        .more = json_pack("{ss}", "entrance", way)};
+    enum code code = logbook_commit(c, STORE_RESERVE, &r, e);
+
+    return code ? error_prefix(e, "hsmint is unlocked, which could not be "
+                                  "recorded")
+                : OK;
+}
+
 enum code core_login(struct core *c, const struct caller *by, int pin_fd,
                      bool force, struct error *e)
 {
+    const char *way = pin_fd >= 0 ? "pin" : "configured pin";
     enum code code =
         force ? core_permit(c, by, CAP_ADMINISTER, NULL, NULL, e) : OK;
+    struct error why = {0};
 
-    return code ? code : unlock_login(c, pin_fd, force, e);
+    if (code)
+        return code;
+    code = unlock_login(c, pin_fd, force, &why);
+    if (!code)
+        return record_login(c, by, way, e);
+    if (code == ERR_PIN_WRONG || code == ERR_PIN_HELD || code == ERR_PIN_LOCKED)
+        entrance_failed(c, by, way, NULL, why.text, 0);
+    if (e)
+        *e = why;
+    return code;
 }
 
+/* Locking does not fail for want of a record. */
 enum code core_lock(struct core *c, const struct caller *by, struct error *e)
 {
-    (void)by;
-    return unlock_lock(c, e);
+    const struct logbook_entry r = {
+        .kind = RECORD_LOGOUT_ALL,
+        .by = by,
+        .more = json_pack("{ss}", "reason", "locked by hand")};
+    struct error why = {0};
+    enum code code = unlock_lock(c, e);
+
+    if (logbook_commit(c, STORE_RESERVE, &r, &why) != OK)
+        log_failure(&why, "that hsmint was locked is not recorded");
+    return code;
 }
 
 bool core_locked(struct core *c)
@@ -265,7 +308,10 @@ static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
         .org = r->org,
         .more = json_pack("{ss}", "instance", r->instance)};
 
-    return code ? code : logbook_add(r->core, tx, &record, e);
+    if (!code)
+        code = logbook_add(r->core, tx, &record, e);
+    return code || !r->pins ? code
+                            : keys_record_first(r->core, tx, r->by, r->pins, e);
 }
 
 static enum code ask_keys(struct core *c, const struct frame *request,

@@ -78,27 +78,8 @@ static const struct entrance *find_entrance(const char *kind)
 
 /* ---- failures ---- */
 
-struct failure {
-    struct core *core;
-    const struct caller *by;
-    const char *kind, *name, *reason;
-    int in_a_row;
-    int64_t omitted; /* before this one, for want of room */
-};
-
-static enum code write_failure(const struct failure *f, struct error *e)
-{
-    const struct logbook_entry r = {
-        .kind = RECORD_LOGIN_FAILED,
-        .by = f->by,
-        .more = json_pack("{ss* ss ss si sI}", "name", f->name, "entrance",
-                          f->kind, "reason", f->reason, "in_a_row", f->in_a_row,
-                          "omitted", (json_int_t)f->omitted)};
-    return logbook_commit(f->core, STORE_NORMAL, &r, e);
-}
-
 /* The throttle bounds what one peer can write; this bounds what all can. */
-static bool may_record(struct entrances *t, int64_t *unrecorded)
+static bool may_record(struct entrances *t, int64_t *omitted)
 {
     int64_t now = clock_monotonic_ms();
     pthread_mutex_lock(&t->lock);
@@ -110,20 +91,28 @@ static bool may_record(struct entrances *t, int64_t *unrecorded)
     if (may)
         t->recorded++;
     else
-        t->unrecorded++;
-    *unrecorded = t->unrecorded;
+        t->omitted++;
+    *omitted = t->omitted;
     if (may)
-        t->unrecorded = 0;
+        t->omitted = 0;
     pthread_mutex_unlock(&t->lock);
     return may;
 }
 
 /* What cannot be written does not change the answer. */
-static void record_failure(struct core *c, struct failure *f)
+void entrance_failed(struct core *c, const struct caller *by, const char *kind,
+                     const char *name, const char *reason, int in_a_row)
 {
+    struct logbook_entry r = {.kind = RECORD_LOGIN_FAILED, .by = by};
     struct error e = {.code = OK};
-    if (may_record(&c->entrances, &f->omitted) && write_failure(f, &e))
-        log_failure(&e, "record a failed login");
+    int64_t omitted;
+    if (!may_record(&c->entrances, &omitted))
+        return;
+    r.more = json_pack("{ss* ss ss si sI}", "name", name, "entrance", kind,
+                       "reason", reason, "in_a_row", in_a_row, "omitted",
+                       (json_int_t)omitted);
+    if (logbook_commit(c, STORE_NORMAL, &r, &e) != OK)
+        log_failure(&e, "a login that failed is not recorded");
 }
 
 static enum throttle_outcome outcome_of(enum code rc)
@@ -152,15 +141,11 @@ enum code core_login_prove(struct core *c, const struct caller *by,
     rc = way->verify(c, name, fd, &p, &why);
     if (!rc)
         rc = logins_use(c, by, way->kind, &p, hold, out, &why);
-    struct failure f = {.core = c,
-                        .by = by,
-                        .kind = way->kind,
-                        .name = p.name[0] ? p.name : name,
-                        .reason = why.text};
-    f.in_a_row =
-        throttle_leave(&c->entrances.throttle, by->id, outcome_of(rc));
-    if (outcome_of(rc) == THROTTLE_WRONG)
-        record_failure(c, &f);
+    enum throttle_outcome outcome = outcome_of(rc);
+    int in_a_row = throttle_leave(&c->entrances.throttle, by->id, outcome);
+    if (outcome == THROTTLE_WRONG)
+        entrance_failed(c, by, way->kind, p.name[0] ? p.name : name, why.text,
+                        in_a_row);
     if (rc && e)
         *e = why;
     return rc;

@@ -24,7 +24,7 @@ struct entrances {
     pthread_mutex_t lock; /* guards the counts */
     int64_t minute_ms;    /* monotonic: since when they count */
     int recorded;
-    int64_t unrecorded;
+    int64_t omitted;
     struct throttle throttle; /* guards itself */
 };
 #define ENTRANCES_INIT                                                         \
@@ -36,6 +36,10 @@ struct entrances {
 /* The one answer to a wrong secret and to an unknown name. */
 enum code entrance_refuse(struct error *e);
 
+/* Records a login that failed, by what way and, where one was said, as whom;
+ * so many a minute, of all. in_a_row 0: nobody counts. */
+void entrance_failed(struct core *c, const struct caller *by, const char *kind,
+                     const char *name, const char *reason, int in_a_row);
 /* Count the use and record it: *out when it is on disk. logins.c */
 MUST_CHECK enum code logins_use(struct core *c, const struct caller *by,
                                 const char *kind, const struct proof *p,

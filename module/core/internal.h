@@ -20,6 +20,7 @@
 #include "module/core/notary.h"
 #include "module/core/permit.h"
 #include "module/core/refusals.h"
+#include "module/core/release.h"
 #include "module/core/rotate.h"
 #include "module/core/share.h"
 #include "module/core/steady.h"
@@ -44,6 +45,8 @@ struct core {
     const struct settings *settings;
     uid_t uid; /* the daemon's own */
     char run[TEXT_ID_LEN + 1]; /* names this core among those before it */
+    bool recorded; /* its start is */
+    bool hsm_lost; /* as the last record about it says; the watch's alone */
     _Atomic uint64_t turns;    /* numbers what changes held logins */
     struct keeper *keeper;
     struct unlock unlock;
@@ -63,6 +66,7 @@ struct core {
     struct notary notary;
     struct policies policies;
     struct refusals refusals;
+    struct releases releases;
 
     pthread_mutex_t orgs_lock;
     struct core_org_name *orgs; /* they come, and never go */

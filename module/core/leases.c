@@ -152,7 +152,8 @@ enum code core_lease_value(struct core *c, const struct caller *by,
     if (l.state != LEASE_ACTIVE)
         return error_set(e, ERR_SENSITIVE, "lease %s is %s: its key is gone",
                          id, lease_state_name(l.state));
-    return lease_open_value(c, &l, value, e);
+    code = release_record(c, by, &l, e);
+    return code ? code : lease_open_value(c, &l, value, e);
 }
 
 static enum code update_label(struct store_tx *tx, void *ctx, struct error *e)

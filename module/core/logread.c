@@ -374,11 +374,3 @@ enum code core_log_prune(struct core *c, const struct caller *by, int64_t size,
     *pruned_records = (int64_t)x.pruned;
     return code;
 }
-
-/* ---- whose is a key ---- */
-
-enum code core_whose(struct core *c, int fd, json_t **out, struct error *e)
-{
-    (void)c, (void)fd, (void)out;
-    return error_set(e, ERR_NOT_FOUND, "records have no keyed hashes yet");
-}

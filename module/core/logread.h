@@ -33,7 +33,10 @@ MUST_CHECK enum code core_log_exported(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_log_prune(struct core *c, const struct caller *by,
                                     int64_t size, int64_t *pruned,
                                     struct error *e);
-/* By the keyed hash of the minted key that `fd` gives. */
+/* Whose minted key this is, which may be long dead: fd is a pipe with it (one
+ * newline at its end does not count). The HSM is asked for its keyed hash.
+ * *out: {found, seq and lease_id of its mint, record: that line unless it was
+ * pruned, lease where the store still has it}. */
 MUST_CHECK enum code core_whose(struct core *c, int fd, json_t **out,
                                 struct error *e);
 

@@ -605,6 +605,8 @@ enum code core_mint(struct core *c, const struct caller *by,
                      clock_monotonic_us() - began);
     if (m.org.name && *m.role_name)
         health_project(c, m.org.name, m.role_name, code, why.text);
+    if (!code && !m.inserted) /* given again */
+        code = release_record(c, by, &m.lease, &why);
     if (code) {
         if (e)
             *e = why;

@@ -6,6 +6,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "module/core/internal.h"
+#include "module/core/life.h"
 
 #include <string.h>
 #include <time.h>
@@ -86,8 +87,11 @@ static void judge_hsm(struct core *c, const json_t *hsm,
 {
     bool locked = core_locked(c), absent = !hsm || is_state(hsm, "absent");
 
-    set(c, absent, ALARM_HSM_DOWN, "token",
-        hsm ? text_of(hsm, "the token is not there") : why->text);
+    const char *text =
+        hsm ? text_of(hsm, absent ? "the token is not there" : "") : why->text;
+
+    set(c, absent, ALARM_HSM_DOWN, "token", text);
+    life_hsm(c, absent, text);
     set(c, locked && is_set_up(c), ALARM_LOCKED, "daemon",
         "nobody has given the HSM's PIN since it was started or locked");
     if (absent)

@@ -1,0 +1,127 @@
+/* keys_record - see keys_record.h. */
+#include "config.h"
+
+#include "module/core/keys_record.h"
+
+#include "common/file.h"
+#include "module/core/internal.h"
+#include "module/core/logbook.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define META_KEYS "audit.keys" /* the members of the last record */
+#define FINGERPRINT_SHOWN 16   /* of it, in a keyid: spec/SEAL.md */
+
+static enum code append_call_key(json_t *out, json_t *key, struct error *e)
+{
+    const char *use = NULL, *label = NULL, *print = NULL, *public_key = NULL;
+    FREE char *keyid = NULL;
+    const struct json_field fields[] = {
+        {"use", FIELD_STRING, true, &use, NULL},
+        {"label", FIELD_STRING, true, &label, NULL},
+        {"fingerprint", FIELD_STRING, true, &print, NULL},
+        {"public_key", FIELD_STRING, false, &public_key, NULL},
+    };
+    enum code code =
+        json_decode(key, JSON_FIELDS(fields), true, "pinned HSM key", e);
+
+    if (code || strcmp(use, "call") != 0 || !public_key)
+        return code;
+    if (asprintf(&keyid, "%s:%.*s", label, FINGERPRINT_SHOWN, print) < 0)
+        keyid = NULL;
+    if (json_array_append_new(out, json_pack("{ss ss}", "keyid", keyid,
+                                             "public_key", public_key)) != 0)
+        return error_set(e, ERR_NOMEM, "no memory for the calls' keys");
+    return OK;
+}
+
+/* The log's keys are named after its origin: nobody knows them before the
+ * notary has asked the keeper. */
+static enum code members(const char *pins_text, const json_t *log, json_t **out,
+                         struct error *e)
+{
+    JSON pins = NULL;
+    JSON calls = json_array();
+    enum code code =
+        json_parse(pins_text, strlen(pins_text), "pinned HSM keys", &pins, e);
+    json_t *all = json_object_get(pins, "keys");
+
+    for (size_t i = 0; !code && i < json_array_size(all); i++)
+        code = append_call_key(calls, json_array_get(all, i), e);
+    if (code)
+        return code;
+    *out = json_pack("{sO so sO* so}", "call", calls, "log",
+                     log ? json_deep_copy(log) : json_array(), "mechanism",
+                     json_object_get(pins, "mechanism"), "pins",
+                     logbook_digest(pins_text));
+    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for the log's keys");
+}
+
+struct keys {
+    struct core *core;
+    const struct caller *by;
+    json_t *more;
+};
+
+static enum code write_keys(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct keys *k = ctx;
+    FREE char *text = json_dumps(k->more, JSON_COMPACT);
+    const struct logbook_entry r = {
+        .kind = RECORD_KEYS, .by = k->by, .more = json_incref(k->more)};
+    enum code code = logbook_add(k->core, tx, &r, e);
+
+    if (!text)
+        return error_set(e, ERR_NOMEM, "no memory for the log's keys");
+    return code ? code : store_meta_put(tx, META_KEYS, text, strlen(text), e);
+}
+
+enum code keys_record_first(struct core *c, struct store_tx *tx,
+                            const struct caller *by, const char *pins,
+                            struct error *e)
+{
+    JSON more = NULL;
+    enum code code = members(pins, NULL, &more, e);
+    struct keys k = {c, by, more};
+
+    return code ? code : write_keys(tx, &k, e);
+}
+
+static enum code read_meta(struct core *c, const char *name, char **text,
+                           struct error *e)
+{
+    void *value = NULL;
+    size_t len;
+    enum code code = store_meta_get(c->store, name, &value, &len, e);
+
+    *text = value;
+    if (code != ERR_NOT_FOUND)
+        return code;
+    error_clear(e);
+    return OK;
+}
+
+enum code keys_record_write(struct core *c, const json_t *log, struct error *e)
+{
+    FREE char *pins = NULL;
+    FREE char *last_text = NULL;
+    JSON last = NULL;
+    JSON more = NULL;
+    enum code code = read_meta(c, META_PINS, &pins, e);
+
+    if (!code)
+        code = read_meta(c, META_KEYS, &last_text, e);
+    if (code || !pins)
+        return code;
+    if (last_text)
+        code = json_parse(last_text, strlen(last_text), META_KEYS, &last, e);
+    if (!code)
+        code = members(pins, log ? log : json_object_get(last, "log"), &more,
+                       e);
+    if (code || json_equal(last, more))
+        return code;
+    struct keys k = {c, NULL, more};
+    return store_commit(c->store, STORE_RESERVE, write_keys, &k, e);
+}
