@@ -7,6 +7,7 @@
 #include "common/text.h"
 #include "module/core/internal.h"
 #include "module/core/lease.h"
+#include "module/core/logbook.h"
 #include "module/core/role.h"
 
 #include <stdlib.h>
@@ -17,10 +18,30 @@
 #define SHORTFALL_MS 30000
 
 struct renewal {
+    struct core *core;
+    const struct caller *by;
     struct store_lease *lease;      /* its ends are the new ones */
-    const char *owner, *request_id; /* the caller's */
+    const char *request_id; /* the caller's */
     int64_t last_ms; /* it never lives longer, by role and policy */
 };
+
+static enum code record(const struct renewal *n, struct store_tx *tx,
+                        struct error *e)
+{
+    char org[64], expires[CLOCK_TEXT_MAX];
+    const struct store_lease *l = n->lease;
+    const struct logbook_entry r = {
+        .kind = RECORD_RENEW,
+        .by = n->by,
+        .org = org,
+        .role = l->role,
+        .lease = l->id,
+        .more = json_pack("{ss}", "expires",
+                          clock_text(l->expires_ms, expires))};
+
+    core_org_name(n->core, l->org, org);
+    return logbook_add(n->core, tx, &r, e);
+}
 
 static enum code update_rows(struct store_tx *tx, void *ctx, struct error *e)
 {
@@ -28,9 +49,9 @@ static enum code update_rows(struct store_tx *tx, void *ctx, struct error *e)
     enum code code = store_lease_update(tx, n->lease, LEASE_ACTIVE, e);
 
     if (!code && n->request_id && *n->request_id)
-        code = store_journal_put(tx, n->owner, n->request_id, METHOD,
+        code = store_journal_put(tx, n->by->owner, n->request_id, METHOD,
                                  n->lease->id, clock_wall_ms(), e);
-    return code;
+    return code ? code : record(n, tx, e);
 }
 
 /* What the role gives, as far as its max_ttl allows. */
@@ -208,8 +229,10 @@ static enum code renew(struct core *c, const struct caller *by, const char *id,
                        int64_t ttl_s, const char *request_id,
                        struct store_lease *l, struct error *e)
 {
-    struct renewal n = {
-        .lease = l, .owner = by->owner, .request_id = request_id};
+    struct renewal n = {.core = c,
+                        .by = by,
+                        .lease = l,
+                        .request_id = request_id};
     static const struct lease_right right = {CAP_RENEW, CAPABILITIES};
     INFLIGHT hold = {0};
     bool answered = false;
