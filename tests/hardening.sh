@@ -21,7 +21,7 @@ fi
 module=$(real module/pkcs11/hsmint-pkcs11.so)
 exporter=
 [ ! -x hsmint-exporter ] || exporter=$(real hsmint-exporter)
-for file in $(real hsmint) $(real hsmintd) $(real hsmint-keeper) $exporter "$module"; do
+for file in $(real hsmint) $(real hsmintd) $(real hsmint-keeper) $(real hsmint-egress) $exporter "$module"; do
 	readelf -lW "$file" | grep -q GNU_RELRO &&
 		readelf -dW "$file" | grep -qE 'BIND_NOW|FLAGS_1.*NOW'
 	result $? "$file: full RELRO, eager binding"

@@ -22,6 +22,8 @@ result $? "make install" "$out"
 modules=$(dir p11moduledir)
 want="$(dir bindir)/hsmint
 $(dir includedir)/hsmint/hsmint.h
+$(dir docdir)/egress/README
+$(dir libexecdir)/hsmint/hsmint-egress
 $(dir libexecdir)/hsmint/hsmint-keeper
 $(dir man1dir)/hsmint.1
 $(dir man5dir)/hsmint.conf.5

@@ -25,6 +25,11 @@ static void content_digest_of_rfc9530(void **state)
         sigbase_content_digest("{\"hello\": \"world\"}", 18, out, NULL), OK);
     assert_string_equal(
         out, "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:");
+    /* Appendix B: with the newline at the end. */
+    assert_int_equal(
+        sigbase_content_digest("{\"hello\": \"world\"}\n", 19, out, NULL), OK);
+    assert_string_equal(
+        out, "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:");
     assert_int_equal(sigbase_content_digest(NULL, 0, out, NULL), OK);
     assert_string_equal(
         out, "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:");
@@ -94,6 +99,79 @@ static void signature_base_of_rfc9421(void **state)
     assert_int_equal(verify(signature, base), 0);
 }
 
+/* RFC 9421 B.2.5, hmac-sha256: the one of its keys that is no key pair. */
+static void hmac_of_rfc9421(void **state)
+{
+    const struct sigbase_component c[] = {
+        {"date", "Tue, 20 Apr 2021 02:07:55 GMT"},
+        {"@authority", "example.com"},
+        {"content-type", "application/json"},
+    };
+    static const char key[] = "uzvJfB4u3N0Jy4T7NZ75MDVcr8zSTInedJtkgcu46YW4XByzN"
+                              "JjxBdtjUkdJPBtbmHhIDi6pcl8jsasjlTMtDQ==";
+    uint8_t raw[72], mac[32];
+    char text[64];
+    FREE char *base = NULL;
+    size_t n = 0;
+    (void)state;
+    assert_int_equal(sigbase_build(c, 3,
+                                   "(\"date\" \"@authority\" "
+                                   "\"content-type\");created=1618884473;"
+                                   "keyid=\"test-shared-secret\"",
+                                   &base, NULL),
+                     OK);
+    assert_int_equal(EVP_DecodeBlock(raw, (const unsigned char *)key,
+                                     (int)strlen(key)),
+                     66);
+    assert_non_null(EVP_Q_mac(NULL, "HMAC", NULL, "SHA256", NULL, raw, 64,
+                              (const unsigned char *)base, strlen(base), mac,
+                              sizeof(mac), &n));
+    EVP_EncodeBlock((unsigned char *)text, mac, 32);
+    assert_string_equal(text, "pxcQw6G3AjtMBQjwo8XzkZf/bws5LelbaMk5rGIGtE8=");
+}
+
+/* RFC 9421 B.1.4 and B.2.6, ed25519: components of a request. */
+static void request_of_rfc9421(void **state)
+{
+    const struct sigbase_component c[] = {
+        {"date", "Tue, 20 Apr 2021 02:07:55 GMT"},
+        {"@method", "POST"},
+        {"@path", "/foo"},
+        {"@authority", "example.com"},
+        {"content-type", "application/json"},
+        {"content-length", "18"},
+    };
+    static const char key_text[] =
+        "JrQLj5P/89iXES9+vFgrIy29clF9CC/oPPsw3c5D0bs=";
+    static const char signature[] =
+        "wqcAqbmYJ2ji2glfAMaRy4gruYYnx2nEFN2HN6jrnDnQCK1u02Gb04v9EDgwUPiu4A0w6"
+        "vuQv5lIp5WPpBKRCw==";
+    unsigned char point[34], raw[72];
+    FREE char *base = NULL;
+    (void)state;
+    assert_int_equal(
+        sigbase_build(c, 6,
+                      "(\"date\" \"@method\" \"@path\" \"@authority\" "
+                      "\"content-type\" \"content-length\");"
+                      "created=1618884473;keyid=\"test-key-ed25519\"",
+                      &base, NULL),
+        OK);
+    EVP_DecodeBlock(point, (const unsigned char *)key_text,
+                    (int)strlen(key_text));
+    EVP_DecodeBlock(raw, (const unsigned char *)signature,
+                    (int)strlen(signature));
+    EVP_PKEY *key =
+        EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, point, 32);
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    assert_non_null(key);
+    assert_int_equal(EVP_DigestVerifyInit(md, NULL, NULL, NULL, key), 1);
+    assert_int_equal(EVP_DigestVerify(md, raw, 64, (unsigned char *)base,
+                                      strlen(base)),
+                     1);
+    EVP_MD_CTX_free(md);
+    EVP_PKEY_free(key);
+}
+
 static void call_has_its_parameters(void **state)
 {
     struct sigbase_call c = {.method = "POST",
@@ -126,6 +204,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(content_digest_of_rfc9530),
         cmocka_unit_test(signature_base_of_rfc9421),
+        cmocka_unit_test(hmac_of_rfc9421),
+        cmocka_unit_test(request_of_rfc9421),
         cmocka_unit_test(call_has_its_parameters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
