@@ -16,12 +16,12 @@
 
 static enum code append_call_key(json_t *out, json_t *key, struct error *e)
 {
-    const char *use = NULL, *label = NULL, *print = NULL, *public_key = NULL;
+    const char *use = NULL, *label = NULL, *print = "", *public_key = NULL;
     FREE char *keyid = NULL;
     const struct json_field fields[] = {
         {"use", FIELD_STRING, true, &use, NULL},
         {"label", FIELD_STRING, true, &label, NULL},
-        {"fingerprint", FIELD_STRING, true, &print, NULL},
+        {"fingerprint", FIELD_STRING, false, &print, NULL},
         {"public_key", FIELD_STRING, false, &public_key, NULL},
     };
     enum code code =
