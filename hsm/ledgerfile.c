@@ -13,10 +13,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAGIC 0x686d4c31u /* "hmL1" */
 #define NAME "ledger"
+#define TAKE_MS 240 /* far below [hsm] deadline; who is about to end has ended */
+#define TAKE_NAP_MS 20
 
 struct disk_head {
     uint32_t magic, epoch;
@@ -166,6 +170,67 @@ static enum code allocate(int fd, const char *path, struct error *e)
     return failed ? error_errno(e, failed, "%s: no room for it", path) : OK;
 }
 
+/* Nobody writes what is no file of that name any more. */
+static enum code check_ours(int fd, struct error *e)
+{
+    struct stat st;
+    if (fstat(fd, &st))
+        return error_errno(e, errno, "the keeper's ledger");
+    if (st.st_nlink > 0)
+        return OK;
+    return error_set(e, ERR_NOT_LOGGED,
+                     "another keeper has taken the ledger over: this one makes "
+                     "no more calls; if it is another daemon's, give each a "
+                     "[hsm] keeper_state_dir of its own");
+}
+
+/* ERR_BUSY: who has it has not ended within a moment. */
+static enum code lock_file(const char *path, int *fd, struct error *e)
+{
+    static const struct timespec nap = {.tv_nsec = TAKE_NAP_MS * 1000000};
+    for (int ms = 0;; ms += TAKE_NAP_MS) {
+        enum code rc = file_lock(path, fd, e);
+        if (rc == OK && check_ours(*fd, NULL) == OK)
+            return OK;
+        if (rc && rc != ERR_BUSY)
+            return rc;
+        fd_closep(fd); /* busy, or taken over before we had it */
+        *fd = -1;
+        if (ms >= TAKE_MS)
+            return error_set(e, ERR_BUSY, "%s: another keeper has it", path);
+        nanosleep(&nap, NULL);
+    }
+}
+
+/* A keeper that hangs cannot be made to end by a daemon of another uid. Its
+ * name goes to a new file first, and what it wrote is read then: of what it
+ * still writes it sees that it does not count, before it makes the call. */
+static enum code take_over(const char *path, uint8_t *bytes, size_t *len,
+                           int *fd, struct error *e)
+{
+    FREE char *next = NULL;
+    FD old = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (old < 0)
+        return error_errno(e, errno, "%s", path);
+    if (asprintf(&next, "%s.next", path) < 0) {
+        next = NULL;
+        return error_set(e, ERR_NOMEM, "no memory for the keeper's ledger");
+    }
+    (void)unlink(next);
+    enum code rc = file_lock(next, fd, e);
+    if (rc == OK)
+        rc = allocate(*fd, next, e);
+    if (rc == OK && rename(next, path))
+        rc = error_errno(e, errno, "%s", path);
+    if (rc == OK)
+        rc = read_all(old, bytes, len, e);
+    if (rc)
+        return rc;
+    log_warning("%s: taken over from a keeper that has not ended", path);
+    const struct ledgerfile to = {.fd = *fd};
+    return write_at(&to, bytes, *len, 0, e);
+}
+
 enum code ledgerfile_open(struct ledgerfile *f, const char *dir, bool *found,
                           struct ledger_head *h, struct leaves *l,
                           struct error *e)
@@ -181,12 +246,12 @@ enum code ledgerfile_open(struct ledgerfile *f, const char *dir, bool *found,
     enum code rc = file_private_dir(dir, true, e);
     if (rc)
         return error_prefix(e, "[hsm] keeper_state_dir");
-    rc = file_lock(path, &fd, e);
+    rc = lock_file(path, &fd, e);
     if (rc == ERR_BUSY)
-        return error_set(e, rc,
-                         "%s: another keeper has it, which has not ended yet",
-                         path);
-    if (rc || (rc = read_all(fd, bytes, &len, e)))
+        rc = take_over(path, bytes, &len, &fd, e);
+    else if (rc == OK)
+        rc = read_all(fd, bytes, &len, e);
+    if (rc)
         return rc;
     *found = ledgerfile_parse(f, bytes, len, clock_boot_ms(), h, l);
     if (!*found) {
@@ -235,6 +300,8 @@ enum code ledgerfile_write(struct ledgerfile *f, const struct ledger_head *h,
     soft_sha256(bytes, len, bytes + len);
     enum code rc =
         write_at(f, bytes, len + 32, (off_t)(d.generation % 2) * AREA, e);
+    if (rc == OK)
+        rc = check_ours(f->fd, e);
     if (rc)
         return rc;
     f->generation = d.generation;
@@ -255,6 +322,8 @@ enum code ledgerfile_append(struct ledgerfile *f, const struct leaf *leaf,
     enum code rc =
         write_at(f, &entry, sizeof entry,
                  ENTRIES + (off_t)(f->appended * sizeof entry), e);
+    if (rc == OK)
+        rc = check_ours(f->fd, e);
     if (rc == OK)
         f->appended++;
     return rc;

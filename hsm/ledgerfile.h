@@ -32,8 +32,9 @@ struct ledgerfile {
     }
 
 /* The file `ledger` in `dir`, which is made if need be, for us alone.
- * *found false: it is new, or what it holds is no ledger (any more). ERR_BUSY:
- * another keeper has it. */
+ * *found false: it is new, or what it holds is no ledger (any more). Where
+ * another keeper has it and does not end within a moment, it is taken over: the
+ * other one's writes are ERR_NOT_LOGGED from then on. */
 MUST_CHECK enum code ledgerfile_open(struct ledgerfile *f, const char *dir,
                                      bool *found, struct ledger_head *h,
                                      struct leaves *l, struct error *e);
