@@ -176,6 +176,24 @@ const struct alarm_text alarm_table[ALARM_COUNT] = {
                       "find the caller that the text names; or raise the limit "
                       "in [limits] of the settings",
                       LEASES_LIVE_ON},
+    [ALARM_STATE_RESTORED] =
+        {"state-restored", ALARM_CRITICAL,
+         "this state is a copy, a backup, or was made anew",
+         "`hsmint reconcile --dry-run` tells what the service has; then decide: "
+         "`hsmint reconcile --adopt` or `--revoke`",
+         "leases that the state knows end on time; accounts that it does not "
+         "know live until it is decided"},
+    [ALARM_UNKNOWN_ACCOUNTS] =
+        {"unknown-accounts", ALARM_WARNING,
+         "the service has accounts of ours that no lease knew of",
+         "find out how they came to be: `hsmint audit search --kind "
+         "reconcile`; they are revoked by themselves",
+         LEASES_LIVE_ON},
+    [ALARM_ACCOUNTS_VANISHED] =
+        {"accounts-vanished", ALARM_WARNING,
+         "somebody deleted accounts of live leases at the service",
+         "find out who: `hsmint reconcile --audit`; applications mint again",
+         "the leases are closed; their keys did not work any more"},
 };
 
 const char *alarm_severity_name(enum alarm_severity s)

@@ -387,6 +387,29 @@ enum code client_call(struct client *c, const char *method, json_t *parameters,
     return run(c, &k, reply, out, e);
 }
 
+enum code client_fetch(struct client *c, const char *method, json_t *parameters,
+                       json_t **reply, int *fd, struct error *e)
+{
+    CLEANUP(call_clear)
+    struct call k = {
+        .message = request(method, parameters),
+        .method = method,
+        .starts = true,
+        .end = deadline_after(c->call_ms),
+        .fd = -1,
+    };
+    *reply = NULL;
+    *fd = -1;
+    enum code rc = run(c, &k, reply, NULL, e);
+    if (rc)
+        return rc;
+    if (k.fd < 0)
+        return error_set(e, ERR_PROTOCOL, "%s brought no descriptor", method);
+    *fd = k.fd;
+    k.fd = -1;
+    return OK;
+}
+
 enum code client_tell(struct client *c, const char *method, json_t *parameters,
                       struct error *e)
 {

@@ -54,6 +54,10 @@ MUST_CHECK enum code client_call(struct client *c, const char *method,
                                  json_t *parameters, const struct secret *in,
                                  json_t **reply, struct secret **out,
                                  struct error *e);
+/* The same, where a file comes along: *fd is the caller's. */
+MUST_CHECK enum code client_fetch(struct client *c, const char *method,
+                                  json_t *parameters, json_t **reply, int *fd,
+                                  struct error *e);
 /* Say that something is over, where the daemon learns it by our leaving too:
  * no daemon is started for it or waited for, and one that hangs holds the
  * caller up for two seconds, no longer. */

@@ -48,6 +48,7 @@ static const struct key keys[] = {
      (int64_t)1 << 40, NULL},
     {"daemon", "keeper_threads", NUMBER, AT(keeper_threads), 8, 1, 64, NULL},
     {"daemon", "keeper_socket", PATH, AT(keeper_socket), 0, 0, 0, NULL},
+    {"daemon", "reconcile", SECONDS, AT(reconcile_s), 3600, 0, 30 * DAY, NULL},
     {"daemon", "user", WORD, AT(user), 0, 0, 0, NULL},
     {"daemon", "seccomp", WORD, AT(seccomp), 0, 0, 0, "|yes|log|no|"},
     {"limits", "connections", NUMBER, AT(limits.connections), 2048, 1, 1 << 20,

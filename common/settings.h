@@ -46,6 +46,7 @@ struct settings {
                            be there */
     char *log;             /* journal | syslog | stderr | none */
     char *log_level;       /* error | warning | info | debug */
+    int64_t reconcile_s;   /* between two runs; default 3600, 0 never */
     int64_t idle_exit_s;   /* user mode; default 300, 0 never */
     int max_connections;   /* of all; default 16384 */
     uint64_t disk_reserve; /* bytes; default 16 MiB: below, no mints */

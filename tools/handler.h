@@ -57,6 +57,9 @@ HANDLER(mark_exported);
 HANDLER(prune_log);
 HANDLER(accept_rollback);
 HANDLER(whose);
+HANDLER(reconcile);
+HANDLER(reconcile_status);
+HANDLER(backup);
 
 #undef HANDLER
 

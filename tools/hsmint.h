@@ -38,6 +38,8 @@ struct args {
     const char *jsonl, *ocsf, *before, *reason;
     bool progress, sign;
     bool all, history, force, so, online;
+    bool dry_run, adopt, revoke, audit;
+    const char *state;
     /* what is left: after the command's own words, and after "--" */
     const char *words[ARGS_WORDS_MAX];
     int words_n;
@@ -111,6 +113,10 @@ MUST_CHECK enum code cli_call(struct cli *c, const char *method,
                               json_t *parameters, const struct secret *in,
                               json_t **reply, struct secret **out,
                               struct error *e);
+/* As client_fetch, likewise. */
+MUST_CHECK enum code cli_fetch(struct cli *c, const char *method,
+                               json_t *parameters, json_t **reply, int *fd,
+                               struct error *e);
 /* The PIN from --pin-file, else the daemon's own source, else the terminal. */
 MUST_CHECK enum code cli_login(struct cli *c, bool force, struct error *e);
 
@@ -205,6 +211,9 @@ enum code command_audit_search(struct cli *c, struct error *e);
 enum code command_audit_follow(struct cli *c, struct error *e);
 enum code command_audit_verify(struct cli *c, struct error *e);
 enum code command_status(struct cli *c, struct error *e);
+enum code command_reconcile(struct cli *c, struct error *e);
+enum code command_backup(struct cli *c, struct error *e);
+enum code command_restore(struct cli *c, struct error *e);
 enum code command_doctor(struct cli *c, struct error *e);
 enum code command_explain(struct cli *c, struct error *e);
 enum code command_hsm_show(struct cli *c, struct error *e);

@@ -172,6 +172,17 @@ static bool can_log_in_again(const struct cli *c)
     return from && strcmp(from, "-") != 0;
 }
 
+enum code cli_fetch(struct cli *c, const char *method, json_t *parameters,
+                    json_t **reply, int *fd, struct error *e)
+{
+    enum code code = cli_connect(c, e);
+    if (code) {
+        json_decref(parameters);
+        return code;
+    }
+    return client_fetch(c->client, method, parameters, reply, fd, e);
+}
+
 enum code cli_call(struct cli *c, const char *method, json_t *parameters,
                    const struct secret *in, json_t **reply, struct secret **out,
                    struct error *e)

@@ -62,6 +62,10 @@ static const struct {
     ARG(UNTIL_MS, until_ms, FIELD_INT),
     ARG(REQUEST, request, FIELD_STRING),
     ARG(REASON, reason, FIELD_STRING),
+    ARG(DRY_RUN, dry_run, FIELD_BOOL),
+    ARG(AUDIT, audit, FIELD_BOOL),
+    ARG(ADOPT, adopt, FIELD_BOOL),
+    ARG(REVOKE, revoke, FIELD_BOOL),
 };
 
 static const char *const kinds[] = {
@@ -135,6 +139,14 @@ const struct method method_table[] = {
     {"ReadKey", handle_read_key, P(LEASE_ID), 0, LEASE(READ, READ)},
     {"LabelLease", handle_label_lease, P(LEASE_ID), P(LABEL) | P(ID),
      LEASE(MINT, MINT)},
+    /* All organisations where none is named. */
+    {"Reconcile", handle_reconcile, CHANGE,
+     P(ORG) | P(DRY_RUN) | P(AUDIT) | P(SINCE_MS) | P(ADOPT) | P(REVOKE) |
+         P(TTL),
+     METHOD_DAEMON | METHOD_JOURNAL, CAP(ADMINISTER)},
+    {"ReconcileStatus", handle_reconcile_status, 0, 0, METHOD_DAEMON,
+     CAP(ADMINISTER) | CAP(AUDIT)},
+    {"Backup", handle_backup, 0, 0, METHOD_DAEMON, CAP(ADMINISTER)},
     {"WhoAmI", handle_who_am_i, 0, 0, 0, 0},
     {"SetPolicy", handle_set_policy, P(NAME) | P(FIELDS) | CHANGE, 0,
      METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},

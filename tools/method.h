@@ -58,6 +58,10 @@ enum method_param {
     PARAM_UNTIL_MS,
     PARAM_REQUEST,
     PARAM_REASON,
+    PARAM_DRY_RUN,
+    PARAM_AUDIT,
+    PARAM_ADOPT,
+    PARAM_REVOKE,
     METHOD_PARAMS
 };
 
@@ -68,6 +72,7 @@ struct arguments { /* absent: NULL, 0, false */
     json_int_t version, session, ttl, limit, count;
     json_int_t from, to, size, seq, since_ms, until_ms;
     bool so, force, bound, reuse, all, live, sign;
+    bool dry_run, audit, adopt, revoke;
     json_t *fields, *who; /* borrowed */
     bool given[METHOD_PARAMS];
 };

@@ -99,6 +99,8 @@ static enum code start(struct core *c, struct error *e)
 
     if (!code)
         code = steady_open(c, e);
+    if (!code)
+        code = restored_open(c, e);
     if (code)
         return code;
     /* A missing HSM or PIN is told by each call, and by status. */
@@ -111,6 +113,8 @@ static enum code start(struct core *c, struct error *e)
         code = watch_start(c, e);
     if (!code)
         code = rotate_start(c, e);
+    if (!code)
+        code = reconcile_start(c, e);
     return code ? code : sweep_start(c, e);
 }
 
@@ -154,6 +158,8 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .health = HEALTH_INIT,
                        .rotate = ROTATE_INIT,
                        .notary = NOTARY_INIT,
+                       .reconcile = RECONCILE_INIT,
+                       .restored = RESTORED_INIT,
                        .entrances = ENTRANCES_INIT,
                        .orgs_lock = PTHREAD_MUTEX_INITIALIZER};
     k.metrics = &c->metrics;
@@ -191,6 +197,7 @@ void core_close(struct core *c)
         return;
     sweep_stop(c);
     rotate_stop(c);
+    reconcile_stop(c);
     health_stop(c);
     notary_stop(c);
     watch_stop(c);

@@ -123,6 +123,29 @@ MUST_CHECK enum code core_rotate(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_config_delete(struct core *c, const struct caller *by,
                                         const char *org, struct error *e);
 
+/* ---- reconcile: core/reconcile.h ---- */
+struct reconcile_request {
+    const char *org; /* NULL: all */
+    bool dry_run, adopt, revoke, audit;
+    int64_t since_ms, ttl_s; /* 0: left out */
+};
+/* Begins a run; *report as that of core_reconcile_status(). ERR_EXISTS: one is
+ * under way. ERR_ROLLED_BACK: adopt or revoke before the rollback was
+ * accepted. */
+MUST_CHECK enum code core_reconcile(struct core *c, const struct caller *by,
+                                    const struct reconcile_request *q,
+                                    json_t **report, struct error *e);
+/* {state: running done none, job, began_ms, ended_ms, complete, report_only,
+ * reason, findings, errors, omitted, and counts by their names} */
+MUST_CHECK enum code core_reconcile_status(struct core *c, json_t **report,
+                                           struct error *e);
+
+/* A consistent copy of the state while all goes on: *fd is a file without a
+ * name, the caller's. *manifest: {format, instance, version, schema, time_ms,
+ * size, sha256 (hex)} */
+MUST_CHECK enum code core_backup(struct core *c, const struct caller *by,
+                                 int *fd, json_t **manifest, struct error *e);
+
 /* ---- roles ---- */
 MUST_CHECK enum code core_role_set(struct core *c, const struct caller *by,
                                    const char *org, const char *name,

@@ -19,8 +19,10 @@
 #include "module/core/metrics.h"
 #include "module/core/notary.h"
 #include "module/core/permit.h"
+#include "module/core/reconcile.h"
 #include "module/core/refusals.h"
 #include "module/core/release.h"
+#include "module/core/restored.h"
 #include "module/core/rotate.h"
 #include "module/core/share.h"
 #include "module/core/steady.h"
@@ -64,6 +66,8 @@ struct core {
     struct health health;
     struct rotate rotate;
     struct notary notary;
+    struct reconcile reconcile;
+    struct restored restored;
     struct policies policies;
     struct refusals refusals;
     struct releases releases;

@@ -271,8 +271,11 @@ static enum lease_event deletion(struct core *c, const struct store_lease *l,
     if (r->http.status == 404 &&
         search_next_of(c, l, steady_ms(c)) >= 0)
         return LEASE_EARLY;
-    /* Of a mint that was answered we know the key, too. */
-    return *l->key_id ? LEASE_GONE : LEASE_ONE_GONE;
+    /* Of a mint that was answered we know the key, too. Reconcile's row is of
+     * one account by its id: another's of this name may be a live lease's. */
+    return *l->key_id || strcmp(l->owner, LEASE_OWNER_SELF) == 0
+               ? LEASE_GONE
+               : LEASE_ONE_GONE;
 }
 
 /* The signature could not be had: the wish to revoke is kept all the same. */

@@ -12,6 +12,9 @@
 #define LEASE_SLACK_S                                                          \
     60 /* the key outlives the lease by this, at the service */
 
+#define LEASE_OWNER_SELF                                                       \
+    "hsmintd" /* of rows that reconcile made, for accounts without one */
+
 #define LEASE CLEANUP(store_lease_clear) struct store_lease
 
 /* Replaces an owned text. */

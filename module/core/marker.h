@@ -7,6 +7,8 @@
 #include "module/core/template.h"
 
 #include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
 
 #define MARKER_BATCH 64
 
@@ -25,5 +27,9 @@ struct markers {
 MUST_CHECK enum code marker_take(struct core *c,
                                  char marker[TEMPLATE_MARKER_LEN + 1],
                                  struct error *e);
+
+/* ours[i]: names[i] ends in a marker that this instance made. */
+MUST_CHECK enum code marker_check(struct core *c, const char *const *names,
+                                  size_t n, bool *ours, struct error *e);
 
 #endif

@@ -10,6 +10,7 @@ void openai_key_clear(struct openai_key *k)
     free(k->id);
     free(k->name);
     free(k->redacted);
+    free(k->account_id);
     secret_free(k->value);
     *k = (struct openai_key){0};
 }

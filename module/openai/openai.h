@@ -106,6 +106,7 @@ struct openai_key {
     struct secret *value;
     int64_t created_at, expires_at;
     char *redacted;
+    char *account_id; /* the service account that owns it; NULL: another */
 };
 struct openai_account {
     char *id;

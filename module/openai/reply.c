@@ -119,6 +119,10 @@ enum code reply_key(const json_t *object, const char *what, bool with_value,
         rc = reply_copy(object, "name", &k->name, e);
     if (!rc)
         rc = reply_copy(object, "redacted_value", &k->redacted, e);
+    if (!rc)
+        rc = reply_copy(json_object_get(json_object_get(object, "owner"),
+                                        "service_account"),
+                        "id", &k->account_id, e);
     if (!rc && with_value)
         rc = take_value(object, what, &k->value, e);
     if (rc)

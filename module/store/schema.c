@@ -13,7 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define APPLICATION_ID 0x68736d74 /* "hsmt" */
 
 /* Lease ids and request ids are time-ordered, so new rows go to the end of
  * their trees. The partial indexes hold live rows only; no index is on random
@@ -107,7 +106,9 @@ static const char schema_4[] =
     "CREATE INDEX lease_retry ON lease(org, project, next_try_ms)"
     " WHERE state IN (0, 2);"
     "CREATE INDEX lease_proof ON lease(org, project, proof_ms)"
-    " WHERE proof_ms > 0;";
+    " WHERE proof_ms > 0;"
+    "CREATE INDEX lease_live_account ON lease(account_name)"
+    " WHERE state < 3;";
 
 /* Appended to, never changed: each step was shipped. */
 const struct migration schema_steps[] = {
@@ -196,7 +197,7 @@ static enum code apply_steps(struct conn *c, const struct migration *steps,
     (void)snprintf(pragmas, sizeof(pragmas),
                    "PRAGMA application_id = %d; PRAGMA user_version = %d;"
                    "COMMIT;",
-                   APPLICATION_ID, n);
+                   STORE_APPLICATION_ID, n);
     if (code == OK)
         code = conn_exec(c, pragmas, e);
     if (code && !sqlite3_get_autocommit(c->db))
@@ -212,7 +213,7 @@ enum code schema_apply(struct conn *c, const char *dir,
     if (code)
         return code;
     bool is_new = id.application == 0 && id.version == 0 && id.tables == 0;
-    if (!is_new && id.application != APPLICATION_ID)
+    if (!is_new && id.application != STORE_APPLICATION_ID)
         return error_set(e, ERR_SCHEMA,
                          "%s is a database of another program: move it away "
                          "or choose another state_dir",

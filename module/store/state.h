@@ -14,8 +14,9 @@
 
 #include <pthread.h>
 
+#define STORE_APPLICATION_ID 0x68736d74 /* "hsmt" */
 #define STORE_FILE "store.db"
-#define STORE_LOCK_FILE "lock"
+#define STORE_LOCK_FILE STORE_LOCK_NAME
 #define STORE_RESERVE_FILE "reserve"
 #define READERS_KEPT 8 /* idle ones; more are opened when needed */
 

@@ -39,6 +39,19 @@ MUST_CHECK enum code store_open(struct store **out,
                                 struct error *e);
 void store_close(struct store *s); /* takes NULL */
 
+/* The database as one commit left it, whole: *fd is a file without a name, read
+ * from its beginning. Others go on meanwhile. ERR_DISK_FULL: no room for a
+ * second one above the reserve. */
+MUST_CHECK enum code store_backup(struct store *s, int *fd, struct error *e);
+/* Puts `file`, a copy that store_backup() made, in the place of dir's store;
+ * it has to be in `dir`, and nobody may have that open: the caller holds the
+ * lock. `mark`: its STORE_META_RESTORED. *kept: where the old one is, NULL if
+ * there was none; the caller's. After a failure the old one is in place. */
+#define STORE_LOCK_NAME "lock"
+MUST_CHECK enum code store_restore(const char *dir, const char *file,
+                                   const char *mark, char **kept,
+                                   struct error *e);
+
 /* How long the transaction that is under way, or waits for its turn, has made
  * no step; 0 when there is none. */
 int64_t store_waiting_ms(struct store *s);
@@ -67,6 +80,10 @@ MUST_CHECK enum code store_meta_put(struct store_tx *tx, const char *key,
 MUST_CHECK enum code store_meta_get(struct store *s, const char *key,
                                     void **value, size_t *len,
                                     struct error *e);
+
+/* JSON {reason, since_ms}, or empty: this state is a copy or a backup, and what
+ * it does not know is not its own (core/restored.h). */
+#define STORE_META_RESTORED "restored"
 
 /* ---- organisations; id is the slot id and never moves ---- */
 struct store_org {
@@ -226,6 +243,19 @@ MUST_CHECK enum code store_lane_retry(struct store_tx *tx, int64_t org,
                                       const char *project, int64_t now_ms,
                                       struct error *e);
 
+/* Rows that are not revoked, of an account's name: more than one where the
+ * service made it twice. */
+typedef enum code (*store_lease_fn)(const struct store_lease *l, void *ctx,
+                                    struct error *e);
+MUST_CHECK enum code store_lease_named(struct store *s, const char *name,
+                                       store_lease_fn fn, void *ctx,
+                                       struct error *e);
+/* Revoked rows of any of these names, a JSON array of strings. Cost: all rows
+ * that there are, once. */
+MUST_CHECK enum code store_lease_named_dead(struct store *s, const char *names,
+                                            store_lease_fn fn, void *ctx,
+                                            struct error *e);
+
 struct store_lease_query {
     int64_t org;             /* 0: all */
     const char *owner;       /* NULL: all */
@@ -237,8 +267,6 @@ struct store_lease_query {
     bool reusable_only;
     int limit;               /* 0: 1 000 000 */
 };
-typedef enum code (*store_lease_fn)(const struct store_lease *l, void *ctx,
-                                    struct error *e);
 /* Newest first. Cost grows with what matches: partial indexes on live rows. */
 MUST_CHECK enum code store_lease_each(struct store *s,
                                       const struct store_lease_query *q,

@@ -588,6 +588,58 @@ def test_peers_hidden(daemon_stopped):
     wait_for(lambda: "alarm peers-hidden, /proc: over" in d.log(), LATE)
 
 
+# ---- the state, and the service's ----
+
+
+def minted(operator):
+    return json.loads(operator.mint())["lease_id"]
+
+
+def test_unknown_accounts(operator, ready, service):
+    lease = minted(operator)
+    ready.stop()
+    with sqlite3.connect(ready.state / "store.db") as db:
+        db.execute("DELETE FROM lease WHERE id = ?", (lease,))
+    db.close()
+    ready.start()
+    operator.run("reconcile")
+    operator.sees("unknown-accounts", "unknown")
+    wait_for(lambda: service.alive() == 0, LATE)
+    operator.run("reconcile")
+    operator.sees_it_over("unknown-accounts")
+
+
+def test_accounts_vanished(operator, ready, service):
+    lease = minted(operator)
+    (account,) = service.accounts()
+    ready.stop()
+    with sqlite3.connect(ready.state / "store.db") as db:
+        db.execute("UPDATE lease SET issued_ms = issued_ms - 600000 WHERE id = ?", (lease,))
+    db.close()
+    service.control(f"service_accounts/{account['id']}", method="DELETE")
+    ready.start()
+    operator.run("reconcile")
+    operator.sees("accounts-vanished", "vanished")
+    assert operator.run("lease", "show", lease).count("revoked") == 1
+    operator.run("reconcile")
+    operator.sees_it_over("accounts-vanished")
+
+
+def test_state_restored(operator, ready, service):
+    backup = ready.place / "backup"
+    operator.run("backup", backup)
+    minted(operator)  # the backup does not know it
+    ready.stop()
+    operator.run("restore", backup, "--state", ready.state)
+    ready.start()
+    operator.sees("state-restored", "state")
+    assert "this run only reported" in operator.run("reconcile")
+    assert service.alive() == 1
+    operator.run("reconcile", "--revoke")
+    operator.sees_it_over("state-restored")
+    wait_for(lambda: service.alive() == 0, LATE)
+
+
 # ---- the page ----
 
 def test_every_alarm_is_rehearsed():

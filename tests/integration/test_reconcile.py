@@ -1,0 +1,144 @@
+"""What the service has against what the store knows: what is ours and unknown goes,
+what is somebody else's stays, a mint under way is neither, and who is no longer sure of
+its state only reports."""
+
+import shutil
+import sqlite3
+import threading
+import time
+
+import pytest
+
+from conftest import PROJECT, Daemon, wait_for
+from varlink import Error, request_id
+
+MINUTE = 60_000
+
+
+def mint(daemon, **more):
+    with daemon.attached() as c:
+        reply = c.call("Mint", role="my-app", request_id=request_id(), **more)
+        return reply["lease"], reply.secret.decode()
+
+
+def reconcile(daemon, seconds=60, **options):
+    """A whole run; its report."""
+    with daemon.attached() as c:
+        c.change("Reconcile", **options)
+    return finished(daemon, seconds)
+
+
+def finished(daemon, seconds=60):
+    def done():
+        with daemon.attached() as c:
+            report = c.call("ReconcileStatus")["report"]
+        return report if report["state"] == "done" else None
+
+    return wait_for(done, seconds, "reconcile to end")
+
+
+def found(report):
+    return sorted((f["finding"], f["account_id"]) for f in report["findings"] if "foreign" not in f["finding"])
+
+
+def lease(daemon, lease_id):
+    with daemon.attached() as c:
+        return c.call("GetLease", lease_id=lease_id)["lease"]
+
+
+def store(daemon, *statements):
+    """Changes the store of a daemon that does not run, as a fault would."""
+    with sqlite3.connect(daemon.state / "store.db") as db:
+        for sql, *values in statements:
+            assert db.execute(sql, values).rowcount == 1, sql
+    db.close()
+
+
+def names_alive(service):
+    return {a["name"] for a in service.accounts()}
+
+
+def alarms(daemon):
+    with daemon.attached() as c:
+        return {a["id"] for a in c.call("Status")["status"]["alarms"]}
+
+
+def test_each_finding_and_what_becomes_of_it(ready, service):
+    """All in one state: unknown, made twice, returned, vanished, foreign, known."""
+    daemon = ready
+    leases = {n: mint(daemon) for n in ("known", "lost", "twice", "returned", "vanished")}
+    ids = {n: l["service_account_id"] for n, (l, _) in leases.items()}
+    foreign = service.control("service_accounts", {"project": PROJECT, "name": "somebody-else"})
+    # It looks like one of ours, and its marker is not.
+    forged = service.control("service_accounts", {"project": PROJECT, "name": "vault-my-app-x-" + "a" * 18})
+    copy = service.control("service_accounts", {"project": PROJECT, "name": leases["twice"][0]["service_account"]})
+    daemon.stop()
+    store(
+        daemon,
+        ("DELETE FROM lease WHERE account_id = ?", ids["lost"]),
+        (
+            "UPDATE lease SET state = 3, account_id = '', revoked_ms = issued_ms - ? WHERE account_id = ?",
+            10 * MINUTE,
+            ids["returned"],
+        ),
+        ("UPDATE lease SET issued_ms = issued_ms - ? WHERE account_id = ?", 10 * MINUTE, ids["vanished"]),
+    )
+    service.control(f"service_accounts/{ids['vanished']}", method="DELETE")
+    daemon.start()
+    expected = sorted(
+        [
+            ("unknown-ours", ids["lost"]),
+            ("wrong-id", copy["id"]),
+            ("returned", ids["returned"]),
+            ("vanished", ids["vanished"]),
+        ]
+    )
+    before = service.alive()
+    dry = reconcile(daemon, dry_run=True)
+    assert found(dry) == expected and dry["report_only"] and dry["complete"]
+    assert dry["revoking"] == dry["closed"] == 0 and service.alive() == before
+    assert lease(daemon, leases["vanished"][0]["lease_id"])["state"] == "active"
+
+    report = reconcile(daemon)
+    assert found(report) == expected and report["complete"] and not report["errors"]
+    assert (report["revoking"], report["closed"], report["adopted"]) == (3, 1, 0)
+    assert report["foreign"] == 2
+    wait_for(lambda: service.alive() == before - 3, 10, "what is unknown to go")
+    left = {a["id"] for a in service.accounts()}
+    assert left == {ids["known"], ids["twice"], foreign["id"], forged["id"]}
+    assert service.accepts(leases["known"][1]) and service.accepts(leases["twice"][1])
+    assert not service.accepts(leases["lost"][1]) and not service.accepts(leases["returned"][1])
+    gone = lease(daemon, leases["vanished"][0]["lease_id"])
+    assert (gone["state"], gone["reason"]) == ("revoked", "vanished")
+    assert {"unknown-accounts", "accounts-vanished"} <= alarms(daemon)
+
+    # Nothing is left to find, and the alarms are over.
+    again = reconcile(daemon)
+    assert found(again) == [] and again["revoking"] == again["closed"] == 0
+    assert not {"unknown-accounts", "accounts-vanished"} & alarms(daemon)
+
+
+def test_a_mint_under_way_is_not_taken_for_unknown(ready, service):
+    """Mints all the while, replies late, new accounts read as absent for a moment: none of
+    them is revoked by a run, and each key works."""
+    service.control("settings", {"latency_ms": 5, "latency_jitter_ms": 40, "visibility_ms": 150})
+    keys, stop, errors = [], threading.Event(), []
+
+    def mints():
+        with ready.attached() as c:
+            while not stop.is_set():
+                try:
+                    keys.append(c.call("Mint", role="my-app", request_id=request_id()).secret.decode())
+                except Error as e:
+                    errors.append(str(e))
+
+    threads = [threading.Thread(target=mints) for _ in range(3)]
+    for t in threads:
+        t.start()
+    reports = [reconcile(ready) for _ in range(4)]
+    stop.set()
+    for t in threads:
+        t.join()
+    assert not errors and len(keys) > 10
+    assert all(found(r) == [] and r["complete"] for r in reports)
+    assert all(service.accepts(k) for k in keys)
