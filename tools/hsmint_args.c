@@ -83,7 +83,7 @@ static const struct option options[] = {
      "of this caller: user:1000, login:batch, hsmintd"},
     {"kind", VALUE, false, AT(kind), "KIND", "of this kind: mint, refusal ..."},
     {"request", VALUE, false, AT(request), "ID",
-     "with this request id, the service's or a caller's"},
+     "with this request id of the service, or call's id"},
     {"from", VALUE, false, AT(from), "TIME",
      "not before: 2026-11-21, 2026-11-21T08:00:00Z, or 7d ago"},
     {"to", VALUE, false, AT(to), "TIME", "before this time"},

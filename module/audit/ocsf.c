@@ -187,8 +187,9 @@ static json_t *account(const struct record *r)
 
 static bool put_api(json_t *event, const struct record *r)
 {
+    char asked_for[RECORD_TEXT_MAX];
     const char *operation = r->kind == RECORD_REFUSAL
-                                ? text(r->json, "capability")
+                                ? record_text(r, "capability", asked_for)
                                 : record_kind_name(r->kind);
     const char *request = *r->call ? r->call
                                    : text(r->json, "service_request_id");

@@ -55,6 +55,24 @@ const char *record_kind_name(enum record_kind k)
     return names[k];
 }
 
+char *record_text(const struct record *r, const char *member,
+                  char text[RECORD_TEXT_MAX])
+{
+    const json_t *value = json_object_get(r->json, member);
+    bool list = json_is_array(value);
+    size_t len = 0, n = list ? json_array_size(value) : 1;
+    text[0] = '\0';
+    for (size_t i = 0; i < n; i++) {
+        const char *one =
+            json_string_value(list ? json_array_get(value, i) : value);
+        size_t room = one ? strlen(one) : 0;
+        if (!room || len + room + 3 > RECORD_TEXT_MAX)
+            continue; /* whole texts: a cut one need not be UTF-8 */
+        len += (size_t)sprintf(text + len, "%s%s", len ? ", " : "", one);
+    }
+    return text;
+}
+
 void record_clear(struct record *r)
 {
     json_decref(r->json);

@@ -77,6 +77,11 @@ struct record {
     const char *method, *body;      /* of call; body "" if none */
     struct record_signed signature; /* of call */
 };
+/* A member that is a text or a list of them ("a, b"): "" where it is neither.
+ * Returns text. */
+#define RECORD_TEXT_MAX 256
+char *record_text(const struct record *r, const char *member,
+                  char text[RECORD_TEXT_MAX]);
 void record_clear(struct record *r);
 #define RECORD CLEANUP(record_clear) struct record
 

@@ -300,11 +300,15 @@ static void set_due(struct report *r, const char *org, int64_t since_ms,
         (void)json_object_del(r->due, org);
 }
 
+/* The configuration as it was set: a document in the record. */
 static void take_config(struct report *r, const struct record *record)
 {
-    const json_t *period = json_object_get(record->json, "rotation_period");
-    if (period || strcmp(text(record, "action"), "delete") == 0)
-        set_due(r, record->org, when(record), json_integer_value(period));
+    const char *document = text(record, "document");
+    JSON config = json_loads(document, 0, NULL);
+    if (config)
+        set_due(r, record->org, when(record), number(config, "rotation_period"));
+    else if (strcmp(text(record, "action"), "delete") == 0)
+        set_due(r, record->org, 0, 0);
 }
 
 static void take_rotate(struct report *r, const struct record *record,
@@ -317,7 +321,9 @@ static void take_rotate(struct report *r, const struct record *record,
                          record->org, "state", state, "new",
                          text(record, "new"), "old", text(record, "old"),
                          "owner", record->owner);
-    bool taken = strcmp(state, "retire") == 0; /* the new key is in use */
+    /* The new key is in use; tried again, the old one goes. */
+    bool taken =
+        strcmp(state, "retire") == 0 && number(record->json, "tries") == 0;
     if (row && due && taken) {
         set(r, row, "due", time_json(due_ms));
         set(r, row, "late", json_boolean(when(record) > due_ms));
@@ -333,20 +339,26 @@ static void take_rotate(struct report *r, const struct record *record,
 
 static void take_refusal(struct report *r, const struct record *record)
 {
-    char key[1024];
-    int n = snprintf(key, sizeof key, "%s\n%s\n%s", record->owner,
-                     text(record, "capability"), text(record, "code"));
+    char key[1024], asked[RECORD_TEXT_MAX];
+    const char *capability = record_text(record, "capability", asked);
+    int n = snprintf(key, sizeof key, "%s\n%s\n%s", record->owner, capability,
+                     text(record, "code"));
     if (n < 0 || (size_t)n >= sizeof key)
         key[sizeof key - 1] = '\0';
     json_t *row =
         row_of(r, r->refusals, key,
                json_pack("{ss ss ss si ss ss}", "owner", record->owner,
-                         "capability", text(record, "capability"), "code",
+                         "capability", capability, "code",
                          text(record, "code"), "count", 0, "first",
                          record->time, "reason", text(record, "reason")));
     if (!row)
         return;
-    count(r, row, "count", 1 + number(record->json, "omitted"));
+    /* Others: those of whom there was no room to count each. */
+    bool rest = json_object_get(record->json, "omitted_others") &&
+                !json_object_get(record->json, "omitted") && !*capability;
+    count(r, row, "count",
+          !rest + number(record->json, "omitted") +
+              number(record->json, "omitted_others"));
     set(r, row, "last", json_string(record->time));
 }
 
@@ -403,7 +415,8 @@ static void take_in_span(struct report *r, const struct record *record)
     else if (record->kind == RECORD_RELEASE)
         count(r, json_object_get(r->out, "keys"), "released", 1);
     else if (record->kind == RECORD_LOGIN_FAILED)
-        count(r, r->out, "failed_logins", 1);
+        count(r, r->out, "failed_logins",
+              1 + number(record->json, "omitted"));
     else if (record->kind == RECORD_REFUSAL)
         take_refusal(r, record);
     else if (record->kind == RECORD_RECONCILE)

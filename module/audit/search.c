@@ -26,5 +26,5 @@ bool search_matches(const struct search *s, const struct record *r)
            (!s->from_ms || ms >= s->from_ms) &&
            (!s->until_ms || ms < s->until_ms) &&
            (!s->request || has(s->request, r, "service_request_id") ||
-            has(s->request, r, "request_id"));
+            strcmp(s->request, r->call) == 0);
 }

@@ -47,10 +47,12 @@ static json_t *mint_json(const struct lease_record *r)
     const struct store_lease *l = r->lease;
     char expires[CLOCK_TEXT_MAX];
 
-    return json_pack("{ss ss ss ss ss* sI ss sb sb}", "project", l->project,
+    return json_pack("{ss ss ss ss ss* sI sI ss sb sb}", "project", l->project,
                      "account", l->account_name, "account_id", l->account_id,
                      "key_id", l->key_id, "key_hmac", r->key_hmac, "ttl",
                      (json_int_t)((l->expires_ms - l->issued_ms) / 1000),
+                     "max_ttl",
+                     (json_int_t)((l->max_expires_ms - l->issued_ms) / 1000),
                      "expires", clock_text(l->expires_ms, expires), "bound",
                      l->bound, "reuse", l->reusable);
 }

@@ -499,7 +499,7 @@ def test_a_report(write):
     log = a_log(20)
     begin = log.ms
     config = {"org": "default", "name": "default", "action": "set", "actor": {"owner": "user:0"}}
-    log.add("config", **config, rotation_period=3600)
+    log.add("config", **config, document='{"rotation_period":3600}')
     at = log.ms
     late = lease(log, 90, ttl=3600, life=9000, max_ttl=7200)
     renewed = lease(log, 91, ttl=100, life=150, dead=False)
@@ -508,7 +508,7 @@ def test_a_report(write):
     lease(log, 92, role="other", actor={"owner": "login:batch", "login": "batch"}, dead=False)
     for _ in range(3):
         log.add("refusal", actor=OWNER, capability="mint", code="Denied", reason="no policy")
-    log.add("refusal", actor=OWNER, capability="mint", code="Denied", reason="no policy", omitted=7)
+    log.add("refusal", actor=OWNER, capability=["mint"], code="Denied", reason="no policy", omitted=7)
     log.add("break-glass", actor={"owner": "user:0"}, step="begin", reason="a key leaked", dry_run=False)
     log.call("lost")
     log.outcome("lost", fate="unknown", status=0)
@@ -546,7 +546,7 @@ def test_a_report(write):
 
 def test_a_rotation_that_is_overdue(write):
     log = a_log(10)
-    log.add("config", org="default", action="set", rotation_period=60)
+    log.add("config", org="default", action="set", document='{"rotation_period":60}')
     due = auditlog.time_text(log.ms + 60_000)
     log.add("policy", at_ms=log.ms + 61_000)
     assert [(x["state"], x["due"]) for x in report(write(log))["rotations"]] == [("overdue", due)]
