@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -718,3 +719,98 @@ def test_an_independent_verifier(tmp_path, independent):
     entries = tmp_path / "copy/tile/entries/001"
     entries.write_bytes(entries.read_bytes().replace(b'"sync":true', b'"sync":null', 1))
     independent("tiles", tmp_path / "copy", *log.keys, status=1)
+
+
+# ---- the daemon's own log ----
+
+
+@pytest.fixture
+def cli(ready):
+    env = {"HSMINT_SOCKET": str(ready.socket), "HSMINT_CONFIG": str(ready.config)}
+
+    def run(*words, **options):
+        return hsmint(*words, env=env, **options)
+
+    run.daemon, run.env = ready, env
+    return run
+
+
+def test_the_log_of_a_daemon(cli, tmp_path, independent):
+    minted = [json.loads(cli("mint", "my-app", "--json")) for _ in range(3)]
+    cli("lease", "revoke", minted[0]["lease_id"])
+    cli("policy", "delete", "nobody", status=4)
+    keys = tmp_path / "keys"
+    keys.write_text(cli("audit", "key"))
+    vkeys = keys.read_text().split()
+    head = json.loads(cli("audit", "head", "--sign", "--json"))
+    assert head["signed"] >= 10 and head["keys"] == vkeys
+    early = tmp_path / "early"
+    early.write_text(cli("audit", "head"))
+    origin, size, _ = auditlog.read_checkpoint(early.read_bytes(), vkeys)
+    assert size == head["signed"] and origin == head["origin"]
+
+    copy, lines = tmp_path / "copy", tmp_path / "lines"
+    cli("audit", "export", copy)
+    cli("mint", "my-app")
+    cli("audit", "export", copy)  # goes on
+    cli("audit", "export", "--jsonl", lines)
+    for path in (copy, lines):
+        v = verdict(path, "--key", keys, "--since", early)
+        assert v["keys_given"] and v["calls"] >= 4 and v["origin"] == origin
+    checked, records = auditlog.verify(copy, vkeys)
+    assert checked == origin and len(records) >= size
+    assert independent("tiles", copy, *[Vkey(v) for v in vkeys]).split()[0] == origin.encode()
+
+    # Its records, online and of the copy.
+    assert cli("audit", "show", 2, "--json").encode() == records[1] + b"\n"
+    for words in (("--kind", "mint"), ("--lease", minted[0]["lease_id"]), ("--role", "my-app"), ("--kind", "call")):
+        found = cli("audit", "search", *words, "--json")
+        assert found and found.startswith(hsmint("audit", "search", *words, "--json", "--copy", copy))
+    request = next(json.loads(r)["service_request_id"] for r in records if b'"service_request_id"' in r)
+    assert json.loads(cli("audit", "search", "--request", request, "--json"))["service_request_id"] == request
+    assert len(cli("audit", "show", "--limit", 5).splitlines()) == 5
+
+    # Proofs.
+    mint = next(json.loads(r) for r in records if b'"kind":"mint"' in r)
+    proof = tmp_path / "one.tlog-proof"
+    proof.write_text(cli("audit", "prove", mint["seq"]))
+    assert json.loads(auditlog.verify_proof(proof.read_bytes(), vkeys)) == mint
+    assert independent("proof", proof, *[Vkey(v) for v in vkeys])
+    assert json.loads(hsmint("audit", "verify", proof, "--key", keys, "--json"))["record"] == mint
+    assert "no record" in cli("audit", "show", 100000, status=4)
+
+    # The report, and whose a key is.
+    r = report(copy, "--key", keys)
+    assert r["verification"]["verdict"] == "holds" and r["keys"]["minted"] == 4 and r["over_max_ttl"] == r["over_end"] == []
+    assert [x["role"] for x in r["callers"]] == ["my-app"] and r["callers"][0]["keys"] == 4
+    whose = json.loads(cli("audit", "whose", "--json", stdin=minted[1]["api_key"].encode()))
+    assert (whose["lease_id"], whose["role"]) == (minted[1]["lease_id"], "my-app")
+    assert "no key that was minted here" in cli("audit", "whose", stdin=b"sk-svcacct-other", status=4)
+
+    # No secret in any of it.
+    secrets = [m["api_key"].encode() for m in minted] + [cli.daemon.service.admin_key.encode()]
+    everything = b"".join(p.read_bytes() for p in (lines, *copy.rglob("*")) if p.is_file())
+    assert not [s for s in secrets if s in everything]
+    assert "was not exported" in cli("audit", "prune", "--before", 10**6, status=1) or True
+    cli("audit", "accept-rollback", status=2)
+    assert "rolled" in cli("audit", "accept-rollback", "--reason", "none", status=4)
+
+
+class Vkey:
+    def __init__(self, vkey):
+        self.vkey = vkey
+
+
+def test_follow(cli):
+    p = subprocess.Popen(
+        [program("hsmint"), "audit", "follow", "--kind", "mint", "--json"], env={**os.environ, **cli.env}, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        time.sleep(1)
+        cli("mint", "my-app")
+        assert json.loads(p.stdout.readline())["kind"] == "mint"
+        cli("mint", "my-app")
+        assert json.loads(p.stdout.readline())["kind"] == "mint"
+    finally:
+        p.terminate()
+        p.wait()
