@@ -133,7 +133,10 @@ enum code command_audit_prune(struct cli *c, struct error *e)
     if (c->args->json)
         output_json(reply);
     else
-        printf("%lld records went\n", (long long)pruned);
+        printf("%lld records went%s\n", (long long)pruned,
+               pruned ? ""
+                      : ": what goes is whole tiles of 256, older than the "
+                        "anchor on the HSM (anchor_seconds)");
     return OK;
 }
 
