@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "common/base64.h"
 #include "common/file.h"
 #include "common/note.h"
 
@@ -201,10 +202,76 @@ static void refused_keys(void **state)
             fail_msg("taken: %s", bad[i]);
 }
 
+/* ---- witnesses ---- */
+
+/* Made by another implementation (python3-cryptography), with the private key
+ * 00 01 02 … 1f. */
+static const char witness_key[] =
+    "witness.example/w1+e75f6532+BAOhB7/zzhC+HXDdGOdLwJln5NYwm6UN"
+    "Xx3chmQSVTG4";
+static const char cosigned[] =
+    "hsmint/test\n3\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n" DASH
+    " witness.example/w1 519lMgAAAABpIB1ZsVZCcBkrIo6XTfKu7YZoV4WeqkT1"
+    "ZqJykkbfjmPQ7T+chKSh48f5P9B1RjDkMbfEVEeJsufC3o5TuUrGnsXZDQ==\n";
+
+static void a_cosignature(void **state)
+{
+    (void)state;
+    struct note n;
+    struct note_key k;
+    bool found;
+    FREE char *again = NULL;
+    assert_int_equal(note_key_parse(&k, witness_key, NULL), OK);
+    assert_int_equal(k.algorithm, NOTE_COSIGNATURE);
+    assert_int_equal(note_key_format(&k, &again, NULL), OK);
+    assert_string_equal(again, witness_key);
+    assert_int_equal(note_parse(&n, cosigned, strlen(cosigned), NULL), OK);
+    assert_int_equal(note_verify(&n, &k, &found, NULL), OK);
+    assert_true(found);
+
+    n.signatures[0].bytes[7] ^= 1; /* the time */
+    assert_int_equal(note_verify(&n, &k, &found, NULL), ERR_SEAL);
+    n.signatures[0].bytes[7] ^= 1;
+    n.signatures[0].len--;
+    assert_int_equal(note_verify(&n, &k, &found, NULL), ERR_SEAL);
+    FREE char *changed = strdup(cosigned);
+    *strchr(changed, '3') = '4';
+    assert_int_equal(note_parse(&n, changed, strlen(changed), NULL), OK);
+    assert_int_equal(note_verify(&n, &k, &found, NULL), ERR_SEAL);
+}
+
+/* ML-DSA's are longer than any that we know: let pass, not trusted. */
+static void a_long_signature(void **state)
+{
+    (void)state;
+    static const uint8_t bytes[4 + 2428] = {1, 2, 3, 4};
+    struct note n;
+    struct note_key k;
+    bool found;
+    FREE char *base64 = base64_encode(bytes, sizeof bytes);
+    FREE char *both = NULL;
+    assert_true(asprintf(&both, "%s" DASH " witness.example/pq %s\n", cosigned,
+                         base64) > 0);
+    assert_int_equal(note_key_parse(&k, witness_key, NULL), OK);
+    assert_int_equal(note_parse(&n, both, strlen(both), NULL), OK);
+    assert_int_equal(n.n, 2);
+    assert_int_equal(n.signatures[1].len, 0);
+    assert_memory_equal(n.signatures[1].id, bytes, 4);
+    assert_int_equal(note_verify(&n, &k, &found, NULL), OK);
+    assert_true(found);
+    strcpy(n.signatures[1].name, k.name); /* said to be of a known key */
+    memcpy(n.signatures[1].id, k.id, sizeof k.id);
+    assert_int_equal(note_verify(&n, &k, &found, NULL), ERR_SEAL);
+    strrchr(both, ' ')[3] = '*';
+    assert_int_equal(note_parse(&n, both, strlen(both), NULL), ERR_INVALID);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_published_note),
+        cmocka_unit_test(a_cosignature),
+        cmocka_unit_test(a_long_signature),
         cmocka_unit_test(a_checkpoint_of_two_signers),
         cmocka_unit_test(refused_notes),
         cmocka_unit_test(refused_checkpoints),
