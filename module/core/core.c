@@ -7,7 +7,6 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/text.h"
-#include "module/core/keys_record.h"
 #include "module/core/life.h"
 #include "module/core/logbook.h"
 
@@ -172,8 +171,6 @@ enum code core_open_with(struct core **out, const struct core_options *o,
     if (!code)
         code = life_start(c, e);
     if (!code)
-        code = keys_record_write(c, NULL, e);
-    if (!code)
         code = policies_open(c, e);
     if (!code)
         code = start(c, e);
@@ -315,10 +312,7 @@ static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
         .org = r->org,
         .more = json_pack("{ss}", "instance", r->instance)};
 
-    if (!code)
-        code = logbook_add(r->core, tx, &record, e);
-    return code || !r->pins ? code
-                            : keys_record_first(r->core, tx, r->by, r->pins, e);
+    return code ? code : logbook_add(r->core, tx, &record, e);
 }
 
 static enum code ask_keys(struct core *c, const struct frame *request,

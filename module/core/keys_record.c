@@ -6,6 +6,7 @@
 #include "common/file.h"
 #include "module/core/internal.h"
 #include "module/core/logbook.h"
+#include "module/core/notary.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,23 +38,26 @@ static enum code append_call_key(json_t *out, json_t *key, struct error *e)
     return OK;
 }
 
-/* The log's keys are named after its origin: nobody knows them before the
- * notary has asked the keeper. */
-static enum code members(const char *pins_text, const json_t *log, json_t **out,
+static enum code members(struct core *c, const char *pins_text, json_t **out,
                          struct error *e)
 {
+    char origin[NOTE_NAME_MAX];
     JSON pins = NULL;
     JSON calls = json_array();
+    JSON logs = NULL;
     enum code code =
         json_parse(pins_text, strlen(pins_text), "pinned HSM keys", &pins, e);
     json_t *all = json_object_get(pins, "keys");
 
     for (size_t i = 0; !code && i < json_array_size(all); i++)
         code = append_call_key(calls, json_array_get(all, i), e);
+    if (!code)
+        code = notary_origin(c, origin, e);
+    if (!code)
+        code = notary_keys(c, origin, &logs, e);
     if (code)
         return code;
-    *out = json_pack("{sO so sO* so}", "call", calls, "log",
-                     log ? json_deep_copy(log) : json_array(), "mechanism",
+    *out = json_pack("{sO sO sO* so}", "call", calls, "log", logs, "mechanism",
                      json_object_get(pins, "mechanism"), "pins",
                      logbook_digest(pins_text));
     return *out ? OK : error_set(e, ERR_NOMEM, "no memory for the log's keys");
@@ -61,7 +65,6 @@ static enum code members(const char *pins_text, const json_t *log, json_t **out,
 
 struct keys {
     struct core *core;
-    const struct caller *by;
     json_t *more;
 };
 
@@ -69,24 +72,13 @@ static enum code write_keys(struct store_tx *tx, void *ctx, struct error *e)
 {
     const struct keys *k = ctx;
     FREE char *text = json_dumps(k->more, JSON_COMPACT);
-    const struct logbook_entry r = {
-        .kind = RECORD_KEYS, .by = k->by, .more = json_incref(k->more)};
+    const struct logbook_entry r = {.kind = RECORD_KEYS,
+                                    .more = json_incref(k->more)};
     enum code code = logbook_add(k->core, tx, &r, e);
 
     if (!text)
         return error_set(e, ERR_NOMEM, "no memory for the log's keys");
     return code ? code : store_meta_put(tx, META_KEYS, text, strlen(text), e);
-}
-
-enum code keys_record_first(struct core *c, struct store_tx *tx,
-                            const struct caller *by, const char *pins,
-                            struct error *e)
-{
-    JSON more = NULL;
-    enum code code = members(pins, NULL, &more, e);
-    struct keys k = {c, by, more};
-
-    return code ? code : write_keys(tx, &k, e);
 }
 
 static enum code read_meta(struct core *c, const char *name, char **text,
@@ -103,7 +95,7 @@ static enum code read_meta(struct core *c, const char *name, char **text,
     return OK;
 }
 
-enum code keys_record_write(struct core *c, const json_t *log, struct error *e)
+enum code keys_record_write(struct core *c, struct error *e)
 {
     FREE char *pins = NULL;
     FREE char *last_text = NULL;
@@ -118,10 +110,9 @@ enum code keys_record_write(struct core *c, const json_t *log, struct error *e)
     if (last_text)
         code = json_parse(last_text, strlen(last_text), META_KEYS, &last, e);
     if (!code)
-        code = members(pins, log ? log : json_object_get(last, "log"), &more,
-                       e);
+        code = members(c, pins, &more, e);
     if (code || json_equal(last, more))
         return code;
-    struct keys k = {c, NULL, more};
+    struct keys k = {c, more};
     return store_commit(c->store, STORE_RESERVE, write_keys, &k, e);
 }

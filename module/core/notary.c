@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "module/core/checkpoint.h"
 #include "module/core/internal.h"
+#include "module/core/keys_record.h"
 #include "module/core/logbook.h"
 #include "module/core/rollback.h"
 
@@ -253,6 +254,8 @@ static enum code attach(struct core *c, uint64_t generation, struct error *e)
         code = resume(c, generation, &s, e);
     else
         n->size = s.tree.size;
+    if (!code)
+        code = keys_record_write(c, e);
     if (!code)
         code = catch_up(c, generation, &s, e);
     return code;
