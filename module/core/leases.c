@@ -238,11 +238,12 @@ static json_t *whose(struct core *c, const struct store_lease *l)
 
     core_org_name(c, l->org, org);
     return json_pack(
-        "{ss ss ss ss ss ss sb sI so sb ss ss}", "lease_id", l->id, "org", org,
+        "{ss ss ss ss ss ss sb sI so sb ss ss ss}", "lease_id", l->id, "org", org,
         "role", l->role, "state", lease_state_name(l->state), "owner", l->owner,
         "program", l->program, "bound", l->bound, "session",
         (json_int_t)l->session, "id", cka_id_json(l), "kept", l->sealed != NULL,
-        "last_error", l->last_error, "reason", l->reason);
+        "last_error", l->last_error, "reason", l->reason, "proof",
+        lease_proof_name(l->proof));
 }
 
 json_t *core_lease_json(struct core *c, const struct store_lease *l)

@@ -100,6 +100,16 @@ void api_reset_rate(void)
     window_start_ms = window_count = 0;
 }
 
+static void tell_rate(struct reply *r, int64_t left, int64_t wait_ms)
+{
+    reply_header(r, "x-ratelimit-limit-requests",
+                 json_sprintf("%lld", (long long)settings.rate_limit));
+    reply_header(r, "x-ratelimit-remaining-requests",
+                 json_sprintf("%lld", (long long)left));
+    reply_header(r, "x-ratelimit-reset-requests",
+                 json_sprintf("%lldms", (long long)wait_ms));
+}
+
 static bool within_rate(struct reply *r)
 {
     if (!settings.rate_limit)
@@ -110,9 +120,12 @@ static bool within_rate(struct reply *r)
         window_start_ms = now;
         window_count = 0;
     }
-    if (window_count++ < settings.rate_limit)
-        return true;
     int64_t wait_ms = window_start_ms + settings.rate_window_ms - now;
+    bool within = window_count++ < settings.rate_limit;
+    if (settings.rate_headers)
+        tell_rate(r, within ? settings.rate_limit - window_count : 0, wait_ms);
+    if (within)
+        return true;
     reply_error(r, 429, "requests", "rate_limit_exceeded", NULL,
                 "Rate limit reached for organization. Limit: %lld, please try "
                 "again after %lld.%03lld seconds.",

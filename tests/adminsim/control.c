@@ -225,6 +225,30 @@ static void post_account(struct request *q, struct reply *r)
     done(r, j);
 }
 
+/* A backlog, made at once. */
+static void post_seed(struct request *q, struct reply *r)
+{
+    const char *prefix = text_of(q, "prefix", "seed");
+    json_int_t n = json_integer_value(json_object_get(q->json, "n"));
+    struct object *p =
+        world_find(KIND_PROJECT, text_of(q, "project", "proj_abc"));
+    char id[128], name[128];
+    if (!p || n < 0 || n > 100000) {
+        bad(r, p ? "n" : "project", p ? "0 to 100000" : "is not there");
+        return;
+    }
+    for (json_int_t i = 0; i < n; i++) {
+        snprintf(id, sizeof id, "svc_acct_%s_%lld", prefix, (long long)i);
+        snprintf(name, sizeof name, "%s-%lld", prefix, (long long)i);
+        if (world_find(KIND_ACCOUNT, id))
+            continue;
+        struct account *a =
+            world_add_account((struct project *)p, id, name, "member");
+        world_add_key(a->project, a, NULL, "Secret Key", NULL, 0);
+    }
+    done(r, NULL);
+}
+
 static void post_admin_key(struct request *q, struct reply *r)
 {
     const char *id = text_of(q, "id", NULL);
@@ -300,6 +324,7 @@ static const struct route routes[] = {
     {"POST", "reset", true, post_reset},
     {"POST", "projects", true, post_project},
     {"POST", "service_accounts", true, post_account},
+    {"POST", "seed", true, post_seed},
     {"DELETE", "service_accounts/{}", true, delete_account},
     {"POST", "admin_keys", true, post_admin_key},
     {"GET", "keys/{}", true, get_key},

@@ -32,6 +32,7 @@ static const struct {
     {AT(max_name), NUMBER},
     {AT(expiry), EXPIRY},
     {AT(retry_after), BOOLEAN},
+    {AT(rate_headers), BOOLEAN},
     {AT(visibility_delete), BOOLEAN},
     {AT(account_key_delete), BOOLEAN},
     {AT(self_delete), BOOLEAN},

@@ -21,6 +21,7 @@ struct settings {
     int64_t max_name;       /* characters of a name */
     int64_t expiry;         /* enum expiry */
     bool retry_after;       /* 429 carries Retry-After */
+    bool rate_headers;      /* replies carry x-ratelimit-…-requests */
     bool visibility_delete; /* DELETE of a not yet visible object is 404 too */
     bool account_key_delete; /* false: deleting one key of an account is 400 */
     bool self_delete;        /* an admin key may delete itself */

@@ -14,6 +14,7 @@ import time
 import pytest
 
 import conftest
+from clocks import set_clock, spawn_with_clock
 from conftest import PIN, PROJECT, Service, Token, not_sanitized, others_can_run, program, wait_for
 from varlink import Error
 
@@ -357,22 +358,6 @@ def test_revocation_late_and_waiting(operator, service):
     operator.sees_it_over("revocation-waits", "default")
     operator.sees_it_over("revocation-late")
     assert service.alive() == 0
-
-
-def spawn_with_clock(daemon, wall_s=0, boot_s=0):
-    """Started with clocks of its own; set_clock() moves them."""
-    not_sanitized("a sanitizer wants to be loaded first")
-    shim = program("tests", "integration", ".libs", "clockstep.so")
-    off = set_clock(daemon, wall_s, boot_s)
-    daemon.spawn(env={"LD_PRELOAD": str(shim), "CLOCKSTEP": str(off), "HSMINTD_ENVIRONMENT": "own"})
-    wait_for(daemon.answers, 15)
-
-
-def set_clock(daemon, wall_s, boot_s=0):
-    off = daemon.place / "off"
-    new = daemon.place / "off.new"
-    new.write_text(f"{wall_s * 1000} {boot_s * 1000}")
-    return new.rename(off)
 
 
 def test_key_lives(daemon_stopped, service):

@@ -151,6 +151,30 @@ static void test_every_fault(void **state)
     }
 }
 
+/* Where the service has answered no call is under way: the lease is closed as
+ * soon as a new account would show itself, not after the whole window. */
+static void test_an_answered_500_is_over_soon(void **state)
+{
+    struct core_fixture *f = *state;
+    MINTED m = {.key = NULL};
+
+    f->fake.status = 500;
+    fake_set(&f->fake, FAKE_STATUS, 1, "POST");
+    assert_int_equal(ERR_SERVICE_FAILED, mint(f, &m));
+    assert_int_equal(1, live(f));
+    move_on(f, 16);
+    EVENTUALLY(settled(f));
+    /* A proxy's 502 leaves it under way. */
+    f->fake.status = 502;
+    fake_set(&f->fake, FAKE_STATUS, 1, "POST");
+    assert_int_equal(ERR_SERVICE_FAILED, mint(f, &m));
+    move_on(f, 16);
+    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    assert_int_equal(1, live(f));
+    move_on(f, 60);
+    EVENTUALLY(settled(f));
+}
+
 static void test_retry_after_is_told(void **state)
 {
     struct core_fixture *f = *state;
@@ -589,6 +613,7 @@ int main(void)
         TEST(test_ttl),
         TEST(test_unknown_role),
         TEST(test_every_fault),
+        TEST(test_an_answered_500_is_over_soon),
         TEST(test_retry_after_is_told),
         TEST(test_post_served_twice),
         TEST(test_name_is_taken),
