@@ -176,6 +176,12 @@ const struct alarm_text alarm_table[ALARM_COUNT] = {
                       "find the caller that the text names; or raise the limit "
                       "in [limits] of the settings",
                       LEASES_LIVE_ON},
+    [ALARM_ADMIN_KEY_USED] =
+        {"admin-key-used", ALARM_CRITICAL,
+         "the admin key was used by somebody else",
+         "`hsmint config rotate` at once, and see who: `hsmint reconcile "
+         "--audit`",
+         LEASES_LIVE_ON},
     [ALARM_STATE_RESTORED] =
         {"state-restored", ALARM_CRITICAL,
          "this state is a copy, a backup, or was made anew",

@@ -15,19 +15,22 @@
 /* ---- the table ---- */
 
 #define ORG "/organization/"
+enum queries { OF_LISTS = 1, OF_EVENTS = 2 };
 static const struct allowed {
     const char *path; /* "*": one id */
     unsigned methods;
+    unsigned queries;
 } allowed[] = {
-    {ORG "projects", CALL_GET},
-    {ORG "projects/*", CALL_GET},
-    {ORG "projects/*/service_accounts", CALL_GET | CALL_POST},
-    {ORG "projects/*/service_accounts/*", CALL_GET | CALL_DELETE},
-    {ORG "projects/*/service_accounts/*/api_keys", CALL_POST},
-    {ORG "projects/*/api_keys", CALL_GET},
-    {ORG "projects/*/api_keys/*", CALL_GET | CALL_POST},
-    {ORG "admin_api_keys", CALL_GET | CALL_POST},
-    {ORG "admin_api_keys/*", CALL_GET | CALL_DELETE},
+    {ORG "projects", CALL_GET, OF_LISTS},
+    {ORG "projects/*", CALL_GET, OF_LISTS},
+    {ORG "projects/*/service_accounts", CALL_GET | CALL_POST, OF_LISTS},
+    {ORG "projects/*/service_accounts/*", CALL_GET | CALL_DELETE, OF_LISTS},
+    {ORG "projects/*/service_accounts/*/api_keys", CALL_POST, OF_LISTS},
+    {ORG "projects/*/api_keys", CALL_GET, OF_LISTS},
+    {ORG "projects/*/api_keys/*", CALL_GET | CALL_POST, OF_LISTS},
+    {ORG "admin_api_keys", CALL_GET | CALL_POST, OF_LISTS},
+    {ORG "admin_api_keys/*", CALL_GET | CALL_DELETE, OF_LISTS},
+    {ORG "audit_logs", CALL_GET, OF_EVENTS},
 };
 
 static const struct {
@@ -35,8 +38,16 @@ static const struct {
     unsigned bit;
 } methods[] = {{"GET", CALL_GET}, {"POST", CALL_POST}, {"DELETE", CALL_DELETE}};
 
-static const char *const parameters[] = {
-    "after", "limit", "order", "include_archived", "owner_project_access"};
+static const struct {
+    const char *name;
+    unsigned queries; /* of which it may be */
+} parameters[] = {{"after", OF_LISTS | OF_EVENTS},
+                  {"limit", OF_LISTS | OF_EVENTS},
+                  {"order", OF_LISTS},
+                  {"include_archived", OF_LISTS},
+                  {"owner_project_access", OF_LISTS},
+                  {"effective_at%5Bgte%5D", OF_EVENTS},
+                  {"tenant_only", OF_EVENTS}};
 
 #define UNRESERVED                                                             \
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
@@ -96,14 +107,15 @@ static long value_length(const char *p)
     return p - start;
 }
 
-static bool query_allowed(const char *p)
+static bool query_allowed(const char *p, unsigned queries)
 {
     unsigned seen = 0;
     for (;;) {
         size_t n = strcspn(p, "="), i = 0, count;
         count = sizeof(parameters) / sizeof(parameters[0]);
-        while (i < count && (strlen(parameters[i]) != n ||
-                             strncmp(parameters[i], p, n) != 0))
+        while (i < count && (!(parameters[i].queries & queries) ||
+                             strlen(parameters[i].name) != n ||
+                             strncmp(parameters[i].name, p, n) != 0))
             i++;
         if (i == count || p[n] != '=' || (seen & (1u << i)))
             return false;
@@ -158,7 +170,8 @@ enum code call_check(const char *method, const char *path, const void *body,
         return error_set(e, ERR_INVALID,
                          "%s %.200s is no call that may be signed", method,
                          path);
-    if (*end && (bit != CALL_GET || !query_allowed(end + 1)))
+    if (*end &&
+        (bit != CALL_GET || !query_allowed(end + 1, allowed[i].queries)))
         return error_set(e, ERR_INVALID,
                          "%s %.200s: this query may not be signed", method,
                          path);

@@ -182,4 +182,25 @@ MUST_CHECK enum code openai_decode_key_list(const struct openai_reply *r,
                                             openai_key_fn fn, void *ctx,
                                             char **after, struct error *e);
 
+struct openai_event { /* of the organisation's audit log */
+    char *id;
+    char *type;   /* "service_account.created" */
+    char *target; /* id of what it is about; NULL: not told */
+    char *project;
+    int64_t effective_at;
+    char *actor_key; /* the API key that did it; NULL: none */
+    char *actor;     /* for people; escaped */
+};
+void openai_event_clear(struct openai_event *v);
+/* Newest first. tenant: those of the organisation itself, admin keys among
+ * them. */
+MUST_CHECK enum code openai_event_list(struct openai_request *r,
+                                       int64_t since_s, bool tenant,
+                                       const char *after, struct error *e);
+typedef enum code (*openai_event_fn)(const struct openai_event *v, void *ctx,
+                                     struct error *e);
+MUST_CHECK enum code openai_decode_event_list(const struct openai_reply *r,
+                                              openai_event_fn fn, void *ctx,
+                                              char **after, struct error *e);
+
 #endif

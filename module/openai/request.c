@@ -338,3 +338,14 @@ enum code openai_admin_key_delete(struct openai_request *r, const char *key,
 {
     return one_admin_key(r, "DELETE", key, e);
 }
+
+/* ---- the audit log ---- */
+
+enum code openai_event_list(struct openai_request *r, int64_t since_s,
+                            bool tenant, const char *after, struct error *e)
+{
+    char more[80];
+    snprintf(more, sizeof more, "&effective_at%%5Bgte%%5D=%" PRId64 "%s",
+             since_s > 0 ? since_s : 0, tenant ? "&tenant_only=true" : "");
+    return list(r, "/organization/audit_logs", more, after, e);
+}

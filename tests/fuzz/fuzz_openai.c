@@ -119,6 +119,17 @@ static enum code see_key(const struct openai_key *k, void *ctx, struct error *e)
     return OK;
 }
 
+static enum code see_event(const struct openai_event *v, void *ctx,
+                           struct error *e)
+{
+    (void)ctx;
+    (void)e;
+    promise(v->id && *v->id && v->type && *v->type && v->actor);
+    for (const char *c = v->actor; *c; c++)
+        promise(!iscntrl((unsigned char)*c));
+    return OK;
+}
+
 static void check_page(enum code rc, char *after, const struct error *e)
 {
     if (rc)
@@ -139,6 +150,8 @@ static void decode_lists(const struct openai_reply *r)
     rc = openai_decode_project_list(r, see_project, NULL, &after, &e);
     check_page(rc, after, &e);
     rc = openai_decode_key_list(r, see_key, NULL, &after, &e);
+    check_page(rc, after, &e);
+    rc = openai_decode_event_list(r, see_event, NULL, &after, &e);
     check_page(rc, after, &e);
 }
 

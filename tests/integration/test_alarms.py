@@ -625,6 +625,25 @@ def test_state_restored(operator, ready, service):
     wait_for(lambda: service.alive() == 0, LATE)
 
 
+def test_admin_key_used(operator, ready, service):
+    """Somebody has the key: makes an account and an admin key, and takes one of ours away."""
+    minted(operator)
+    account = f"{service.url}/organization/projects/{PROJECT}/service_accounts"
+    assert "0 uses of the admin key" in operator.run("reconcile", "--audit")
+    service.request("POST", account, {"name": "intruder"}, bearer=service.admin_key)
+    service.request("POST", f"{service.url}/organization/admin_api_keys", {"name": "spare"}, bearer=service.admin_key)
+    report = json.loads(operator.run("reconcile", "--audit", "--json", status=1))
+    uses = [f for f in report["findings"] if f["finding"] == "unknown-use"]
+    assert {f["account"] for f in uses} == {"service_account.created", "tenant.admin_api_key.created"}
+    assert all(f["actor"].startswith("key_") and f["time"].startswith("20") for f in uses)
+    operator.sees("admin-key-used", "default")
+    operator.run("config", "rotate")
+    time.sleep(1.1)
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    operator.run("reconcile", "--audit", "--from", since)
+    operator.sees_it_over("admin-key-used")
+
+
 # ---- the page ----
 
 def test_every_alarm_is_rehearsed():

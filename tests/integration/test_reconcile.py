@@ -142,3 +142,39 @@ def test_a_mint_under_way_is_not_taken_for_unknown(ready, service):
     assert not errors and len(keys) > 10
     assert all(found(r) == [] and r["complete"] for r in reports)
     assert all(service.accepts(k) for k in keys)
+
+
+def test_three_ledgers_agree_about_all_that_we_do(ready, service):
+    """Mints, renewals, revocations, lost replies, a rotation, mints meanwhile: each event of
+    the service's log is found in ours. What another key does to our account is told, too."""
+    leases = [mint(ready, ttl=600)[0] for _ in range(3)]
+    with ready.attached() as c:
+        c.change("Renew", lease_id=leases[0]["lease_id"], ttl=1200)
+        c.change("Revoke", lease_id=leases[1]["lease_id"])
+        service.fault(kind="drop", method="POST", path="*/service_accounts")
+        with pytest.raises(Error):
+            c.call("Mint", role="my-app", request_id=request_id())
+        c.change("RotateConfig")
+    wait_for(lambda: service.alive() == 2, 30, "the lost account to be found and deleted")
+    stop = threading.Event()
+
+    def mints():
+        while not stop.is_set():
+            mint(ready)
+
+    thread = threading.Thread(target=mints)
+    thread.start()
+    reports = [reconcile(ready, audit=True) for _ in range(3)]
+    stop.set()
+    thread.join()
+    for report in reports:
+        assert report["complete"] and report["unknown_uses"] == 0, report
+        assert report["events"] >= 7
+    other = service.control("admin_keys", {"name": "somebody"})["value"]
+    account = leases[2]["service_account_id"]
+    path = f"{service.url}/organization/projects/{PROJECT}/service_accounts/{account}"
+    assert service.request("DELETE", path, bearer=other)[0] == 200
+    report = reconcile(ready, audit=True)
+    assert report["unknown_uses"] == 0
+    (told,) = [f for f in report["findings"] if f["finding"] == "changed-by-other"]
+    assert told["account"] == "service_account.deleted" and told["account_id"] == account

@@ -41,6 +41,8 @@ static void table_is_allowed(void **state)
         {"GET", "/organization/admin_api_keys/key_1"},
         {"DELETE", "/organization/admin_api_keys/key_1"},
         {"GET", P "?after=a%20b%C3%A9~"},
+        {"GET", "/organization/audit_logs?limit=100&effective_at%5Bgte%5D=1&"
+                "tenant_only=true&after=audit_log-1"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
@@ -66,6 +68,12 @@ static void all_else_is_refused(void **state)
         {"DELETE", P "/p/api_keys/key_1"},
         {"GET", P "/"},
         {"GET", P "//"},
+        {"GET", P "?tenant_only=true"},
+        {"GET", "/organization/audit_logs?order=asc"},
+        {"GET", "/organization/audit_logs?effective_at[gte]=1"},
+        {"GET", "/organization/audit_logs?actor_emails%5B%5D=a"},
+        {"GET", "/organization/audit_logs/audit_log-1"},
+        {"POST", "/organization/audit_logs"},
         {"GET", P "/.."},
         {"GET", P "/."},
         {"GET", P "/...a"},
