@@ -229,8 +229,6 @@ static enum code put_down(struct keeper *k, const struct call *c,
                           const struct frame *in, struct error *e)
 {
     struct merkle_hash leaf;
-    if (in->body_len == 0)
-        return OK;
     enum code rc = callrecord_check(in->body, in->body_len, c, &leaf, e);
     return rc ? rc : ledger_remember(k->ledger, c->era, &leaf, e);
 }

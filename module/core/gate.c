@@ -195,9 +195,9 @@ static int service_ms(const struct core *c)
            EXECUTE_SLACK_MS;
 }
 
-static enum code execute(struct core *c, json_t *signed_call,
-                         uint64_t generation, struct gate_reply *r,
-                         struct error *e)
+/* The record's line goes along: the keeper makes no call that is not logged. */
+static enum code execute(struct core *c, struct intent *i, uint64_t generation,
+                         struct gate_reply *r, struct error *e)
 {
     FRAME request = FRAME_INIT;
     bool handed = false;
@@ -205,10 +205,13 @@ static enum code execute(struct core *c, json_t *signed_call,
 
     request.verb = VERB_EXECUTE;
     request.head =
-        json_pack("{sO*}", "call", json_object_get(signed_call, "call"));
+        json_pack("{sO*}", "call", json_object_get(i->signed_call, "call"));
     r->fate = GATE_NOT_SENT;
     if (!request.head)
         return error_set(e, ERR_NOMEM, "no memory to send a call");
+    request.body = (uint8_t *)i->line;
+    request.body_len = strlen(i->line);
+    i->line = NULL;
     code = keeper_call(c->keeper, generation, &request,
                        service_ms(c), &r->frame, &handed, e);
     if (!code)
@@ -300,7 +303,7 @@ enum code gate_send(struct core *c, const struct gate_call *call,
     if (!code)
         code = commit_logged(c, &intent, why);
     if (!code)
-        code = execute(c, signed_call.head, generation, r, why);
+        code = execute(c, &intent, generation, r, why);
     if (code == ERR_NOT_LOGGED && r->fate == GATE_NOT_SENT)
         notary_refused(c);
     count(c, call, r);

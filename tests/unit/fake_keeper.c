@@ -213,14 +213,42 @@ static void with_effect(struct fake *f, const struct fake_call *c,
 }
 
 /* ERR_CODES: no reply at all. */
+static const char *said(const json_t *record, const char *name)
+{
+    const char *s = json_string_value(json_object_get(record, name));
+
+    return s ? s : "";
+}
+
+/* The record's line, of this very call: the real one is hsm/callrecord. */
+static enum code check_line(const struct fake_call *c, const struct frame *in,
+                            struct error *e)
+{
+    JSON record = NULL;
+    enum code code = json_parse((const char *)in->body, in->body_len,
+                                "the record", &record, e);
+
+    if (code)
+        return error_set(e, ERR_NOT_LOGGED, "execute brought no record");
+    if (strcmp(said(record, "kind"), "call") == 0 &&
+        strcmp(said(record, "method"), c->method) == 0 &&
+        strcmp(said(record, "body"), c->body ? c->body : "") == 0 &&
+        strcmp(said(json_object_get(record, "signed"), "target_uri"),
+               c->path) == 0)
+        return OK;
+    return error_set(e, ERR_NOT_LOGGED, "the record is another call's");
+}
+
 static enum code execute(struct fake *f, const struct frame *in,
                          struct frame *out, struct error *e)
 {
     const char *id = json_string_value(json_object_get(in->head, "call"));
     const struct fake_call *c = &f->calls[atoi(id)];
-    enum code code = fake_remember(&f->ledger, e);
+    enum code code = check_line(c, in, e);
     enum fake_fault fault;
 
+    if (!code)
+        code = fake_remember(&f->ledger, e);
     if (code)
         return code;
     fault = next_fault(f, c);
