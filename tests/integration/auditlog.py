@@ -6,13 +6,16 @@ hsmint's code. `verify` says whether a copy holds; it raises Broken if not.
 """
 
 import base64
+import datetime
 import hashlib
+import ipaddress
 import json
 import pathlib
 
 import pytest
 
 try:
+    from cryptography import x509
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
@@ -262,9 +265,28 @@ class Log:
         return directory
 
 
-def time_text(ms):
-    import datetime
+def certificate(address):
+    """A key and a certificate of its own, for a server at this address."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, address)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return private + made.public_bytes(pem)
 
+
+def time_text(ms):
     at = datetime.datetime.fromtimestamp(ms // 1000, datetime.timezone.utc)
     return at.strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03}Z"
 

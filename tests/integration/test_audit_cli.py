@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import threading
 import time
@@ -566,7 +567,7 @@ def test_a_report_on_a_log_that_does_not_hold(write):
 class Witness:
     """c2sp.org/tlog-witness, by the text of the protocol."""
 
-    def __init__(self, log, leaves=()):
+    def __init__(self, log, leaves=(), tls=None):
         self.log, self.key, self.size, self.asked = log, WitnessKey("witness.example/w1"), len(leaves), []
         self.root = auditlog.root(list(leaves))
         self.answer = None
@@ -586,7 +587,9 @@ class Witness:
                 pass
 
         self.server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/prefix"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.server.server_port}/prefix"
+        if tls:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def add_checkpoint(self, body):
@@ -641,6 +644,21 @@ def test_a_witness(tmp_path, witness):
     hsmint("audit", "witness", tmp_path, *words)  # once more: one line all the same
     assert (tmp_path / "checkpoint").read_text().count("witness.example") == 1
     assert auditlog.verify(tmp_path, keys)
+
+
+def test_a_witness_by_https(tmp_path, witness):
+    log = a_log(40)
+    log.write_tiles(tmp_path)
+    pem = tmp_path / "pem"
+    pem.write_bytes(auditlog.certificate("127.0.0.1"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    w = witness(log, (), context)
+    words = ("audit", "witness", tmp_path, "--url", w.url, "--key", w.key.vkey)
+    assert "certificate" in hsmint(*words, status=5)  # nobody vouches for it
+    assert w.asked == []
+    hsmint(*words, "--ca-file", pem)
+    assert w.asked == ["/prefix/add-checkpoint"]
 
 
 def test_witnesses_that_refuse(tmp_path, witness):

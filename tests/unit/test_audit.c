@@ -3,7 +3,9 @@
 
 #include "audit_fixture.h"
 
+#include "module/audit/proof.h"
 #include "module/audit/tile.h"
+#include "module/audit/tree.h"
 
 #include <ftw.h>
 #include <unistd.h>
@@ -350,6 +352,16 @@ static void every_byte_of_a_text(void **state)
     fake_log_clear(&l);
 }
 
+static bool proof_holds(const char *text, const struct keyring *keys)
+{
+    PROOF p = {.index = 0};
+    RECORD r = {.json = NULL};
+    struct checkpoint c;
+    struct error e;
+    return proof_parse(&p, text, strlen(text), &e) == OK &&
+           proof_check(&p, keys, &r, &c, &e) == OK;
+}
+
 static int flips;
 
 static int flip_file(const char *p, const struct stat *st, int type,
@@ -393,6 +405,43 @@ static void every_byte_of_tiles(void **state)
     fake_log_export(&l, path);
     assert_int_equal(nftw(path, flip_file, 16, FTW_PHYS), 0);
     assert_true(flips > 2000 / (int)stride());
+    fake_log_clear(&l);
+}
+
+static void every_byte_of_a_proof(void **state)
+{
+    (void)state;
+    struct fake_log l;
+    struct note_key key;
+    struct proof p = {.index = 3};
+    CLEANUP(keyring_freep) struct keyring *keys = NULL;
+    FREE char *text = NULL;
+    fake_log_new(&l);
+    fake_log_grow(&l, 5);
+    fake_log_key(&l, &key);
+    FREE char *note = fake_log_checkpoint(&l);
+    fake_log_export(&l, path);
+    struct tree t = {.dir = path, .size = 5};
+    assert_int_equal(
+        merkle_prove_inclusion(&p.path, p.index, 5, tree_read, &t, NULL), OK);
+    p.line = l.lines[3];
+    p.line_len = strlen(p.line);
+    p.note = note;
+    p.note_len = strlen(note);
+    assert_int_equal(proof_format(&p, &text, NULL), OK);
+    assert_int_equal(keyring_new(&keys, NULL), OK);
+    assert_int_equal(keyring_give(keys, &key, NULL), OK);
+    assert_true(proof_holds(text, keys));
+    for (size_t i = 0; text[i]; i += stride()) {
+        text[i] ^= 1;
+        if (proof_holds(text, keys))
+            fail_msg("byte %zu was changed, unseen", i);
+        text[i] ^= 1;
+    }
+    for (size_t n = strlen(text); n > 0; n -= n > 40 ? 40 : 1) {
+        text[n - 1] = '\0';
+        assert_false(proof_holds(text, keys));
+    }
     fake_log_clear(&l);
 }
 
@@ -497,6 +546,7 @@ int main(void)
         IN_PLACE(earlier_checkpoints),
         IN_PLACE(every_byte_of_a_text),
         IN_PLACE(every_byte_of_tiles),
+        IN_PLACE(every_byte_of_a_proof),
         IN_PLACE(the_changed_record_is_named),
         IN_PLACE(garbage),
         IN_PLACE(exports_that_do_not_fit),
