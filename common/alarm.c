@@ -67,6 +67,17 @@ const struct alarm_text alarm_table[ALARM_COUNT] = {
          "make a new admin key at the service and seal it: `hsmint config set "
          "admin_api_key=-`",
          "none yet; at its end nothing is minted, renewed or revoked"},
+    [ALARM_ADMIN_KEY_LEFT] =
+        {"admin-key-left", ALARM_WARNING,
+         "an admin key that hsmint replaced is not dead",
+         "delete it at the service by hand; hsmint tries on and sees it gone",
+         "none; but who has that key can use it"},
+    [ALARM_ROTATION_OVERDUE] =
+        {"rotation-overdue", ALARM_WARNING,
+         "the admin key was not rotated when it was due",
+         "mend what the text says, or `hsmint config rotate`; it is tried again "
+         "by itself",
+         LEASES_LIVE_ON},
     [ALARM_SERVICE_UNREACHABLE] =
         {"service-unreachable", ALARM_WARNING, "the service cannot be reached",
          "look at network, proxy and [service] of the settings; then `hsmint "

@@ -218,8 +218,12 @@ enum code handle_set_config(struct call *c, const struct arguments *a,
 {
     struct caller by = handler_caller(c);
     JSON config = NULL;
-    enum code rc = core_config_set(c->daemon->core, &by, handler_org(a), a->fields,
-                                   c->fd_in, &config, e);
+    const struct config_request r = {.org = handler_org(a),
+                                     .fields = a->fields,
+                                     .key_fd = c->fd_in,
+                                     .keep_first = a->keep_first,
+                                     .old = a->old};
+    enum code rc = core_config_set(c->daemon->core, &by, &r, &config, e);
     if (rc)
         return rc;
     JSON warnings = json_incref(json_object_get(config, "warnings"));
@@ -243,7 +247,8 @@ enum code handle_rotate_config(struct call *c, const struct arguments *a,
                                json_t **out, struct error *e)
 {
     struct caller by = handler_caller(c);
-    return core_rotate(c->daemon->core, &by, handler_org(a), out, e);
+    return core_rotate(c->daemon->core, &by, handler_org(a), a->compromised,
+                       out, e);
 }
 
 enum code handle_delete_config(struct call *c, const struct arguments *a,

@@ -40,6 +40,7 @@ struct args {
     bool all, history, force, so, online;
     bool dry_run, adopt, revoke, audit;
     const char *state;
+    bool keep_first, keep_old, retire_old;
     /* what is left: after the command's own words, and after "--" */
     const char *words[ARGS_WORDS_MAX];
     int words_n;
@@ -185,6 +186,7 @@ enum code command_init(struct cli *c, struct error *e);
 enum code command_config_set(struct cli *c, struct error *e);
 enum code command_config_show(struct cli *c, struct error *e);
 enum code command_config_rotate(struct cli *c, struct error *e);
+enum code command_config_compromised(struct cli *c, struct error *e);
 enum code command_config_delete(struct cli *c, struct error *e);
 enum code command_role_set(struct cli *c, struct error *e);
 enum code command_role_show(struct cli *c, struct error *e);

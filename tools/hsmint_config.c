@@ -70,6 +70,22 @@ static void show(struct cli *c, json_t *object)
     output_fields(object);
 }
 
+/* What is to become of the key that is given, and of the one before. */
+static enum code put_fate(const struct args *a, json_t *p, struct error *e)
+{
+    bool failed = false;
+    if (a->keep_old && a->retire_old)
+        return error_set(e, ERR_USAGE,
+                         "--keep-old and --retire-old exclude each other");
+    if (a->keep_first)
+        failed = json_object_set_new(p, "keep_first", json_true()) != 0;
+    if (a->keep_old || a->retire_old)
+        failed = json_object_set_new(
+                     p, "old", json_string(a->keep_old ? "keep" : "retire")) ||
+                 failed;
+    return failed ? error_set(e, ERR_NOMEM, "no memory for a call") : OK;
+}
+
 enum code command_config_set(struct cli *c, struct error *e)
 {
     SECRET key = NULL;
@@ -81,6 +97,8 @@ enum code command_config_set(struct cli *c, struct error *e)
     JSON p = cli_parameters(c, CLI_ORG | CLI_CHANGE, e);
     if (p && json_object_set(p, "fields", fields) != 0)
         return error_set(e, ERR_NOMEM, "no memory for a call");
+    if (p && (code = put_fate(c->args, p, e)))
+        return code;
     code = cli_call(c, "SetConfig", json_incref(p), key, &reply, NULL, e);
     if (code)
         return code;
@@ -103,15 +121,29 @@ enum code command_config_show(struct cli *c, struct error *e)
     return code;
 }
 
-enum code command_config_rotate(struct cli *c, struct error *e)
+static enum code rotate(struct cli *c, bool compromised, struct error *e)
 {
     JSON reply = NULL;
-    enum code code = cli_call(c, "RotateConfig",
-                              cli_parameters(c, CLI_ORG | CLI_CHANGE, e), NULL,
-                              &reply, NULL, e);
+    json_t *p = cli_parameters(c, CLI_ORG | CLI_CHANGE, e);
+    if (p && compromised &&
+        json_object_set_new(p, "compromised", json_true()) != 0) {
+        json_decref(p);
+        return error_set(e, ERR_NOMEM, "no memory for a call");
+    }
+    enum code code = cli_call(c, "RotateConfig", p, NULL, &reply, NULL, e);
     if (code == OK)
         show(c, reply);
     return code;
+}
+
+enum code command_config_rotate(struct cli *c, struct error *e)
+{
+    return rotate(c, false, e);
+}
+
+enum code command_config_compromised(struct cli *c, struct error *e)
+{
+    return rotate(c, true, e);
 }
 
 enum code command_config_delete(struct cli *c, struct error *e)

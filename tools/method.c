@@ -66,6 +66,9 @@ static const struct {
     ARG(AUDIT, audit, FIELD_BOOL),
     ARG(ADOPT, adopt, FIELD_BOOL),
     ARG(REVOKE, revoke, FIELD_BOOL),
+    ARG(KEEP_FIRST, keep_first, FIELD_BOOL),
+    ARG(OLD, old, FIELD_STRING),
+    ARG(COMPROMISED, compromised, FIELD_BOOL),
 };
 
 static const char *const kinds[] = {
@@ -110,12 +113,13 @@ const struct method method_table[] = {
     {"Random", handle_random, P(COUNT), 0, METHOD_DAEMON, CAPABILITY_ALL},
     {"EndSession", handle_end_session, P(SESSION), 0, METHOD_ANYBODY, 0},
     {"Init", handle_init, CHANGE, P(ORG), METHOD_JOURNAL, CAP(ADMINISTER)},
-    {"SetConfig", handle_set_config, P(FIELDS) | CHANGE, P(ORG),
-     METHOD_FD | METHOD_JOURNAL, CAP(ADMINISTER)},
+    {"SetConfig", handle_set_config, P(FIELDS) | CHANGE,
+     P(ORG) | P(KEEP_FIRST) | P(OLD), METHOD_FD | METHOD_JOURNAL,
+     CAP(ADMINISTER)},
     {"GetConfig", handle_get_config, 0, P(ORG), 0,
      CAP(ADMINISTER) | CAP(STATUS)},
-    {"RotateConfig", handle_rotate_config, CHANGE, P(ORG), METHOD_JOURNAL,
-     CAP(ROTATE)},
+    {"RotateConfig", handle_rotate_config, CHANGE, P(ORG) | P(COMPROMISED),
+     METHOD_JOURNAL, CAP(ROTATE)},
     {"DeleteConfig", handle_delete_config, CHANGE, P(ORG), METHOD_JOURNAL,
      CAP(ADMINISTER)},
     {"SetRole", handle_set_role, P(NAME) | P(FIELDS) | CHANGE, P(ORG),

@@ -62,16 +62,19 @@ enum method_param {
     PARAM_AUDIT,
     PARAM_ADOPT,
     PARAM_REVOKE,
+    PARAM_KEEP_FIRST,
+    PARAM_OLD,
+    PARAM_COMPROMISED,
     METHOD_PARAMS
 };
 
 struct arguments { /* absent: NULL, 0, false */
     const char *program, *token, *org, *request_id, *name, *role, *label, *id;
     const char *lease_id, *before, *interface, *kind, *capability;
-    const char *owner, *request, *reason;
+    const char *owner, *request, *reason, *old;
     json_int_t version, session, ttl, limit, count;
     json_int_t from, to, size, seq, since_ms, until_ms;
-    bool so, force, bound, reuse, all, live, sign;
+    bool so, force, bound, reuse, all, live, sign, keep_first, compromised;
     bool dry_run, audit, adopt, revoke;
     json_t *fields, *who; /* borrowed */
     bool given[METHOD_PARAMS];

@@ -103,22 +103,32 @@ MUST_CHECK enum code core_random(struct core *c, int64_t count,
                                  struct secret **bytes, struct error *e);
 
 /* ---- configuration of an organisation ---- */
-/* fields: plugin's names (api_endpoint, organization_id, admin_api_key_id,
- * rotation_period …); admin key as descriptor, -1 to keep it. Verified against
- * the service before anything is stored. *out: as get, with "warnings". */
+/* Verified against the service before anything is stored. *out: as get, with
+ * "warnings". A person has seen the key that is given: once it is in use it is
+ * rotated, unless keep_first. */
+struct config_request {
+    const char *org; /* NULL: the default organisation */
+    json_t *fields;  /* plugin's names (api_endpoint, organization_id,
+                        admin_api_key_id, rotation_period …) */
+    int key_fd;      /* the admin key; -1 to keep the one there is */
+    bool keep_first;
+    const char *old; /* the key before: "retire" deletes it at the service,
+                        "keep" does not; NULL: what hsmint made goes */
+};
 MUST_CHECK enum code core_config_set(struct core *c, const struct caller *by,
-                                     const char *org, json_t *fields,
-                                     int key_fd, json_t **out, struct error *e);
+                                     const struct config_request *r,
+                                     json_t **out, struct error *e);
 MUST_CHECK enum code core_config_get(struct core *c, const struct caller *by,
                                      const char *org, json_t **out,
                                      struct error *e);
 /* A new admin key takes the place of the old one: core/rotate.h. *out:
  * {admin_api_key_id, last_rotated, retiring: id of the old one}. ERR_EXISTS:
  * one is under way; ERR_NO_ADMIN_KEY. After any other error the old key is
- * the organisation's still. */
+ * the organisation's still. compromised: calls in flight are not waited for,
+ * neither by this rotation nor by one that is under way. */
 MUST_CHECK enum code core_rotate(struct core *c, const struct caller *by,
-                                 const char *org, json_t **out,
-                                 struct error *e);
+                                 const char *org, bool compromised,
+                                 json_t **out, struct error *e);
 /* ERR_EXISTS while leases live, or a rotation is under way. */
 MUST_CHECK enum code core_config_delete(struct core *c, const struct caller *by,
                                         const char *org, struct error *e);

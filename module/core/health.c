@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "module/core/internal.h"
 #include "module/core/orgconfig.h"
+#include "module/core/schedule.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -203,7 +204,7 @@ static void look_at_end(struct core *c, const struct health_org *o)
     int64_t left = o->key_expires_ms - clock_wall_ms();
     char when[CLOCK_TEXT_MAX];
 
-    if (!o->key_expires_ms || left >= HEALTH_EXPIRES_MS)
+    if (!o->key_expires_ms || left >= o->key_margin_ms)
         warnings_drop(&c->warnings, ALARM_ADMIN_KEY_EXPIRES, o->name);
     else
         warnings_raise(&c->warnings, ALARM_ADMIN_KEY_EXPIRES, o->name,
@@ -212,8 +213,7 @@ static void look_at_end(struct core *c, const struct health_org *o)
                        clock_text(o->key_expires_ms, when));
 }
 
-void health_key(struct core *c, const char *org, bool configured,
-                int64_t expires_ms)
+void health_key(struct core *c, const char *org, const struct config *config)
 {
     static const enum alarm of_key[] = {
         ALARM_SERVICE_UNREACHABLE, ALARM_SERVICE_FAILING, ALARM_SERVICE_RATE,
@@ -227,8 +227,11 @@ void health_key(struct core *c, const char *org, bool configured,
         char name[sizeof(o->name)];
 
         memcpy(name, o->name, sizeof(name));
-        *o = (struct health_org){.configured = configured,
-                                 .key_expires_ms = expires_ms};
+        *o = (struct health_org){.configured = config != NULL};
+        if (config) {
+            o->key_expires_ms = config->key_expires_ms;
+            o->key_margin_ms = schedule_margin_ms(config);
+        }
         memcpy(o->name, name, sizeof(name));
         schedule(o, false);
         look_at_end(c, o);
@@ -401,8 +404,7 @@ static enum code note_org(const struct store_org *org, void *ctx,
     enum code code = config_parse(&config, org->config, e);
 
     if (!code)
-        health_key(ctx, org->name, org->admin_blob != NULL,
-                   config.key_expires_ms);
+        health_key(ctx, org->name, org->admin_blob ? &config : NULL);
     return code;
 }
 

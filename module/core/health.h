@@ -12,6 +12,7 @@
 #include <stdbool.h>
 
 struct core;
+struct config;
 
 struct health_org {
     char name[64];
@@ -20,6 +21,7 @@ struct health_org {
     int64_t called_ms, good_ms; /* wall; 0: none since the daemon's start */
     struct error last;
     int64_t key_expires_ms; /* wall; 0: never, or not told */
+    int64_t key_margin_ms;  /* so long before that: an alarm */
     /* monotonic */
     int64_t good_at, bad_at[ALARM_COUNT];
     int64_t asked_at, ask_at; /* the probe's; ask_at 0: none is due */
@@ -46,17 +48,15 @@ struct health {
 #define HEALTH_CALM_MS 5000                    /* no trouble for so long */
 #define HEALTH_QUIET_MS 3600000                /* then the key is tried */
 #define HEALTH_REFUSALS 3                      /* in a row: an alarm */
-#define HEALTH_EXPIRES_MS (INT64_C(14) * 86400000) /* before the key's end */
 
 MUST_CHECK enum code health_start(struct core *c, struct error *e);
 void health_stop(struct core *c);
 /* A call came to its end; `why`: with what. */
 void health_note(struct core *c, const struct gate_call *call,
                  const struct gate_reply *r, const struct error *why);
-/* A key was set (its end in ms, 0: none), or taken away: what was known of
+/* A key was set, or its schedule; NULL: it was taken away. What was known of
  * the one before is forgotten. */
-void health_key(struct core *c, const char *org, bool configured,
-                int64_t expires_ms);
+void health_key(struct core *c, const char *org, const struct config *config);
 /* What the service said of a role's project: ERR_PROJECT raises the alarm, OK
  * (minted, or the role was set or deleted) drops it. */
 void health_project(struct core *c, const char *org, const char *role,

@@ -6,6 +6,7 @@
 #include "common/clock.h"
 #include "common/text.h"
 #include "module/core/field.h"
+#include "module/core/schedule.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@ static const char *const field_names[] = {"api_endpoint",
                                           "rotation_period",
                                           "rotation_schedule",
                                           "rotation_window",
+                                          "rotation_slack",
                                           "disable_automated_rotation",
                                           NULL};
 
@@ -49,88 +51,6 @@ enum code config_init(struct config *c, struct error *e)
     return OK;
 }
 
-/* ---- cron ---- */
-
-struct cron_field {
-    const char *name;
-    int min, max;
-    const char *names; /* three letters each, from `min` on; NULL: none */
-};
-
-static const struct cron_field cron_fields[] = {
-    {"minute", 0, 59, NULL},
-    {"hour", 0, 23, NULL},
-    {"day of month", 1, 31, NULL},
-    {"month", 1, 12, "JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC"},
-    {"day of week", 0, 7, "SUNMONTUEWEDTHUFRISAT"},
-};
-
-/* A number or a name; NULL when it is neither or out of bounds. */
-static const char *cron_value(const struct cron_field *f, const char *p,
-                              int *value)
-{
-    size_t digits = strspn(p, "0123456789");
-
-    if (digits > 0 && digits <= 2) {
-        *value = atoi(p);
-        return *value >= f->min && *value <= f->max ? p + digits : NULL;
-    }
-    for (const char *n = f->names; n && *n; n += 3) {
-        if (strncasecmp(n, p, 3) == 0) {
-            *value = f->min + (int)((n - f->names) / 3);
-            return p + 3;
-        }
-    }
-    return NULL;
-}
-
-/* "*", "5", "1-5", each with "/2" behind. */
-static const char *cron_item(const struct cron_field *f, const char *p)
-{
-    int from, to;
-    size_t digits;
-
-    if (*p == '*') {
-        p++;
-    } else {
-        p = cron_value(f, p, &from);
-        if (p && *p == '-') {
-            p = cron_value(f, p + 1, &to);
-            if (p && to < from)
-                return NULL;
-        }
-    }
-    if (!p || *p != '/')
-        return p;
-    digits = strspn(p + 1, "0123456789");
-    return digits > 0 && digits <= 2 && atoi(p + 1) > 0 ? p + 1 + digits : NULL;
-}
-
-enum code config_check_cron(const char *text, struct error *e)
-{
-    const char *p = text;
-
-    for (size_t i = 0; i < sizeof(cron_fields) / sizeof(cron_fields[0]); i++) {
-        const struct cron_field *f = &cron_fields[i];
-
-        p += strspn(p, " ");
-        p = cron_item(f, p);
-        while (p && *p == ',')
-            p = cron_item(f, p + 1);
-        if (!p || (*p && *p != ' '))
-            return error_set(
-                e, ERR_INVALID,
-                "rotation_schedule: its %s is not understood; "
-                "cron's five fields are needed, like \"0 3 * * SUN\"",
-                f->name);
-    }
-    if (p[strspn(p, " ")])
-        return error_set(e, ERR_INVALID,
-                         "rotation_schedule: there is text behind its five "
-                         "fields");
-    return OK;
-}
-
 /* ---- fields ---- */
 
 static enum code read_fields(struct config *c, json_t *f, struct error *e)
@@ -148,23 +68,12 @@ static enum code read_fields(struct config *c, json_t *f, struct error *e)
                            e)) ||
         (code = field_duration(f, "rotation_window", true, &c->rotation_window,
                                e)) ||
+        (code = field_duration(f, "rotation_slack", true, &c->rotation_slack,
+                               e)) ||
         (code = field_bool(f, "disable_automated_rotation",
                            &c->disable_automated_rotation, e)))
         return code;
     return OK;
-}
-
-static enum code check_rotation(const struct config *c, struct error *e)
-{
-    if (c->rotation_period && *c->rotation_schedule)
-        return error_set(e, ERR_INVALID,
-                         "rotation_period and rotation_schedule exclude each "
-                         "other; set one of them to \"\"");
-    if (c->rotation_window && !*c->rotation_schedule)
-        return error_set(e, ERR_INVALID,
-                         "rotation_window goes with rotation_schedule only");
-    return *c->rotation_schedule ? config_check_cron(c->rotation_schedule, e)
-                                 : OK;
 }
 
 static enum code check(struct config *c, bool http_loopback, struct error *e)
@@ -177,7 +86,7 @@ static enum code check(struct config *c, bool http_loopback, struct error *e)
     if (!code && *c->admin_api_key_id)
         code =
             text_check_service_id("admin_api_key_id", c->admin_api_key_id, e);
-    return code ? code : check_rotation(c, e);
+    return code ? code : schedule_check(c, e);
 }
 
 enum code config_apply(struct config *c, json_t *fields, bool http_loopback,
@@ -200,19 +109,26 @@ enum code config_apply(struct config *c, json_t *fields, bool http_loopback,
 static json_t *pack(const struct config *c)
 {
     return json_pack(
-        "{ss ss ss sI ss sI sb}", "api_endpoint", c->api_endpoint,
+        "{ss ss ss sI ss sI sI sb}", "api_endpoint", c->api_endpoint,
         "organization_id", c->organization_id, "admin_api_key_id",
         c->admin_api_key_id, "rotation_period", (json_int_t)c->rotation_period,
         "rotation_schedule", c->rotation_schedule, "rotation_window",
-        (json_int_t)c->rotation_window, "disable_automated_rotation",
+        (json_int_t)c->rotation_window, "rotation_slack",
+        (json_int_t)c->rotation_slack, "disable_automated_rotation",
         c->disable_automated_rotation);
 }
 
 static enum code read_told(struct config *c, json_t *stored, struct error *e)
 {
     json_t *owner = json_object_get(stored, "owner");
+    const char *wanted =
+        json_string_value(json_object_get(stored, "rotation_wanted"));
     enum code code;
 
+    c->by_hand = json_is_true(json_object_get(stored, "by_hand"));
+    c->wanted_ms = json_integer_value(json_object_get(stored, "wanted_ms"));
+    snprintf(c->rotation_wanted, sizeof(c->rotation_wanted), "%s",
+             wanted ? wanted : "");
     c->last_rotated_ms =
         json_integer_value(json_object_get(stored, "last_rotated_ms"));
     c->key_expires_ms =
@@ -245,41 +161,71 @@ static json_t *owner_json(const struct config *c)
                      "role", c->owner_role);
 }
 
+static json_t *told_json(const struct config *c)
+{
+    return json_pack("{so sI sI sb ss sI}", "owner", owner_json(c),
+                     "last_rotated_ms", (json_int_t)c->last_rotated_ms,
+                     "admin_api_key_expires_ms", (json_int_t)c->key_expires_ms,
+                     "by_hand", c->by_hand, "rotation_wanted",
+                     c->rotation_wanted, "wanted_ms",
+                     (json_int_t)c->wanted_ms);
+}
+
 enum code config_text(const struct config *c, char **text, struct error *e)
 {
     JSON j = pack(c);
+    JSON told = told_json(c);
 
     *text = NULL;
-    if (j && json_object_set_new(j, "owner", owner_json(c)) == 0 &&
-        json_object_set_new(j, "last_rotated_ms",
-                            json_integer(c->last_rotated_ms)) == 0 &&
-        json_object_set_new(j, "admin_api_key_expires_ms",
-                            json_integer(c->key_expires_ms)) == 0)
+    if (j && told && json_object_update(j, told) == 0)
         *text = json_dumps(j, JSON_COMPACT);
     return *text ? OK
                  : error_set(e, ERR_NOMEM, "no memory for a configuration");
 }
 
+/* A time, or null for one that never comes. */
+static json_t *time_json(int64_t ms)
+{
+    char when[CLOCK_TEXT_MAX];
+
+    return ms <= 0 || ms == SCHEDULE_NEVER ? json_null()
+                                           : json_string(clock_text(ms, when));
+}
+
+static const char *key_state(const struct config *c, bool configured,
+                             int64_t now_ms)
+{
+    if (!configured)
+        return "none";
+    return c->key_expires_ms && c->key_expires_ms <= now_ms ? "expired"
+                                                            : "current";
+}
+
+static json_t *shown_json(const struct config *c, bool configured)
+{
+    int64_t now = clock_wall_ms();
+    struct schedule next = schedule_next(c, now);
+    bool planned = configured && next.due_ms != SCHEDULE_NEVER;
+
+    return json_pack(
+        "{sb ss sb sI so so so ss}", "configured", configured,
+        "admin_api_key_state", key_state(c, configured, now),
+        "admin_api_key_by_hand", configured && c->by_hand,
+        "admin_api_key_expires_ms", (json_int_t)c->key_expires_ms, "owner",
+        *c->owner_type ? owner_json(c) : json_null(), "last_rotated",
+        time_json(c->last_rotated_ms), "next_rotation",
+        time_json(planned ? next.due_ms : SCHEDULE_NEVER), "rotation_cause",
+        planned ? next.cause : "");
+}
+
 enum code config_json(const struct config *c, const char *org, bool configured,
                       json_t **out, struct error *e)
 {
-    char when[CLOCK_TEXT_MAX];
-    json_t *rotated = c->last_rotated_ms
-                          ? json_string(clock_text(c->last_rotated_ms, when))
-                          : json_null();
+    JSON shown = shown_json(c, configured);
 
     *out = pack(c);
-    if (!*out || json_object_set_new(*out, "org", json_string(org)) != 0 ||
-        json_object_set_new(*out, "admin_api_key_expires_ms",
-                            json_integer(c->key_expires_ms)) != 0 ||
-        json_object_set_new(*out, "configured", json_boolean(configured)) !=
-            0 ||
-        json_object_set_new(
-            *out, "owner", *c->owner_type ? owner_json(c) : json_null()) != 0 ||
-        json_object_set(*out, "last_rotated", rotated) != 0) {
-        json_decref(rotated);
+    if (!*out || !shown || json_object_update(*out, shown) != 0 ||
+        json_object_set_new(*out, "org", json_string(org)) != 0)
         return error_set(e, ERR_NOMEM, "no memory for a configuration");
-    }
-    json_decref(rotated);
     return OK;
 }

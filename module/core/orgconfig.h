@@ -17,8 +17,12 @@ struct config {
     int64_t rotation_period; /* seconds; 0: none */
     char *rotation_schedule; /* cron, UTC; "": none */
     int64_t rotation_window; /* seconds; 0: none */
+    int64_t rotation_slack;  /* seconds; 0: as schedule.h has it */
     bool disable_automated_rotation;
     int64_t last_rotated_ms;
+    bool by_hand;             /* a person gave the key, and has seen it */
+    char rotation_wanted[16]; /* why it has to be rotated soon; "": it need not */
+    int64_t wanted_ms;        /* since when */
     int64_t key_expires_ms; /* of the admin key; 0: never, or not told */
     char *owner_type, *owner_name, *owner_role;
 };
@@ -38,7 +42,5 @@ MUST_CHECK enum code config_text(const struct config *c, char **text,
 MUST_CHECK enum code config_json(const struct config *c, const char *org,
                                  bool configured, json_t **out,
                                  struct error *e);
-/* Five fields of cron: numbers, names, lists, ranges, steps. */
-MUST_CHECK enum code config_check_cron(const char *text, struct error *e);
 
 #endif

@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "module/core/internal.h"
 #include "module/core/rotate_step.h"
+#include "module/core/schedule.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,44 +16,21 @@
 
 enum {
     WAIT_MS = 20000, /* that a command waits for a fresh key */
-    IDLE_MS = 60000  /* the thread looks at the documents at least so often */
+    IDLE_MS = 10000, /* the thread looks what is due at least so often */
+    LEFT_MS = 600000, /* that the end of a key may take */
+    RETRY_FIRST_MS = 10000,
+    RETRY_MAX_MS = 600000
 };
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 /* ---- on command ---- */
 
-static void poke(struct core *c)
+void rotate_poke(struct core *c)
 {
     pthread_mutex_lock(&c->rotate.lock);
     c->rotate.poked = true;
     pthread_cond_broadcast(&c->rotate.changed);
     pthread_mutex_unlock(&c->rotate.lock);
-}
-
-static enum code begin(struct rotate_step *s, struct error *e)
-{
-    struct rotation *r = &s->r;
-    char marker[TEMPLATE_MARKER_LEN + 1];
-    enum code code;
-
-    if (!s->org.admin_blob || !*s->config.admin_api_key_id)
-        return error_set(e, ERR_NO_ADMIN_KEY,
-                         "organisation %s has no admin key to rotate",
-                         s->org.name);
-    code = rotation_none(s->core->store, s->org.name, e);
-    if (code)
-        return code;
-    *r = (struct rotation){.begun_ms = clock_wall_ms()};
-    r->due_ms = r->begun_ms + ROTATE_LOOK_MS;
-    snprintf(r->org, sizeof(r->org), "%s", s->org.name);
-    snprintf(r->old_id, sizeof(r->old_id), "%s", s->config.admin_api_key_id);
-    r->old_sealed = malloc(s->org.admin_blob_len);
-    if (!r->old_sealed)
-        return error_set(e, ERR_NOMEM, "no memory for a rotation");
-    memcpy(r->old_sealed, s->org.admin_blob, s->org.admin_blob_len);
-    r->old_sealed_len = s->org.admin_blob_len;
-    code = marker_take(s->core, marker, e);
-    snprintf(r->name, sizeof(r->name), "hsmint-%s-%s", s->org.name, marker);
-    return code;
 }
 
 /* A fresh key is refused for a moment, here and there. */
@@ -86,23 +64,59 @@ static enum code answer(const struct rotate_step *s, json_t **out,
     return *out ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
 }
 
+/* Whoever calls holds the organisation's "config". */
+static enum code make_and_take(struct rotate_step *s, const char *org,
+                               const char *cause, struct error *e)
+{
+    enum code code = rotate_step_load(s, org, e);
+
+    if (!code)
+        code = rotate_step_begin(s, cause, e);
+    if (!code)
+        code = rotate_step_make(s, e);
+    if (!code)
+        code = wait_for_it(s, e);
+    if (*s->r.document) /* else all is as before */
+        rotate_poke(s->core);
+    return code;
+}
+
+enum code rotate_held(struct core *c, const struct caller *by, const char *org,
+                      const char *cause, struct error *e)
+{
+    ROTATE_STEP s = {.core = c, .by = by};
+
+    return make_and_take(&s, org, cause, e);
+}
+
+/* One is under way already: from now on it is as urgent. */
+static enum code hurry(struct core *c, const char *org, struct error *e)
+{
+    ROTATE_STEP s = {.core = c};
+    struct error none = {0};
+    enum code code = rotate_step_load(&s, org, e);
+
+    if (!code)
+        code = rotation_load(c->store, s.org.name, &s.r, &none);
+    if (code == ERR_NOT_FOUND)
+        return OK;
+    return code ? code : rotate_step_hurry(&s, ROTATE_COMPROMISED, e);
+}
+
 enum code core_rotate(struct core *c, const struct caller *by, const char *org,
-                      json_t **out, struct error *e)
+                      bool compromised, json_t **out, struct error *e)
 {
     ROTATE_STEP s = {.core = c, .by = by};
     INFLIGHT hold = {0};
     struct error why = {0};
     enum code code = core_hold_config(c, org, &hold, &why);
 
+    if (!code && compromised)
+        code = hurry(c, org, &why);
     if (!code)
-        code = rotate_step_load(&s, org, &why);
-    if (!code)
-        code = begin(&s, &why);
-    if (!code)
-        code = rotate_step_make(&s, &why);
-    if (!code)
-        code = wait_for_it(&s, &why);
-    poke(c);
+        code = make_and_take(&s, org,
+                             compromised ? ROTATE_COMPROMISED : "command",
+                             &why);
     if (!code)
         code = answer(&s, out, &why);
     if (code && e)
@@ -110,20 +124,40 @@ enum code core_rotate(struct core *c, const struct caller *by, const char *org,
     return code;
 }
 
-/* ---- the thread ---- */
+/* ---- what was begun goes on ---- */
 
-static void go_on(struct core *c, const char *org)
+static struct rotate_org *org_of(struct rotate *r, const char *name)
+{
+    struct rotate_org *more;
+
+    for (size_t i = 0; i < r->n_orgs; i++) {
+        if (strcmp(r->orgs[i].name, name) == 0)
+            return &r->orgs[i];
+    }
+    more = reallocarray(r->orgs, r->n_orgs + 1, sizeof(*more));
+    if (!more)
+        return NULL;
+    r->orgs = more;
+    more = &more[r->n_orgs++];
+    *more = (struct rotate_org){.tries = 0};
+    snprintf(more->name, sizeof(more->name), "%s", name);
+    return more;
+}
+
+static void go_on(struct core *c, const char *document)
 {
     ROTATE_STEP s = {.core = c};
     INFLIGHT hold = {0};
     struct error e = {0};
+    char org[64];
     enum code code;
 
+    snprintf(org, sizeof(org), "%.*s", (int)strcspn(document, " "), document);
     if (!inflight_try(&c->inflight, "config", org, &hold))
         return; /* somebody is at it */
     code = rotate_step_load(&s, org, &e);
     if (!code)
-        code = rotation_load(c->store, s.org.name, &s.r, &e);
+        code = rotation_load(c->store, document, &s.r, &e);
     if (code == ERR_NOT_FOUND || (!code && s.r.due_ms > clock_wall_ms()))
         return;
     if (!code)
@@ -133,38 +167,158 @@ static void go_on(struct core *c, const char *org)
 }
 
 struct due {
+    struct core *core;
     int64_t now, next; /* wall */
-    char orgs[16][64];
+    char documents[16][ROTATION_DOCUMENT_MAX];
     size_t n;
 };
 
-static enum code take_due(const char *org, int64_t due_ms, void *ctx,
-                          struct error *e)
+/* A key of ours that the service does not let go, or that works on. */
+static void note_left(struct due *d, const struct rotation *r)
+{
+    struct rotate_org *o = org_of(&d->core->rotate, r->org);
+    const char *id = r->state == ROTATION_DROP ? r->new_id : r->old_id;
+
+    if (!o || r->state < ROTATION_RETIRE || r->tries == 0 ||
+        d->now < r->begun_ms + LEFT_MS)
+        return;
+    o->left = true;
+    warnings_raise(&d->core->warnings, ALARM_ADMIN_KEY_LEFT, r->org,
+                   "admin key %s should be dead and is not (%s): %s", id,
+                   rotation_state_name(r->state), r->error);
+}
+
+static enum code take_due(const struct rotation *r, void *ctx, struct error *e)
 {
     struct due *d = ctx;
 
     (void)e;
-    if (due_ms <= d->now && d->n < sizeof(d->orgs) / sizeof(d->orgs[0]))
-        snprintf(d->orgs[d->n++], sizeof(d->orgs[0]), "%s", org);
-    else if (due_ms < d->next)
-        d->next = due_ms;
+    note_left(d, r);
+    if (r->due_ms <= d->now && d->n < COUNT(d->documents))
+        snprintf(d->documents[d->n++], sizeof(d->documents[0]), "%s",
+                 r->document);
+    else if (r->due_ms < d->next)
+        d->next = r->due_ms;
     return OK;
+}
+
+static void forget_left(struct rotate *r)
+{
+    for (size_t i = 0; i < r->n_orgs; i++)
+        r->orgs[i].left = false;
+}
+
+static void drop_left(struct core *c)
+{
+    for (size_t i = 0; i < c->rotate.n_orgs; i++) {
+        const struct rotate_org *o = &c->rotate.orgs[i];
+
+        if (!o->left)
+            warnings_drop(&c->warnings, ALARM_ADMIN_KEY_LEFT, o->name);
+    }
 }
 
 /* Goes on with what is due; how long until the next is. */
 static int64_t go_on_all(struct core *c)
 {
-    struct due d = {.now = clock_wall_ms()};
+    struct due d = {.core = c, .now = clock_wall_ms()};
     struct error e = {0};
 
     d.next = d.now + IDLE_MS;
-    if (rotation_each(c->store, take_due, &d, &e) != OK)
+    forget_left(&c->rotate);
+    if (rotation_each(c->store, NULL, take_due, &d, &e) != OK)
         log_failure(&e, "rotations under way");
+    else
+        drop_left(c);
     for (size_t i = 0; i < d.n; i++)
-        go_on(c, d.orgs[i]);
+        go_on(c, d.documents[i]);
     if (d.n)
         return ROTATE_LOOK_MS; /* each step says anew when the next is due */
     return d.next > d.now ? d.next - d.now : ROTATE_LOOK_MS;
+}
+
+/* ---- what is due begins ---- */
+
+static void begin(struct core *c, struct rotate_org *o)
+{
+    INFLIGHT hold = {0};
+    struct error *e = &o->error;
+    int64_t wait = RETRY_FIRST_MS;
+
+    if (!inflight_try(&c->inflight, "config", o->name, &hold))
+        return;
+    error_clear(e);
+    if (rotate_held(c, NULL, o->name, o->cause, e) == OK) {
+        log_info("organisation %s: its admin key was rotated (%s)", o->name,
+                 o->cause);
+        o->tries = 0;
+        return;
+    }
+    for (int i = 0; i < o->tries && wait < RETRY_MAX_MS; i++)
+        wait *= 2;
+    if (wait > RETRY_MAX_MS)
+        wait = RETRY_MAX_MS;
+    o->tries++;
+    o->not_before_ms = clock_monotonic_ms() + wait;
+    if (e->code != ERR_EXISTS)
+        log_failure(e, "organisation %s: its admin key is due to be rotated "
+                       "(%s)",
+                    o->name, o->cause);
+}
+
+static void tell_overdue(struct core *c, const struct rotate_org *o,
+                         const struct schedule *s, int64_t now)
+{
+    char due[CLOCK_TEXT_MAX];
+
+    if (now < s->overdue_ms) {
+        warnings_drop(&c->warnings, ALARM_ROTATION_OVERDUE, o->name);
+        return;
+    }
+    warnings_raise(&c->warnings, ALARM_ROTATION_OVERDUE, o->name,
+                   "the admin key should have been rotated by %s (%s)%s%s",
+                   clock_text(s->overdue_ms, due), s->cause,
+                   o->error.code ? ": " : "", o->error.code ? o->error.text
+                                                            : "");
+}
+
+static enum code look_at_org(const struct store_org *org, void *ctx,
+                             struct error *e)
+{
+    struct core *c = ctx;
+    struct rotate_org *o = org_of(&c->rotate, org->name);
+    CONFIG config = {0};
+    int64_t now = clock_wall_ms();
+    enum code code = config_parse(&config, org->config, e);
+    struct schedule s = {SCHEDULE_NEVER, SCHEDULE_NEVER, SCHEDULE_NEVER, ""};
+
+    if (code || !o)
+        return code;
+    if (org->admin_blob)
+        s = schedule_next(&config, now);
+    tell_overdue(c, o, &s, now);
+    o->due = now >= s.due_ms && now <= s.until_ms &&
+             clock_monotonic_ms() >= o->not_before_ms;
+    snprintf(o->cause, sizeof(o->cause), "%s", o->due ? s.cause : "");
+    return OK;
+}
+
+/* How long until something may be due. */
+static int64_t look_at_all(struct core *c)
+{
+    struct error e = {0};
+    int64_t wait = go_on_all(c);
+
+    if (store_org_each(c->store, look_at_org, c, &e) != OK)
+        log_failure(&e, "rotations that are due");
+    for (size_t i = 0; i < c->rotate.n_orgs; i++) {
+        struct rotate_org *o = &c->rotate.orgs[i];
+
+        if (o->due)
+            begin(c, o);
+        o->due = false;
+    }
+    return wait;
 }
 
 static void *run(void *ctx)
@@ -173,7 +327,7 @@ static void *run(void *ctx)
     struct rotate *r = &c->rotate;
 
     for (;;) {
-        int64_t wait = go_on_all(c);
+        int64_t wait = look_at_all(c);
         struct timespec until;
 
         clock_gettime(CLOCK_MONOTONIC, &until);
@@ -216,4 +370,5 @@ void rotate_stop(struct core *c)
     pthread_mutex_unlock(&r->lock);
     if (r->started)
         pthread_join(r->thread, NULL);
+    free(r->orgs);
 }

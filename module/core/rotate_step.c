@@ -12,6 +12,8 @@
 #include "module/core/internal.h"
 #include "module/core/lease.h"
 #include "module/core/logbook.h"
+#include "module/core/marker.h"
+#include "module/core/schedule.h"
 #include "module/core/search.h"
 
 #include <stdlib.h>
@@ -23,6 +25,7 @@ enum {
     PAGES_MAX = 1000,
     BLOB_MAX = 16384
 };
+#define TIME_MAX_S INT64_C(253402300800) /* the year 10000 */
 
 void rotate_step_clear(struct rotate_step *s)
 {
@@ -38,6 +41,35 @@ enum code rotate_step_load(struct rotate_step *s, const char *org,
     return code ? code : config_parse(&s->config, s->org.config, e);
 }
 
+enum code rotate_step_begin(struct rotate_step *s, const char *cause,
+                            struct error *e)
+{
+    struct rotation *r = &s->r;
+    char marker[TEMPLATE_MARKER_LEN + 1];
+    enum code code;
+
+    if (!s->org.admin_blob || !*s->config.admin_api_key_id)
+        return error_set(e, ERR_NO_ADMIN_KEY,
+                         "organisation %s has no admin key to rotate",
+                         s->org.name);
+    code = rotation_none(s->core->store, s->org.name, e);
+    if (code)
+        return code;
+    *r = (struct rotation){.begun_ms = clock_wall_ms()};
+    r->due_ms = r->begun_ms + ROTATE_LOOK_MS;
+    snprintf(r->org, sizeof(r->org), "%s", s->org.name);
+    snprintf(r->cause, sizeof(r->cause), "%s", cause);
+    snprintf(r->old_id, sizeof(r->old_id), "%s", s->config.admin_api_key_id);
+    r->old_sealed = malloc(s->org.admin_blob_len);
+    if (!r->old_sealed)
+        return error_set(e, ERR_NOMEM, "no memory for a rotation");
+    memcpy(r->old_sealed, s->org.admin_blob, s->org.admin_blob_len);
+    r->old_sealed_len = s->org.admin_blob_len;
+    code = marker_take(s->core, marker, e);
+    snprintf(r->name, sizeof(r->name), "hsmint-%s-%s", s->org.name, marker);
+    return code;
+}
+
 static void note_error(struct rotation *r, const struct error *why)
 {
     const char *text = why ? why->text : "";
@@ -47,24 +79,34 @@ static void note_error(struct rotation *r, const struct error *why)
 
 /* ---- rows ---- */
 
-/* Takes the new key, in the transaction that says that it works. */
-static enum code put_key(struct store_tx *tx, const struct rotate_step *s,
-                         struct error *e)
+static enum code put_blob(struct store_tx *tx, const struct rotate_step *s,
+                          struct error *e)
 {
-    FREE char *text = NULL;
+    const struct rotation *n = &s->r;
+    enum code code =
+        store_org_set_blob(tx, s->org.id, n->sealed, n->sealed_len, e);
+
+    if (code)
+        return code;
     const struct logbook_entry r = {
         .kind = RECORD_SEAL,
         .by = s->by,
         .org = s->org.name,
-        .more = logbook_seal(s->r.new_id, s->r.sealed, s->r.sealed_len)};
+        .more = logbook_seal(n->new_id, n->sealed, n->sealed_len)};
+
+    return logbook_add(s->core, tx, &r, e);
+}
+
+/* The new key is taken in the transaction that says that it works. */
+static enum code put_config(struct store_tx *tx, const struct rotate_step *s,
+                            struct error *e)
+{
+    FREE char *text = NULL;
     enum code code = config_text(&s->config, &text, e);
 
     if (!code)
         code = store_org_set_config(tx, s->org.id, text, e);
-    if (!code)
-        code = store_org_set_blob(tx, s->org.id, s->r.sealed, s->r.sealed_len,
-                                  e);
-    return code ? code : logbook_add(s->core, tx, &r, e);
+    return code || s->r.state != ROTATION_RETIRE ? code : put_blob(tx, s, e);
 }
 
 static enum code record(struct store_tx *tx, const struct rotate_step *s,
@@ -75,8 +117,9 @@ static enum code record(struct store_tx *tx, const struct rotate_step *s,
         .kind = RECORD_ROTATE,
         .by = s->by,
         .org = s->org.name,
-        .more = json_pack("{ss ss ss ss si}", "state",
-                          rotation_state_name(n->state), "name", n->name, "new",
+        .more = json_pack("{ss ss ss ss ss si}", "state",
+                          rotation_state_name(n->state), "cause", n->cause,
+                          "name", n->name, "new",
                           n->new_id, "old", n->old_id, "tries",
                           (int)n->tries)};
 
@@ -88,9 +131,23 @@ static enum code save(struct store_tx *tx, void *ctx, struct error *e)
     const struct rotate_step *s = ctx;
     enum code code = rotation_save(tx, &s->r, e);
 
-    if (!code && s->r.state == ROTATION_RETIRE && s->r.tries == 0)
-        code = put_key(tx, s, e);
+    if (!code && s->new_config)
+        code = put_config(tx, s, e);
     return code ? code : record(tx, s, e);
+}
+
+static enum code commit(struct rotate_step *s, const struct gate_call *call,
+                        const struct gate_reply *reply, const struct error *why,
+                        struct error *e)
+{
+    enum code code = reply ? gate_settle(s->core, call, reply, why, save, s, e)
+                           : store_commit(s->core->store, STORE_RESERVE, save,
+                                          s, e);
+
+    s->new_config = false;
+    if (!code)
+        rotation_saved(&s->r);
+    return code;
 }
 
 /* The event's state, due at once, with the outcome of `reply` (may be NULL). */
@@ -108,8 +165,7 @@ static enum code advance(struct rotate_step *s, enum rotation_event event,
     s->r.due_ms = now + wait_ms;
     s->r.tries = 0;
     note_error(&s->r, NULL);
-    return reply ? gate_settle(s->core, call, reply, NULL, save, s, e)
-                 : store_commit(s->core->store, STORE_RESERVE, save, s, e);
+    return commit(s, call, reply, NULL, e);
 }
 
 /* The same state, later; `why` is kept. */
@@ -120,8 +176,15 @@ static enum code try_later(struct rotate_step *s, const struct gate_call *call,
     s->r.tries++;
     s->r.due_ms = clock_wall_ms() + wait_ms;
     note_error(&s->r, why);
-    return reply ? gate_settle(s->core, call, reply, why, save, s, e)
-                 : store_commit(s->core->store, STORE_RESERVE, save, s, e);
+    return commit(s, call, reply, why, e);
+}
+
+enum code rotate_step_hurry(struct rotate_step *s, const char *cause,
+                            struct error *e)
+{
+    snprintf(s->r.cause, sizeof(s->r.cause), "%s", cause);
+    s->r.due_ms = clock_wall_ms();
+    return commit(s, NULL, NULL, NULL, e);
 }
 
 /* ---- the keeper ---- */
@@ -187,7 +250,9 @@ static enum code take_made(struct rotate_step *s,
                        &s->r.sealed_len))
         return error_set(e, ERR_KEEPER, "the keeper sealed no new admin key");
     snprintf(s->r.new_id, sizeof(s->r.new_id), "%s", id);
-    s->r.expires_ms = (int64_t)expires * 1000;
+    s->r.expires_ms = expires > 0 && expires < TIME_MAX_S
+                          ? (int64_t)expires * 1000
+                          : 0;
     return OK;
 }
 
@@ -229,12 +294,15 @@ enum code rotate_step_make(struct rotate_step *s, struct error *e)
                              .intent = insert,
                              .intent_ctx = &s->r};
     struct error why = {0};
-    enum code code = openai_admin_key_create(&request, s->r.name, 0, &why);
+    int64_t life_s = schedule_life_s(&s->config, clock_wall_ms());
+    enum code code = openai_admin_key_create(&request, s->r.name, life_s, &why);
 
     if (code)
         reply.fate = GATE_NOTHING;
     if (!code)
         code = gate_send(s->core, &call, &reply, &why);
+    if (reply.fate != GATE_NOTHING)
+        rotation_saved(&s->r);
     if (!code)
         code = take_made(s, &reply, &why);
     if (!code)
@@ -295,6 +363,18 @@ static enum code list_all(struct rotate_step *s, struct error *e)
     return OK;
 }
 
+/* The value of the key that was made is lost: it goes, and another is made. */
+static void want_again(struct rotate_step *s)
+{
+    struct config *c = &s->config;
+
+    s->new_config = true;
+    if (*c->rotation_wanted)
+        return;
+    snprintf(c->rotation_wanted, sizeof(c->rotation_wanted), "%s", s->r.cause);
+    c->wanted_ms = clock_wall_ms();
+}
+
 /* When it is sure that none of this name will appear, there is none. */
 static enum code look(struct rotate_step *s, struct error *e)
 {
@@ -306,8 +386,10 @@ static enum code look(struct rotate_step *s, struct error *e)
         return try_later(s, NULL, NULL,
                          lease_backoff_ms(s->r.tries, why.retry_after_ms), &why,
                          e);
-    if (*s->r.new_id)
+    if (*s->r.new_id) {
+        want_again(s);
         return advance(s, ROTATION_FOUND, NULL, NULL, 0, e);
+    }
     if (next < 0)
         return advance(s, ROTATION_NOTHING, NULL, NULL, 0, e);
     return try_later(s, NULL, NULL, next > now ? next - now : ROTATE_LOOK_MS,
@@ -346,12 +428,14 @@ static enum code take_text(char **field, const char *text, struct error *e)
     return OK;
 }
 
-/* Calls in flight end on the old key. */
-static int64_t overlap_ms(const struct core *c)
+/* Calls in flight end on the old key, but for one that others may have. */
+static int64_t overlap_ms(const struct rotate_step *s)
 {
-    const struct settings *s = c->settings;
+    const struct settings *set = s->core->settings;
 
-    return s->hsm_deadline_ms + s->connect_ms + s->call_ms;
+    if (strcmp(s->r.cause, ROTATE_COMPROMISED) == 0)
+        return 0;
+    return set->hsm_deadline_ms + set->connect_ms + set->call_ms;
 }
 
 static enum code take_key(struct rotate_step *s, struct error *e)
@@ -363,13 +447,17 @@ static enum code take_key(struct rotate_step *s, struct error *e)
         return code;
     s->config.last_rotated_ms = clock_wall_ms();
     s->config.key_expires_ms = s->r.expires_ms;
-    code = advance(s, ROTATION_WORKS, NULL, NULL, overlap_ms(s->core), e);
+    s->config.by_hand = false;
+    s->config.rotation_wanted[0] = '\0';
+    s->config.wanted_ms = 0;
+    s->new_config = true;
+    code = advance(s, ROTATION_WORKS, NULL, NULL, overlap_ms(s), e);
     if (!code)
         code = use_key(s, s->r.sealed, s->r.sealed_len, false, e);
     if (code)
         return error_prefix(e, "the new admin key is stored and taken at the "
                                "next start, but not yet in use");
-    health_key(s->core, s->org.name, true, s->config.key_expires_ms);
+    health_key(s->core, s->org.name, &s->config);
     log_info("organisation %s: admin key %s took the place of %s", s->org.name,
              s->r.new_id, s->r.old_id);
     return OK;

@@ -11,6 +11,7 @@
 #include "module/core/orgconfig.h"
 #include "module/core/rotation.h"
 
+#define ROTATE_COMPROMISED "compromised" /* a cause: without overlap */
 #define ROTATE_LOOK_MS 500 /* between two looks at what comes soon */
 
 struct rotate_step { /* one rotation, and what it is about */
@@ -19,6 +20,7 @@ struct rotate_step { /* one rotation, and what it is about */
     struct store_org org;
     struct config config;
     struct rotation r;
+    bool new_config; /* s->config is written with the next step */
 };
 void rotate_step_clear(struct rotate_step *s);
 #define ROTATE_STEP CLEANUP(rotate_step_clear) struct rotate_step
@@ -26,9 +28,16 @@ void rotate_step_clear(struct rotate_step *s);
 /* Organisation and configuration; s->core is set. */
 MUST_CHECK enum code rotate_step_load(struct rotate_step *s, const char *org,
                                       struct error *e);
+/* A rotation begins: s->r is filled, with a unique name. ERR_NO_ADMIN_KEY,
+ * ERR_EXISTS. */
+MUST_CHECK enum code rotate_step_begin(struct rotate_step *s, const char *cause,
+                                       struct error *e);
 /* ROTATION_MAKE for the first time: the service makes the key of s->r's name.
  * After an error the document may be there: then it goes on by itself. */
 MUST_CHECK enum code rotate_step_make(struct rotate_step *s, struct error *e);
+/* What is under way has this cause from now on, and is due. */
+MUST_CHECK enum code rotate_step_hurry(struct rotate_step *s, const char *cause,
+                                       struct error *e);
 /* What s->r.state asks for. OK: it was tried, and the document says what came
  * of it. */
 MUST_CHECK enum code rotate_step_take(struct rotate_step *s, struct error *e);

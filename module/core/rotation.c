@@ -88,11 +88,11 @@ static enum code find_state(const char *name, enum rotation_state *state,
                      name);
 }
 
-static enum code parse(struct rotation *r, const char *org, json_t *body,
+static enum code parse(struct rotation *r, const char *document, json_t *body,
                        struct error *e)
 {
     const char *state = "", *name = "", *new_id = "", *old_id = "";
-    const char *sealed = "", *old_sealed = "", *why = "";
+    const char *sealed = "", *old_sealed = "", *why = "", *cause = "command";
     json_int_t expires = 0, begun = 0, due = 0, tries = 0;
     const struct json_field fields[] = {
         {"state", FIELD_STRING, true, &state, NULL},
@@ -106,6 +106,7 @@ static enum code parse(struct rotation *r, const char *org, json_t *body,
         {"due_ms", FIELD_INT, true, &due, NULL},
         {"tries", FIELD_INT, true, &tries, NULL},
         {"error", FIELD_STRING, true, &why, NULL},
+        {"cause", FIELD_STRING, false, &cause, NULL},
     };
     enum code code =
         json_decode(body, JSON_FIELDS(fields), false, "rotation", e);
@@ -118,7 +119,10 @@ static enum code parse(struct rotation *r, const char *org, json_t *body,
         code = take_blob(old_sealed, &r->old_sealed, &r->old_sealed_len, e);
     if (code)
         return code;
-    snprintf(r->org, sizeof(r->org), "%s", org);
+    snprintf(r->document, sizeof(r->document), "%s", document);
+    snprintf(r->org, sizeof(r->org), "%.*s", (int)strcspn(document, " "),
+             document);
+    snprintf(r->cause, sizeof(r->cause), "%s", cause);
     snprintf(r->name, sizeof(r->name), "%s", name);
     snprintf(r->new_id, sizeof(r->new_id), "%s", new_id);
     snprintf(r->old_id, sizeof(r->old_id), "%s", old_id);
@@ -130,23 +134,29 @@ static enum code parse(struct rotation *r, const char *org, json_t *body,
     return OK;
 }
 
-enum code rotation_load(struct store *s, const char *org, struct rotation *r,
-                        struct error *e)
+static enum code read_document(const struct store_document *d,
+                               struct rotation *r, struct error *e)
+{
+    JSON body = NULL;
+    enum code code = json_parse(d->body, strlen(d->body), "rotation", &body, e);
+
+    return code ? code : parse(r, d->name, body, e);
+}
+
+enum code rotation_load(struct store *s, const char *document,
+                        struct rotation *r, struct error *e)
 {
     CLEANUP(store_document_clear) struct store_document d = {.name = NULL};
-    JSON body = NULL;
-    enum code code = store_document_get(s, KIND, org, &d, e);
+    enum code code = store_document_get(s, KIND, document, &d, e);
 
     *r = (struct rotation){.org = ""};
-    if (!code)
-        code = json_parse(d.body, strlen(d.body), "rotation", &body, e);
-    return code ? code : parse(r, org, body, e);
+    return code ? code : read_document(&d, r, e);
 }
 
 json_t *rotation_json(const struct rotation *r)
 {
-    return json_pack("{ss ss ss sI ss}", "state", names[r->state], "new",
-                     r->new_id, "old", r->old_id, "tries",
+    return json_pack("{ss ss ss ss sI ss}", "state", names[r->state], "new",
+                     r->new_id, "old", r->old_id, "cause", r->cause, "tries",
                      (json_int_t)r->tries, "error", r->error);
 }
 
@@ -174,25 +184,61 @@ static json_t *blob_json(const uint8_t *blob, size_t len)
     return blob && !text ? NULL : json_string(text ? text : "");
 }
 
+/* What is to go has a document of its own; "": there is none any more. */
+static void name_document(const struct rotation *r,
+                          char name[ROTATION_DOCUMENT_MAX])
+{
+    const char *goes = r->state == ROTATION_DROP ? r->new_id : r->old_id;
+
+    if (r->state < ROTATION_RETIRE)
+        snprintf(name, ROTATION_DOCUMENT_MAX, "%s", r->org);
+    else
+        snprintf(name, ROTATION_DOCUMENT_MAX, "%s %s", r->org, goes);
+    if (r->state == ROTATION_DONE)
+        name[0] = '\0';
+}
+
+void rotation_saved(struct rotation *r)
+{
+    name_document(r, r->document);
+}
+
+static enum code delete_document(struct store_tx *tx, const char *document,
+                                 struct error *e)
+{
+    enum code code =
+        *document ? store_document_delete(tx, KIND, document, e) : OK;
+
+    return code == ERR_NOT_FOUND ? OK : code;
+}
+
+static json_t *write_body(const struct rotation *r)
+{
+    return json_pack(
+        "{ss ss ss ss so so ss sI sI sI sI ss}", "state", names[r->state],
+        "name", r->name, "new_id", r->new_id, "old_id", r->old_id, "sealed",
+        blob_json(r->sealed, r->sealed_len), "old_sealed",
+        blob_json(r->old_sealed, r->old_sealed_len), "cause", r->cause,
+        "expires_ms", (json_int_t)r->expires_ms, "begun_ms",
+        (json_int_t)r->begun_ms, "due_ms", (json_int_t)r->due_ms, "tries",
+        (json_int_t)r->tries, "error", r->error);
+}
+
 enum code rotation_save(struct store_tx *tx, const struct rotation *r,
                         struct error *e)
 {
-    if (r->state == ROTATION_DONE) {
-        enum code code = store_document_delete(tx, KIND, r->org, e);
+    char name[ROTATION_DOCUMENT_MAX];
+    enum code code = OK;
 
-        return code == ERR_NOT_FOUND ? OK : code;
-    }
-    JSON body = json_pack(
-        "{ss ss ss ss so so sI sI sI sI ss}", "state", names[r->state], "name",
-        r->name, "new_id", r->new_id, "old_id", r->old_id, "sealed",
-        blob_json(r->sealed, r->sealed_len), "old_sealed",
-        blob_json(r->old_sealed, r->old_sealed_len), "expires_ms",
-        (json_int_t)r->expires_ms, "begun_ms", (json_int_t)r->begun_ms,
-        "due_ms", (json_int_t)r->due_ms, "tries", (json_int_t)r->tries, "error",
-        r->error);
+    name_document(r, name);
+    if (strcmp(name, r->document) != 0)
+        code = delete_document(tx, r->document, e);
+    if (code || !*name)
+        return code;
+    JSON body = write_body(r);
     FREE char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
 
-    return text ? store_document_put(tx, KIND, r->org, text, clock_wall_ms(), e)
+    return text ? store_document_put(tx, KIND, name, text, clock_wall_ms(), e)
                 : error_set(e, ERR_NOMEM, "no memory for a rotation");
 }
 
@@ -201,16 +247,13 @@ enum code rotation_supersede(struct store_tx *tx, const char *org,
 {
     CLEANUP(store_document_clear) struct store_document d = {.name = NULL};
     ROTATION r = {.org = ""};
-    JSON body = NULL;
     struct error none = {0};
     enum code code = store_tx_document_get(tx, KIND, org, &d, &none);
 
     if (code == ERR_NOT_FOUND)
         return OK;
     if (!code)
-        code = json_parse(d.body, strlen(d.body), "rotation", &body, e);
-    if (!code)
-        code = parse(&r, org, body, e);
+        code = read_document(&d, &r, e);
     if (code || r.state != ROTATION_PROVE)
         return code;
     r.state = ROTATION_DROP;
@@ -220,6 +263,7 @@ enum code rotation_supersede(struct store_tx *tx, const char *org,
 }
 
 struct walk {
+    const char *org;
     rotation_fn fn;
     void *ctx;
 };
@@ -228,22 +272,18 @@ static enum code visit(const struct store_document *d, void *ctx,
                        struct error *e)
 {
     const struct walk *w = ctx;
-    JSON body = NULL;
-    json_int_t due = 0;
-    const struct json_field fields[] = {
-        {"due_ms", FIELD_INT, true, &due, NULL},
-    };
-    enum code code = json_parse(d->body, strlen(d->body), "rotation", &body, e);
+    ROTATION r = {.org = ""};
+    enum code code = read_document(d, &r, e);
 
-    if (!code)
-        code = json_decode(body, JSON_FIELDS(fields), true, "rotation", e);
-    return code ? code : w->fn(d->name, due, w->ctx, e);
+    if (code || (w->org && strcmp(w->org, r.org) != 0))
+        return code;
+    return w->fn(&r, w->ctx, e);
 }
 
-enum code rotation_each(struct store *s, rotation_fn fn, void *ctx,
-                        struct error *e)
+enum code rotation_each(struct store *s, const char *org, rotation_fn fn,
+                        void *ctx, struct error *e)
 {
-    struct walk w = {fn, ctx};
+    struct walk w = {org, fn, ctx};
 
     return store_document_each(s, KIND, visit, &w, e);
 }

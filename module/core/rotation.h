@@ -1,5 +1,7 @@
 /* rotation - the steps of one rotation of an admin key, as the store has them:
- * one document of kind "rotation" an organisation, written before each step.
+ * documents of kind "rotation", written before each step. An organisation has
+ * one for the key that is being made, and one for each key that is to go, so
+ * that a service that does not let one go holds up no rotation.
  *
  *   make     a key of this name may be at the service, its value unknown
  *   prove    it is sealed here and is being tried
@@ -43,8 +45,12 @@ MUST_CHECK enum code rotation_next(enum rotation_state state,
                                    enum rotation_event event,
                                    enum rotation_state *next, struct error *e);
 
+#define ROTATION_DOCUMENT_MAX 200 /* "ORG", or "ORG KEY-ID" of what is to go */
+
 struct rotation {
+    char document[ROTATION_DOCUMENT_MAX]; /* as it is stored; "": it is not */
     char org[64];
+    char cause[16]; /* "command", or as schedule.h has it */
     enum rotation_state state;
     char name[128];   /* of the new key, unique */
     char new_id[132]; /* "" until known */
@@ -62,24 +68,28 @@ struct rotation {
 void rotation_clear(struct rotation *r);
 #define ROTATION CLEANUP(rotation_clear) struct rotation
 
-/* ERR_NOT_FOUND: none is under way. */
-MUST_CHECK enum code rotation_load(struct store *s, const char *org,
+/* By a document's name; that of an organisation is the key that is being made.
+ * ERR_NOT_FOUND: there is none. */
+MUST_CHECK enum code rotation_load(struct store *s, const char *document,
                                    struct rotation *r, struct error *e);
-/* {state, new, old, tries, error}; NULL: no memory. */
+/* {state, new, old, cause, tries, error}; NULL: no memory. */
 json_t *rotation_json(const struct rotation *r);
-/* ERR_EXISTS: one is under way. */
+/* ERR_EXISTS: a key is being made. */
 MUST_CHECK enum code rotation_none(struct store *s, const char *org,
                                    struct error *e);
-/* In ROTATION_DONE the document is deleted. */
+/* In ROTATION_DONE the document is deleted. Where the state gives it another
+ * name it moves: say so with rotation_saved() once that is committed. */
 MUST_CHECK enum code rotation_save(struct store_tx *tx,
                                    const struct rotation *r, struct error *e);
+void rotation_saved(struct rotation *r);
 /* An administrator gave another key: a new one that was being tried is not
  * taken any more, and goes. */
 MUST_CHECK enum code rotation_supersede(struct store_tx *tx, const char *org,
                                         struct error *e);
-typedef enum code (*rotation_fn)(const char *org, int64_t due_ms, void *ctx,
+/* All of an organisation, or of all (NULL). */
+typedef enum code (*rotation_fn)(const struct rotation *r, void *ctx,
                                  struct error *e);
-MUST_CHECK enum code rotation_each(struct store *s, rotation_fn fn, void *ctx,
-                                   struct error *e);
+MUST_CHECK enum code rotation_each(struct store *s, const char *org,
+                                   rotation_fn fn, void *ctx, struct error *e);
 
 #endif

@@ -10,9 +10,12 @@
 #include "module/core/internal.h"
 #include "module/core/logbook.h"
 #include "module/core/orgconfig.h"
+#include "module/core/rotate.h"
 #include "module/core/rotation.h"
+#include "module/core/schedule.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,9 +24,11 @@ enum { PAGES_MAX = 1000 };
 struct setup {
     struct core *core;
     const struct caller *by;
+    const struct config_request *asked;
     struct store_org org;
     struct config config;
     char *was_endpoint, *was_organization, *was_key_id;
+    bool was_by_hand, was_outgrown;
     uint8_t *blob; /* candidate, then bound to its id */
     size_t blob_len;
     json_t *candidates; /* [{id, redacted}] */
@@ -231,6 +236,7 @@ static enum code bind(struct setup *s, struct error *e)
 
 struct write {
     struct core *core;
+    const struct rotation *retire; /* the key before; NULL: it stays */
     int64_t org;
     const char *org_name;
     const char *was; /* the configuration */
@@ -267,11 +273,43 @@ static enum code write_rows(struct store_tx *tx, void *ctx, struct error *e)
         code = store_org_set_blob(tx, w->org, w->blob, w->blob_len, e);
     if (!code && w->blob)
         code = rotation_supersede(tx, w->org_name, e);
+    if (!code && w->retire)
+        code = rotation_save(tx, w->retire, e);
     return code ? code : record(tx, w, "set", e);
+}
+
+/* Whether the key before is to go, and as what. */
+static bool retires_old(struct setup *s, struct rotation *old)
+{
+    const char *what = s->asked->old;
+    bool same = strcmp(s->was_endpoint, s->config.api_endpoint) == 0 &&
+                strcmp(s->was_organization, s->config.organization_id) == 0;
+    bool goes = same && (what ? strcmp(what, "retire") == 0 : !s->was_by_hand);
+
+    if (!s->blob || !s->org.admin_blob || !*s->was_key_id ||
+        strcmp(s->was_key_id, s->config.admin_api_key_id) == 0)
+        return false;
+    if (!goes) {
+        warn(s, "admin key %s, which was in use before, stays at the service",
+             s->was_key_id);
+        return false;
+    }
+    *old = (struct rotation){.state = ROTATION_RETIRE,
+                             .begun_ms = clock_wall_ms(),
+                             .due_ms = clock_wall_ms(),
+                             .old_sealed = s->org.admin_blob,
+                             .old_sealed_len = s->org.admin_blob_len};
+    snprintf(old->org, sizeof(old->org), "%s", s->org.name);
+    snprintf(old->cause, sizeof(old->cause), "by hand");
+    snprintf(old->new_id, sizeof(old->new_id), "%s",
+             s->config.admin_api_key_id);
+    snprintf(old->old_id, sizeof(old->old_id), "%s", s->was_key_id);
+    return true;
 }
 
 static enum code put(struct setup *s, struct error *e)
 {
+    struct rotation old; /* borrows its blob */
     struct write w = {.core = s->core,
                       .org = s->org.id,
                       .org_name = s->org.name,
@@ -283,6 +321,7 @@ static enum code put(struct setup *s, struct error *e)
     FREE char *text = NULL;
     enum code code = config_text(&s->config, &text, e);
 
+    w.retire = retires_old(s, &old) ? &old : NULL;
     w.config = text;
     return code ? code
                 : store_commit(s->core->store, STORE_NORMAL, write_rows, &w, e);
@@ -299,7 +338,7 @@ static enum code use(struct setup *s, struct error *e)
                                "next start, but not yet in use");
     warnings_drop(&s->core->warnings, ALARM_ADMIN_KEY, s->org.name);
     warnings_drop(&s->core->warnings, ALARM_EXPIRY_REFUSED, s->org.name);
-    health_key(s->core, s->org.name, true, s->config.key_expires_ms);
+    health_key(s->core, s->org.name, &s->config);
     return OK;
 }
 
@@ -316,6 +355,8 @@ static enum code load(struct setup *s, const char *org, struct error *e)
     s->was_endpoint = strdup(s->config.api_endpoint);
     s->was_organization = strdup(s->config.organization_id);
     s->was_key_id = strdup(s->config.admin_api_key_id);
+    s->was_by_hand = s->config.by_hand;
+    s->was_outgrown = schedule_outgrown(&s->config, clock_wall_ms());
     s->candidates = json_array();
     s->owners = json_object();
     s->warnings = json_array();
@@ -347,62 +388,106 @@ static enum code needs_key(const struct setup *s, struct error *e)
 }
 
 /* A new key does not inherit the old one's id: it is found anew. */
-static enum code set_with_key(struct setup *s, json_t *fields, int key_fd,
-                              struct error *e)
+static enum code set_with_key(struct setup *s, struct error *e)
 {
     enum code code;
 
-    if (!json_object_get(fields, "admin_api_key_id"))
+    if (!json_object_get(s->asked->fields, "admin_api_key_id"))
         s->config.admin_api_key_id[0] = '\0';
     s->config.last_rotated_ms = clock_wall_ms();
-    if ((code = seal(s, key_fd, e)) || (code = list_keys(s, e)) ||
+    s->config.by_hand = true;
+    s->config.wanted_ms = s->config.last_rotated_ms;
+    snprintf(s->config.rotation_wanted, sizeof(s->config.rotation_wanted), "%s",
+             s->asked->keep_first ? "" : "first");
+    if ((code = seal(s, s->asked->key_fd, e)) || (code = list_keys(s, e)) ||
         (code = bind(s, e)) || (code = put(s, e)))
         return code;
     return use(s, e);
 }
 
-static void warn_rotation(struct setup *s)
+/* A person has seen the key: another one takes its place, now if that can be,
+ * else by itself as soon as it can. */
+static void replace_first(struct setup *s)
 {
-    if (s->config.rotation_period || *s->config.rotation_schedule)
-        warn(s, "%s is kept, but this version does not rotate by itself yet",
-             s->config.rotation_period ? "rotation_period"
-                                       : "rotation_schedule");
+    CLEANUP(store_org_clear) struct store_org org = {0};
+    struct error e = {0};
+    enum code code = rotate_held(s->core, s->by, s->org.name, "first", &e);
+
+    if (code) {
+        warn(s, "the key that was given is in use; hsmint goes on trying to "
+                "replace it by one that nobody has seen: %s", e.text);
+        return;
+    }
+    code = core_org(s->core, s->org.name, &org, &e);
+    config_clear(&s->config);
+    if (!code)
+        code = config_parse(&s->config, org.config, &e);
+    if (code)
+        warn(s, "%s", e.text);
+    else
+        warn(s, "admin key %s took the place of the one that was given, which "
+                "is deleted at the service", s->config.admin_api_key_id);
 }
 
-static enum code set(struct setup *s, json_t *fields, int key_fd,
-                     struct error *e)
+/* The schedule was lengthened beyond the key's end: it rotates first. */
+static void note_outgrown(struct setup *s)
 {
-    enum code code = config_apply(&s->config, fields,
-                                  s->core->settings->allow_http_loopback, e);
+    struct config *c = &s->config;
+    int64_t now = clock_wall_ms();
+
+    if (!s->org.admin_blob || *c->rotation_wanted || s->was_outgrown ||
+        !schedule_outgrown(c, now))
+        return;
+    snprintf(c->rotation_wanted, sizeof(c->rotation_wanted), "expiry");
+    c->wanted_ms = now;
+}
+
+static enum code set(struct setup *s, struct error *e)
+{
+    bool has_key = s->asked->key_fd >= 0;
+    const char *old = s->asked->old;
+    enum code code;
+
+    if (old && strcmp(old, "retire") != 0 && strcmp(old, "keep") != 0)
+        return error_set(e, ERR_INVALID, "old: \"retire\" or \"keep\"");
+    code = config_apply(&s->config, s->asked->fields,
+                        s->core->settings->allow_http_loopback, e);
 
     if (code)
         return code;
-    if (key_fd >= 0)
-        code = set_with_key(s, fields, key_fd, e);
-    else if (!(code = needs_key(s, e)))
+    if (has_key) {
+        code = set_with_key(s, e);
+    } else if (!(code = needs_key(s, e))) {
+        note_outgrown(s);
         code = put(s, e);
-    if (!code && key_fd < 0 && !s->org.admin_blob)
+    }
+    if (code)
+        return code;
+    if (has_key && !s->asked->keep_first)
+        replace_first(s);
+    if (!has_key && !s->org.admin_blob)
         warn(s, "%s has no admin key yet: give admin_api_key", s->org.name);
-    warn_rotation(s);
-    return code;
+    if (!has_key)
+        rotate_poke(s->core);
+    return OK;
 }
 
 enum code core_config_set(struct core *c, const struct caller *by,
-                          const char *org, json_t *fields, int key_fd,
-                          json_t **out, struct error *e)
+                          const struct config_request *r, json_t **out,
+                          struct error *e)
 {
-    CLEANUP(setup_clear) struct setup s = {.core = c, .by = by};
+    CLEANUP(setup_clear) struct setup s = {.core = c, .by = by, .asked = r};
     INFLIGHT hold = {0};
-    enum code code = core_hold_config(c, org, &hold, e);
+    enum code code = core_hold_config(c, r->org, &hold, e);
 
     if (!code)
-        code = load(&s, org, e);
+        code = load(&s, r->org, e);
     if (!code)
-        code = set(&s, fields, key_fd, e);
+        code = set(&s, e);
     if (code)
         return code;
-    code = config_json(&s.config, s.org.name, key_fd >= 0 || s.org.admin_blob,
-                       out, e);
+    code = config_json(&s.config, s.org.name,
+                       r->key_fd >= 0 || s.org.admin_blob, out, e);
     if (!code && json_object_set(*out, "warnings", s.warnings) != 0)
         code = error_set(e, ERR_NOMEM, "no memory for a configuration");
     return code;
@@ -419,22 +504,33 @@ enum code core_config_json(const struct store_org *org, json_t **out,
                               e);
 }
 
-/* What a rotation under way is at. */
-static enum code add_rotation(struct core *c, const char *org, json_t *out,
-                              struct error *e)
-{
-    ROTATION r = {.org = ""};
-    enum code code = rotation_load(c->store, org, &r, e);
+struct shown {
+    const char *org;
+    json_t *out;
+};
 
-    if (code == ERR_NOT_FOUND) {
-        error_clear(e);
-        return OK;
-    }
-    if (code)
-        return code;
-    return json_object_set_new(out, "rotation", rotation_json(&r)) == 0
-               ? OK
-               : error_set(e, ERR_NOMEM, "no memory for a configuration");
+/* "rotation": what is being made; "retiring": [what is to go]. */
+static enum code show_rotation(const struct rotation *r, void *ctx,
+                               struct error *e)
+{
+    struct shown *s = ctx;
+    json_t *list = json_object_get(s->out, "retiring");
+    int failed = strcmp(r->document, s->org) == 0
+                     ? json_object_set_new(s->out, "rotation", rotation_json(r))
+                     : json_array_append_new(list, rotation_json(r));
+
+    return failed ? error_set(e, ERR_NOMEM, "no memory for a configuration")
+                  : OK;
+}
+
+static enum code add_rotations(struct core *c, const char *org, json_t *out,
+                               struct error *e)
+{
+    struct shown s = {org, out};
+
+    if (json_object_set_new(out, "retiring", json_array()) != 0)
+        return error_set(e, ERR_NOMEM, "no memory for a configuration");
+    return rotation_each(c->store, org, show_rotation, &s, e);
 }
 
 enum code core_config_get(struct core *c, const struct caller *by,
@@ -446,7 +542,7 @@ enum code core_config_get(struct core *c, const struct caller *by,
     (void)by;
     if (!code)
         code = core_config_json(&org, out, e);
-    return code ? code : add_rotation(c, org.name, *out, e);
+    return code ? code : add_rotations(c, org.name, *out, e);
 }
 
 /* ---- deleting ---- */
@@ -478,6 +574,18 @@ static enum code drop_key(struct core *c, const struct store_org *org,
                        NULL, e);
 }
 
+/* What has still to be deleted needs the key. */
+static enum code is_under_way(const struct rotation *r, void *ctx,
+                              struct error *e)
+{
+    (void)ctx;
+    return error_set(e, ERR_EXISTS,
+                     "a rotation of %s's admin key is under way (%s%s%s): it "
+                     "ends by itself",
+                     r->org, rotation_state_name(r->state),
+                     *r->error ? ": " : "", r->error);
+}
+
 enum code core_config_delete(struct core *c, const struct caller *by,
                              const char *name, struct error *e)
 {
@@ -490,8 +598,7 @@ enum code core_config_delete(struct core *c, const struct caller *by,
     if (!code)
         code = core_org(c, name, &org, e);
     if (!code)
-        /* What it has still to delete needs the key. */
-        code = rotation_none(c->store, org.name, e);
+        code = rotation_each(c->store, org.name, is_under_way, NULL, e);
     if (!code)
         code = store_lease_counts(c->store, org.id, NULL, &n, e);
     if (code)
@@ -509,7 +616,7 @@ enum code core_config_delete(struct core *c, const struct caller *by,
         code = store_commit(c->store, STORE_NORMAL, delete_rows, &w, e);
     if (code)
         return code;
-    health_key(c, org.name, false, 0);
+    health_key(c, org.name, NULL);
     warnings_drop(&c->warnings, ALARM_ADMIN_KEY, org.name);
     return OK;
 }

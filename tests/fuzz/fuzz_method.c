@@ -252,21 +252,21 @@ enum code core_random(struct core *c, int64_t count, struct secret **bytes,
     return secret_dup(bytes, "random", 6, e);
 }
 enum code core_rotate(struct core *c, const struct caller *by, const char *org,
-                      json_t **out, struct error *e)
+                      bool compromised, json_t **out, struct error *e)
 {
-    (void)c, (void)e;
+    (void)c, (void)e, (void)compromised;
     CHECK(org);
     changed(by);
     return gives(out, json_pack("{ss}", "admin_api_key_id", "key_2"));
 }
 enum code core_config_set(struct core *c, const struct caller *by,
-                          const char *org, json_t *fields, int key_fd,
-                          json_t **out, struct error *e)
+                          const struct config_request *r, json_t **out,
+                          struct error *e)
 {
-    (void)c, (void)key_fd, (void)e;
-    CHECK(org && json_is_object(fields));
+    (void)c, (void)e;
+    CHECK(r->org && json_is_object(r->fields));
     changed(by);
-    return gives(out, json_deep_copy(fields));
+    return gives(out, json_deep_copy(r->fields));
 }
 enum code core_config_get(struct core *c, const struct caller *by,
                           const char *org, json_t **out, struct error *e)

@@ -341,6 +341,7 @@ class Daemon:
                 "SetConfig",
                 secret=self.service.admin_key.encode(),
                 fields={"api_endpoint": self.service.url, "organization_id": "org-adminsim"},
+                keep_first=True,
             )
             c.change("SetRole", name="my-app", fields={"project_id": PROJECT, "ttl": 3600, "max_ttl": 86400})
         return self

@@ -234,6 +234,7 @@ class System(Daemon):
             "SetConfig",
             secret=self.service.admin_key,
             fields={"api_endpoint": self.service.url, "organization_id": "org-adminsim"},
+            keep_first=True,
         )
         for role in roles:
             fields = {"project_id": "proj_abc", "ttl": 3600, "max_ttl": 86400, "keep_value": True}

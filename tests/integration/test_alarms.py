@@ -78,6 +78,7 @@ class Operator:
             "admin_api_key=-",
             "organization_id=org-adminsim",
             f"api_endpoint={service.url}",
+            "--keep-first",
             input=key or service.admin_key,
         )
 
@@ -499,10 +500,39 @@ def test_log_rolled_back(operator, ready):
     operator.sees_it_over("log-rolled-back", "log")
 
 
+def with_clock(daemon):
+    spawn_with_clock(daemon)
+    return Operator(daemon.prepare())
+
+
+def test_admin_key_left(daemon_stopped, service):
+    operator = with_clock(daemon_stopped)
+    service.fault(kind="status", status=500, method="DELETE", path="*/admin_api_keys/*", times=-1)
+    operator.run("config", "compromised")
+    wait_for(lambda: json.loads(operator.run("config", "show", "--json"))["retiring"][0]["tries"] > 0)
+    assert operator.alarms("admin-key-left") == []
+    set_clock(daemon_stopped, 660)
+    operator.sees("admin-key-left", "default")
+    service.control("faults", method="DELETE")
+    operator.sees_it_over("admin-key-left", "default")
+    operator.mint()
+
+
+def test_rotation_overdue(daemon_stopped, service):
+    operator = with_clock(daemon_stopped)
+    service.fault(kind="status", status=403, method="POST", path="*/admin_api_keys", times=-1)
+    operator.run("config", "set", "rotation_period=10m")
+    set_clock(daemon_stopped, 720)
+    operator.sees("rotation-overdue", "default")
+    service.control("faults", method="DELETE")
+    operator.run("config", "rotate")
+    operator.sees_it_over("rotation-overdue", "default")
+    operator.mint()
+
+
 @pytest.mark.parametrize("seconds", [3600, -3600])
 def test_clock_stepped(daemon_stopped, seconds):
-    spawn_with_clock(daemon_stopped)
-    operator = Operator(daemon_stopped.prepare())
+    operator = with_clock(daemon_stopped)
     set_clock(daemon_stopped, seconds)
     alarm = operator.sees("clock-stepped")
     assert ("3600 s later" if seconds > 0 else "3600 s earlier") in alarm["text"].replace("3599", "3600")

@@ -100,9 +100,11 @@ static inline enum code config_set(struct core_fixture *f, const char *json,
     FD key = with_key ? pipe_of("sk-admin-test") : -1;
     JSON fields = json_loads(json, 0, NULL);
     JSON ignored = NULL;
+    const struct config_request r = {
+        .fields = fields, .key_fd = key, .keep_first = true};
 
-    return core_config_set(f->core, &administrator, NULL, fields, key,
-                           out ? out : &ignored, e);
+    return core_config_set(f->core, &administrator, &r, out ? out : &ignored,
+                           e);
 }
 
 static inline enum code role_set(struct core_fixture *f, const char *name,

@@ -219,31 +219,6 @@ static void test_urls(void **state)
     assert_int_equal(ERR_INVALID, field_check_url("u", loopback, false, NULL));
 }
 
-static void test_cron(void **state)
-{
-    static const char *const good[] = {"* * * * *",
-                                       "0 3 * * 0",
-                                       "*/15 * * * *",
-                                       "0 0 1,15 * *",
-                                       "0 9-17/2 * * MON-FRI",
-                                       "5 4 * jan,JUL sun",
-                                       "0 0 31 12 7"};
-    static const char *const bad[] = {
-        "",           "* * * *",     "* * * * * *", "60 * * * *",
-        "* 24 * * *", "* * 0 * *",   "* * 32 * *",  "* * * 13 *",
-        "* * * * 8",  "5-1 * * * *", "*/0 * * * *", "a * * * *",
-        "1, * * * *", "1- * * * *",  "*/x * * * *", "@daily"};
-
-    (void)state;
-    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
-        assert_int_equal(OK, config_check_cron(good[i], NULL));
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        struct error e;
-        if (config_check_cron(bad[i], &e) != ERR_INVALID)
-            fail_msg("“%s” is taken", bad[i]);
-    }
-}
-
 /* ---- lease states ---- */
 
 
@@ -266,7 +241,6 @@ int main(void)
         cmocka_unit_test(test_role_update),
         cmocka_unit_test(test_configs),
         cmocka_unit_test(test_urls),
-        cmocka_unit_test(test_cron),
         cmocka_unit_test(test_backoff),
     };
 
