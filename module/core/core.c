@@ -196,10 +196,10 @@ void core_close(struct core *c)
     rotate_stop(c);
     reconcile_stop(c);
     health_stop(c);
-    notary_stop(c);
-    watch_stop(c);
     core_refused_rest(c);
     life_stop(c);
+    notary_stop(c); /* all of before is signed */
+    watch_stop(c);
     keeper_free(c->keeper);
     unlock_clear(c);
     policies_clear(&c->policies);

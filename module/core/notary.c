@@ -21,10 +21,11 @@
 #define OBJECT "log"
 
 enum {
-    TICK_MS = 1000,       /* a keeper that was started again is noticed */
+    TICK_MS = 1000, /* a keeper that was started again is noticed */
+    REST_MS = 20,   /* between two rounds: what is new meanwhile shares one */
     RETRY_FIRST_MS = 1000, /* after a failure; doubled up to … */
     RETRY_MAX_MS = 8000,
-    STOP_MS = 5000 /* for the last checkpoint */
+    STOP_MS = 3000 /* for the last checkpoint */
 };
 
 /* ---- names ---- */
@@ -128,18 +129,23 @@ static void tell(struct core *c, const char *note)
     log_info("checkpoint %s", line);
 }
 
+static void set_tree(struct notary *n, const struct checkpoint *tree)
+{
+    n->size = tree->size;
+    pthread_mutex_lock(&n->lock);
+    memcpy(n->origin, tree->origin, sizeof(n->origin));
+    pthread_mutex_unlock(&n->lock);
+}
+
 static void take(struct core *c, struct checkpoint_note *k)
 {
     struct notary *n = &c->notary;
 
-    n->size = k->checkpoint.size;
+    set_tree(n, &k->checkpoint);
     free(n->unsaved);
     n->unsaved = k->note;
     n->unsaved_size = k->checkpoint.size;
     k->note = NULL;
-    pthread_mutex_lock(&n->lock);
-    memcpy(n->origin, k->checkpoint.origin, sizeof(n->origin));
-    pthread_mutex_unlock(&n->lock);
     tell(c, n->unsaved);
     save(c);
 }
@@ -253,19 +259,29 @@ static enum code attach(struct core *c, uint64_t generation, struct error *e)
     else if (!s.begun)
         code = resume(c, generation, &s, e);
     else
-        n->size = s.tree.size;
+        set_tree(n, &s.tree);
     if (!code)
         code = keys_record_write(c, e);
-    if (!code)
-        code = catch_up(c, generation, &s, e);
-    return code;
+    return code ? code : catch_up(c, generation, &s, e);
 }
 
 /* ---- a checkpoint ---- */
 
+/* Of the records that were counted some may not be committed yet, or never
+ * will: they are counted on, until a round that time brings. */
+static void discount(struct notary *n, int fresh, uint64_t size)
+{
+    uint64_t found = size > n->size ? size - n->size : 0;
+
+    if (!n->by_time && found < (uint64_t)fresh)
+        fresh = (int)found;
+    atomic_fetch_sub(&n->fresh, fresh);
+}
+
 static enum code sign(struct core *c, uint64_t generation, bool anchor,
                       struct error *e)
 {
+    int fresh = atomic_load(&c->notary.fresh);
     CLEANUP(checkpoint_note_clear) struct checkpoint_note k = {.note = NULL};
     struct notary *n = &c->notary;
     struct store_head head;
@@ -276,8 +292,9 @@ static enum code sign(struct core *c, uint64_t generation, bool anchor,
     pthread_mutex_lock(&n->lock);
     logged = n->logged;
     pthread_mutex_unlock(&n->lock);
-    atomic_store(&n->fresh, 0);
     code = store_log_head(c->store, &head, e);
+    if (!code)
+        discount(n, fresh, head.size);
     if (!code && (head.size != n->size || anchor)) {
         code = checkpoint_sign(c, generation, n->size, head.size, anchor, &k, e);
         if (!code)
@@ -431,6 +448,7 @@ static void finish(struct core *c, uint64_t serves, const struct error *why)
     n->failures = failures = why->code ? n->failures + 1 : 0;
     refused = n->refused;
     n->refused = refused && why->code;
+    n->rested_ms = clock_monotonic_ms() + REST_MS;
     n->due_ms = clock_monotonic_ms() +
                 (why->code ? retry_ms(failures)
                            : c->settings->audit.seconds * 1000);
@@ -462,10 +480,12 @@ static bool is_due(struct core *c)
     struct notary *n = &c->notary;
     uint64_t ready = atomic_load(&c->unlock.ready);
     bool calls = n->entered - n->covered >= NOTARY_CALLS_MAX / 2;
+    int64_t now = clock_monotonic_ms();
 
-    if (n->asked != n->done || clock_monotonic_ms() >= n->due_ms)
+    n->by_time = now >= n->due_ms;
+    if (n->asked != n->done || n->by_time)
         return true;
-    if (n->failures > 0)
+    if (n->failures > 0 || now < n->rested_ms)
         return false;
     return (ready != 0 && ready != n->attached) || calls ||
            atomic_load(&n->fresh) >= c->settings->audit.records;
@@ -476,7 +496,8 @@ static void wait_until_due(struct core *c)
     struct notary *n = &c->notary;
 
     while (!n->stop && !is_due(c)) {
-        struct timespec until = in_ms(TICK_MS);
+        struct timespec until = in_ms(
+            clock_monotonic_ms() < n->rested_ms ? REST_MS : TICK_MS);
 
         (void)pthread_cond_clockwait(&n->changed, &n->lock, CLOCK_MONOTONIC,
                                      &until);

@@ -23,6 +23,7 @@ struct notary {
     atomic_int fresh;     /* records since the last look at the store */
     uint64_t asked, done; /* rounds */
     int64_t due_ms;       /* monotonic; the next round that nobody asks for */
+    int64_t rested_ms;    /* … that records or calls ask for, at the earliest */
     /* Calls that the keeper may remember: entered - covered. */
     uint64_t entered; /* that may reach it */
     uint64_t logged;  /* whose records are committed */
@@ -36,6 +37,7 @@ struct notary {
     char origin[NOTE_NAME_MAX]; /* "" until a keeper was attached */
     /* The thread's own. */
     uint64_t size; /* of the tree that the keeper has */
+    bool by_time;  /* nobody asked for this round */
     bool is_last;  /* the round at the daemon's end is under way */
     bool met;      /* the first checkpoint of this daemon was signed */
     bool told_failed, told_stop;
