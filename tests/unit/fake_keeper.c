@@ -164,8 +164,11 @@ static enum code sign(struct fake *f, const struct frame *in, struct frame *out,
     snprintf(c->path, sizeof(c->path), "%s",
              json_string_value(json_object_get(in->head, "path")));
     snprintf(id, sizeof(id), "%d", i);
-    out->head = json_pack("{ss ss ss ss}", "call", id, "target_uri", c->path,
-                          "signature", "sig1=:AA==:", "keyid", "test");
+    out->head = json_pack("{ss ss ss ss ss ss sI ss}", "call", id, "target_uri",
+                          c->path, "signature", "sig1=:AA==:", "keyid", "test",
+                          "content_digest", "sha-256=:AA==:", "signature_input",
+                          "sig1=()", "created", (json_int_t)CREATED, "nonce",
+                          id);
     return OK;
 }
 
@@ -197,6 +200,30 @@ static void run_hook(struct fake *f)
     pthread_mutex_lock(&f->lock);
 }
 
+/* A hash that is none: 64 digits that differ with the texts. */
+static json_t *hash_text(const char *a, const char *b, size_t b_len)
+{
+    uint64_t h = 14695981039346656037u;
+    char hmac[65];
+
+    for (const char *s = a; *s; s++)
+        h = (h ^ (uint8_t)*s) * 1099511628211u;
+    for (size_t i = 0; i < b_len; i++)
+        h = (h ^ (uint8_t)b[i]) * 1099511628211u;
+    snprintf(hmac, sizeof(hmac), "%064llx", (unsigned long long)h);
+    return json_string(hmac);
+}
+
+static void put_value_hmac(const json_t *reply, struct frame *out)
+{
+    const char *key = json_string_value(
+        json_object_get(json_object_get(reply, "api_key"), "value"));
+
+    if (key)
+        json_object_set_new(out->head, "value_hmac",
+                            hash_text("value", key, strlen(key)));
+}
+
 static void with_effect(struct fake *f, const struct fake_call *c,
                         enum fake_fault fault, struct frame *out)
 {
@@ -208,6 +235,8 @@ static void with_effect(struct fake *f, const struct fake_call *c,
     char *text = json_dumps(j, 0);
     answer(out, fault == FAKE_LATE_500 ? 500 : status,
            fault == FAKE_GARBAGE ? "<html>" : text);
+    if (fault == FAKE_NONE)
+        put_value_hmac(j, out);
     free(text);
     json_decref(j);
 }
@@ -273,11 +302,20 @@ static enum code execute(struct fake *f, const struct frame *in,
     return fault == FAKE_DIES ? ERR_CODES : OK;
 }
 
-static enum code hmac(struct fake *f, struct frame *out)
+static enum code hmac(struct fake *f, const struct frame *in, struct frame *out)
 {
+    const char *purpose =
+        json_string_value(json_object_get(in->head, "purpose"));
     json_t *list = json_array();
     char marker[19];
 
+    if (strcmp(purpose, "value") == 0) {
+        json_decref(list);
+        out->head =
+            json_pack("{so}", "hmac", hash_text("value", (const char *)in->body,
+                                                in->body_len));
+        return OK;
+    }
     for (int i = 0; i < 64; i++) {
         int n = f->markers++;
 
@@ -339,18 +377,10 @@ static enum code log_in(struct fake *f, const struct frame *in,
     return OK;
 }
 
-/* A hash that is none: 64 digits that differ with the text. */
 static json_t *hash_login(const char *name, const char *random)
 {
-    uint64_t h = 14695981039346656037u;
-    char hmac[65];
-
-    for (const char *s = name; *s; s++)
-        h = (h ^ (uint8_t)*s) * 1099511628211u;
-    for (const char *s = random; *s; s++)
-        h = (h ^ (uint8_t)*s) * 1099511628211u;
-    snprintf(hmac, sizeof(hmac), "%064llx", (unsigned long long)h);
-    return json_pack("{ss ss}", "name", name, "hmac", hmac);
+    return json_pack("{ss so}", "name", name, "hmac",
+                     hash_text(name, random, strlen(random)));
 }
 
 static enum code make_login(struct fake *f, const struct frame *in,
@@ -429,7 +459,7 @@ static enum code dispatch(struct fake *f, const struct frame *in,
     case VERB_UNWRAP_VALUE:
         return unwrap(in, out, e);
     case VERB_HMAC:
-        return hmac(f, out);
+        return hmac(f, in, out);
     case VERB_MAKE_LOGIN:
         return make_login(f, in, out, e);
     case VERB_CHECK_LOGIN:
