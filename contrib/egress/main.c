@@ -25,7 +25,7 @@ static const char help[] =
     "it could not be looked at. Only 0 means yes.\n"
     "\n"
     "  --key KEYID=FILE   a public key that may have signed it: PEM, or base64\n"
-    "                     as `hsmint status --json` has it\n"
+    "                     as `hsmint hsm show --json` has it\n"
     "  --host HOST        that it may be for, as in its Host: header\n"
     "  --seen DIR         nonces that were used; a directory of this program's\n"
     "  --window SECONDS   how old a signature may be; default 60\n"
