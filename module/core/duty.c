@@ -61,7 +61,7 @@ static enum code delete_it(struct duty *d, struct error *e)
     struct store_lease *l = d->lease;
     int64_t began = clock_monotonic_us();
     enum code code = lease_delete(
-        c, l, l->state == LEASE_ACTIVE ? "expired" : "revoked", NULL, e);
+        c, l, l->state == LEASE_ACTIVE ? LEASE_EXPIRED : "revoked", NULL, e);
 
     metrics_count(&c->metrics, METRICS_REVOCATIONS, l->org, l->role, "daemon",
                   error_name(code));

@@ -95,11 +95,22 @@ static struct row row_of(struct core *c, const struct store_lease *l,
                         .record = {.lease = l, .was = l->state, .by = by}};
 }
 
+static bool has_expired(const struct row *r)
+{
+    return r->expect == LEASE_ACTIVE && r->lease->state == LEASE_REVOKING &&
+           strcmp(r->lease->reason, LEASE_EXPIRED) == 0;
+}
+
 static enum code update_row(struct store_tx *tx, void *ctx, struct error *e)
 {
     const struct row *r = ctx;
-    enum code code = store_lease_update(tx, r->lease, r->expect, e);
+    enum code code = has_expired(r)
+                         ? store_lease_ends(tx, r->lease->id,
+                                            r->lease->expires_ms, e)
+                         : OK;
 
+    if (!code)
+        code = store_lease_update(tx, r->lease, r->expect, e);
     if (!code && r->lease->proof != PROOF_NONE)
         code = store_lease_prove(tx, r->lease, e);
     return code ? code : lease_record(r->core, tx, &r->record, e);

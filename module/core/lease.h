@@ -15,6 +15,10 @@
 #define LEASE_OWNER_SELF                                                       \
     "hsmintd" /* of rows that reconcile made, for accounts without one */
 
+/* The reason of those whose end has come, unless they are renewed in the very
+ * moment. */
+#define LEASE_EXPIRED "expired"
+
 #define LEASE CLEANUP(store_lease_clear) struct store_lease
 
 /* Replaces an owned text. */

@@ -103,6 +103,24 @@ enum code store_lease_update(struct store_tx *tx, const struct store_lease *l,
     return code;
 }
 
+enum code store_lease_ends(struct store_tx *tx, const char *id, int64_t end_ms,
+                           struct error *e)
+{
+    QUERY q = {.st = NULL};
+    bool later = false;
+    enum code code = query_open(
+        &q, tx->c, "look at a lease's end",
+        "SELECT 1 FROM lease WHERE id = ? AND expires_ms > ?", e);
+    if (code)
+        return code;
+    query_text(&q, id);
+    query_int(&q, end_ms);
+    code = query_step(&q, &later, e);
+    return code == OK && later
+               ? error_set(e, ERR_EXISTS, "lease %s was renewed", id)
+               : code;
+}
+
 enum code store_lease_prove(struct store_tx *tx, const struct store_lease *l,
                             struct error *e)
 {

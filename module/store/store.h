@@ -231,6 +231,9 @@ MUST_CHECK enum code store_lease_update(struct store_tx *tx,
                                         const struct store_lease *l,
                                         enum lease_state expect,
                                         struct error *e);
+/* ERR_EXISTS where it ends after end_ms: it was renewed meanwhile. */
+MUST_CHECK enum code store_lease_ends(struct store_tx *tx, const char *id,
+                                      int64_t end_ms, struct error *e);
 MUST_CHECK enum code store_lease_get(struct store *s, const char *id,
                                      struct store_lease *out, struct error *e);
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from checker import reconcile
 from conftest import PROJECT, not_sanitized, wait_for
 from stopat import STEPS, StoppedAt
 from varlink import Error, request_id
@@ -205,6 +206,20 @@ def test_killed_at(name, daemon, service, record_property):
     record_property("cells", f"{name}: all cells in {time.monotonic() - began:.1f} s")
 
 
+def test_renewed_while_its_end_comes(daemon, service):
+    """The sweeper has signed its DELETE; then the renewal is in the store, and told."""
+    with daemon.attached() as c:
+        reply = c.change("Mint", role="my-app", ttl=2)
+        lease, key = reply["lease"]["lease_id"], reply.secret.decode()
+        daemon.stop_at("signed", "DELETE")
+        wait_for(daemon.stopped, 10, "the sweeper")
+        end = c.change("Renew", lease_id=lease, ttl=60)["lease"]["expires_ms"]
+        daemon.go_on()
+        time.sleep(0.5)
+        now = c.call("GetLease", lease_id=lease)["lease"]
+        assert (now["state"], now["expires_ms"]) == ("active", end) and service.accepts(key)
+
+
 # What becomes of a reply, or of the call. The daemon waits for a second.
 REPLIES = {
     "never arrived": {"kind": "drop", "when": "before"},
@@ -221,18 +236,6 @@ REPLIES = {
     "doubled, last": {"kind": "twice"},
     "doubled, first": {"kind": "twice", "reply": "first"},
 }
-
-
-def reconcile(daemon):
-    """False where it is not built yet."""
-    try:
-        with daemon.attached() as c:
-            wait_for(lambda: c.change("Reconcile")["report"] is not None, 20, "reconcile")
-        return True
-    except Error as e:
-        if "MethodNotFound" in e.full_name:
-            return False
-        raise
 
 
 def replies_go_wrong(daemon, service, which, record_property):
