@@ -24,7 +24,7 @@ struct request {
     struct key *key; /* whose bearer it is; under world_lock() */
     char key_id[64]; /* and its id, to keep */
     const char *ids[4]; /* what the {} of the route stand for */
-    int served;         /* how often it had its effect */
+    int served;         /* how often it was dealt with */
     char made[64];      /* id of what the last time made */
 };
 

@@ -10,12 +10,14 @@ static json_t *all;
 void history_add(const struct request *q, int status, const char *request_id)
 {
     json_t *signature = json_object_get(q->headers, "signature-input");
+    json_t *agent = json_object_get(q->headers, "user-agent");
     json_t *name = json_object_get(q->json, "name");
-    json_t *j = json_pack("{ss, ss, si, ss, si, ss?, sO*, sO*}", "method",
+    json_t *j = json_pack("{ss, ss, si, ss, ss?, si, ss?, sO*, sO*, sO*}", "method",
                           q->method, "path", q->path, "status", status,
-                          "request_id", request_id, "served", q->served,
+                          "request_id", request_id, "key_id",
+                          *q->key_id ? q->key_id : NULL, "served", q->served,
                           "made", *q->made ? q->made : NULL, "name", name,
-                          "signature_input", signature);
+                          "signature_input", signature, "user_agent", agent);
     pthread_mutex_lock(&lock);
     if (!all)
         all = json_array();

@@ -21,8 +21,16 @@ LIVE, ACTIVE = (0, 1, 2), (1,)
 # What the double does: a request is there, and has no effect yet; it has it.
 HELD = {"request": "before", "effect": "after"}
 ORDER = [*STEPS[1:7], "keeper-execute", "request", "effect", "keeper-executed", *STEPS[7:12], "keeper-sign", "keeper-signed"]
-METHODS = {"mint": "POST", "renew": "RENEW", "revoke": "DELETE", "sweep": "DELETE", "search": "GET"}
-ALONE = ("sweep", "search")  # the sweeper does it: no caller waits
+METHODS = {
+    "mint": "POST",
+    "renew": "RENEW",
+    "revoke": "DELETE",
+    "sweep": "DELETE",
+    "search": "GET",
+    "reconcile": "GET",
+    "remove": "DELETE",
+}
+ALONE = ("sweep", "search", "reconcile", "remove")  # no caller waits for it
 
 
 @pytest.fixture
@@ -51,6 +59,7 @@ class Matrix:
     def __init__(self, daemon, service, project=PROJECT, role="my-app"):
         self.daemon, self.service, self.project, self.role = daemon, service, project, role
         self.given = {}  # lease id → key: callers rely on them
+        self.steps = 0
         self.taken = {}  # as their leases say: dead, or never revoked
 
     # ---- the operations: each starts, and says of which method its calls are ----
@@ -92,7 +101,16 @@ class Matrix:
         self.service.fault(kind="drop", method="POST", path=self.path("POST"))
         self.mint()
 
+    def reconcile(self):
+        """Of an account that a POST that was served twice has left."""
+        self.call("Reconcile")
+
+    remove = reconcile
+
     def prepare(self, name):
+        if name in ("reconcile", "remove"):
+            self.fault("POST", kind="twice", reply="first")
+            self.lease()
         if name in ("renew", "revoke"):
             return [self.lease()]
         if name == "sweep":
@@ -113,15 +131,19 @@ class Matrix:
     def fault(self, method, **fault):
         self.service.fault(method="POST" if method == "RENEW" else method, path=self.path(method), **fault)
 
-    def reach(self, step, method):
+    def reach(self, name, step):
         """Arms it; returns what is true once it is reached, and what lets it go on."""
+        method = METHODS[name]
         if step in HELD:
             self.fault(method, kind="hold", when=HELD[step])
             return (
                 lambda: self.service.control("holds")["held"],
                 lambda: self.service.control("holds", method="DELETE"),
             )
-        self.daemon.stop_at(step, "POST" if method == "RENEW" else method)
+        self.steps += 1
+        # Several GETs make a run: the projects, their accounts, the admin keys.
+        skip = self.steps % 3 if name == "reconcile" else 0
+        self.daemon.stop_at(step, "POST" if method == "RENEW" else method, skip)
         return self.daemon.stopped, self.daemon.go_on
 
     def cell(self, name, step, victim):
@@ -145,7 +167,7 @@ class Matrix:
     def begin(self, name, step):
         """(thread, what it was told, whether it is at that step, what lets it go on)."""
         arguments = self.prepare(name)
-        reached, go_on = self.reach(step, METHODS[name])
+        reached, go_on = self.reach(name, step)
         said = []
         thread = threading.Thread(target=lambda: said.append(self.told(name, arguments)))
         thread.start()
@@ -201,7 +223,8 @@ def test_killed_at(name, daemon, service, record_property):
             continue  # nobody waits for an answer
         t = time.monotonic()
         said = m.cell(name, step, victim)
-        record_property("cell", f"{name:<8}{step:<18}{victim:<8}{said} {time.monotonic() - t:.2f}")
+        record_property("cell", f"{name:<11}{step:<18}{victim:<8}{said} {time.monotonic() - t:.2f}")
+    reconcile(daemon)
     m.settle()
     record_property("cells", f"{name}: all cells in {time.monotonic() - began:.1f} s")
 
@@ -263,25 +286,13 @@ def replies_go_wrong(daemon, service, which, record_property):
     wait_for(lambda: not service.control("counters")["in_flight"], 10, "late replies")
     daemon.kill()
     daemon.start()
-    reconciled = reconcile(daemon)
-    if not reconciled and any(is_doubled(*cell) for cell in cells):
-        pytest.skip("the daemon has no Reconcile yet")
+    report = reconcile(daemon)
+    assert report["complete"], report
     for (name, reply), m in cells.items():
         m.settle()
         left = len(service.accounts(m.project))
-        record_property("cell", f"{name:<8}{reply:<18}{told[name, reply]:<16}alive: {left}")
-
-
-def is_doubled(name, reply):
-    return name == "mint" and reply.startswith("doubled")
+        record_property("cell", f"{name:<11}{reply:<18}{told[name, reply]:<16}alive: {left}")
 
 
 def test_replies(daemon, service, record_property):
-    cells = [(n, r) for n in METHODS for r in REPLIES if not is_doubled(n, r)]
-    replies_go_wrong(daemon, service, cells, record_property)
-
-
-def test_a_mint_that_is_served_twice(daemon, service, record_property):
-    """The caller has its key; the other account is nobody's, until reconcile finds it."""
-    cells = [("mint", r) for r in REPLIES if is_doubled("mint", r)]
-    replies_go_wrong(daemon, service, cells, record_property)
+    replies_go_wrong(daemon, service, [(n, r) for n in METHODS for r in REPLIES], record_property)
