@@ -109,6 +109,8 @@ class Matrix:
 
     def prepare(self, name):
         if name in ("reconcile", "remove"):
+            with self.daemon.attached() as c:
+                wait_for(lambda: c.call("ReconcileStatus")["report"].get("state") != "running", 20, "the run before")
             self.fault("POST", kind="twice", reply="first")
             self.lease()
         if name in ("renew", "revoke"):
@@ -152,7 +154,9 @@ class Matrix:
         for _ in range(5):
             thread, said, there, go_on = self.begin(name, step)
             if not there:
-                thread.join()
+                go_on()
+                thread.join(30)
+                self.service.control("faults", method="DELETE")
                 continue
             self.kill(victim)
             go_on()
@@ -172,7 +176,9 @@ class Matrix:
         thread = threading.Thread(target=lambda: said.append(self.told(name, arguments)))
         thread.start()
         # Who waits for nobody is told at once.
-        wait_for(lambda: reached() or (said and name not in ALONE), 10, f"{name} to come to {step}")
+        end = time.monotonic() + (3 if name in ALONE else 10)
+        while not reached() and not (said and name not in ALONE) and time.monotonic() < end:
+            time.sleep(0.005)
         return thread, said, reached(), go_on
 
     def told(self, name, arguments):
