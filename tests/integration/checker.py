@@ -89,7 +89,7 @@ def every_call_was_intended(service, log):
             continue
         assert h.get("signature_input"), f"{h['method']} {h['path']} came without a signature"
         nonce = nonce_of(h["signature_input"])
-        assert nonce in intents, f"{h['method']} {h['path']} was served and is in no record"
+        assert nonce in intents, f"{h} was served and is in no record"
         assert nonce not in seen, f"{h['method']} {h['path']} was sent twice"
         seen.add(nonce)
         record = intents[nonce]

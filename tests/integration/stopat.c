@@ -70,6 +70,9 @@ static _Atomic int last_method; /* in the keeper, whose threads differ */
 /* Where this thread's call is. */
 static __thread enum step at;
 static __thread int method;
+/* The daemon's last call that is about to commit. The store's writer, which
+ * commits for others, speaks to no keeper: it is at the step of that one. */
+static _Atomic int shared_at, shared_method;
 
 static void *next_of(const char *name)
 {
@@ -174,8 +177,11 @@ static void came_in(const struct msghdr *m, size_t n)
         at = at == STEP_SIGN      ? STEP_SIGNED
              : at == STEP_EXECUTE ? STEP_EXECUTED
                                   : at;
-        if (at == STEP_SIGNED || at == STEP_EXECUTED)
+        if (at == STEP_SIGNED || at == STEP_EXECUTED) {
             reach(at);
+            atomic_store(&shared_method, method);
+            atomic_store(&shared_at, at);
+        }
         return;
     }
     at = h->verb == VERB_SIGN_CALL ? STEP_KEEPER_SIGN
@@ -249,6 +255,20 @@ static bool watches_files(void)
            (atomic_load(&page->step) || atomic_load(&page->fail));
 }
 
+static void reach_commit(enum step intent, enum step outcome)
+{
+    enum step now = at;
+
+    if (!now) {
+        now = (enum step)atomic_load(&shared_at);
+        method = atomic_load(&shared_method);
+    }
+    if (now == STEP_SIGNED)
+        reach(intent);
+    if (now == STEP_EXECUTED)
+        reach(outcome);
+}
+
 VISIBLE ssize_t pwrite64(int fd, const void *data, size_t len, off64_t at_byte)
 {
     static ssize_t (*real)(int, const void *, size_t, off64_t);
@@ -260,10 +280,8 @@ VISIBLE ssize_t pwrite64(int fd, const void *data, size_t len, off64_t at_byte)
     if (ours && fails('w'))
         return -1;
     n = real(fd, data, len, at_byte);
-    if (ours && at == STEP_SIGNED)
-        reach(STEP_INTENT_WRITE);
-    if (ours && at == STEP_EXECUTED)
-        reach(STEP_OUTCOME_WRITE);
+    if (ours)
+        reach_commit(STEP_INTENT_WRITE, STEP_OUTCOME_WRITE);
     return n;
 }
 
@@ -276,15 +294,9 @@ static int sync_with(int fd, int (*real)(int))
         return real(fd);
     if (fails('s'))
         return -1;
-    if (at == STEP_SIGNED)
-        reach(STEP_INTENT_SYNC);
-    if (at == STEP_EXECUTED)
-        reach(STEP_OUTCOME_SYNC);
+    reach_commit(STEP_INTENT_SYNC, STEP_OUTCOME_SYNC);
     r = real(fd);
-    if (at == STEP_SIGNED)
-        reach(STEP_INTENT);
-    if (at == STEP_EXECUTED)
-        reach(STEP_OUTCOME);
+    reach_commit(STEP_INTENT, STEP_OUTCOME);
     return r;
 }
 
