@@ -99,6 +99,8 @@ static enum code start(struct core *c, struct error *e)
     if (!code)
         code = steady_open(c, e);
     if (!code)
+        code = expiry_open(c, e);
+    if (!code)
         code = restored_open(c, e);
     if (code)
         return code;
@@ -151,6 +153,7 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .refusals = REFUSALS_INIT,
                        .steady = STEADY_INIT,
                        .releases = RELEASES_INIT,
+                       .expiry = EXPIRY_INIT,
                        .sweep = SWEEP_INIT,
                        .crew = CREW_INIT,
                        .watch = WATCH_INIT,
@@ -205,6 +208,7 @@ void core_close(struct core *c)
     policies_clear(&c->policies);
     ended_clear(&c->ended);
     shares_clear(&c->shares);
+    expiry_clear(c);
     warnings_clear(&c->warnings);
     metrics_clear(&c->metrics);
     free(c->orgs);

@@ -275,8 +275,7 @@ static void work_on(struct core *c, struct crew_member *m, int lane)
     }
     fails = pace_fails(&w->pace, org);
     refused = w->orgs[at].refused;
-    low = w->pace.lanes[lane].queued == QUEUE_LOW / 2 ||
-          w->pace.lanes[lane].queued == 0;
+    low = w->pace.lanes[lane].queued <= QUEUE_LOW / 2;
     pthread_cond_signal(&w->work);
     pthread_mutex_unlock(&w->lock);
     if (done || outcome != PACE_DONE)

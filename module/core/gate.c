@@ -179,6 +179,7 @@ static enum code decode_answer(struct gate_reply *r, struct error *e)
     r->duration_us = duration;
     r->told = (struct pace_told){
         .refused = status == 429,
+        .answered = status == 200,
         .retry_after_ms = r->http.retry_after_ms,
         .limit = json_integer_value(json_object_get(rate, "limit")),
         .remaining = json_integer_value(json_object_get(rate, "remaining")),

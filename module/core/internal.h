@@ -12,6 +12,7 @@
 #include "module/core/crew.h"
 #include "module/core/ended.h"
 #include "module/core/entrance.h"
+#include "module/core/expiry.h"
 #include "module/core/health.h"
 #include "module/core/inflight.h"
 #include "module/core/keeper.h"
@@ -58,6 +59,7 @@ struct core {
     struct ended ended;
     struct shares shares;
     struct steady steady;
+    struct expiry_memory expiry;
     struct sweep sweep;
     struct crew crew;
     struct entrances entrances;

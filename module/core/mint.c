@@ -353,20 +353,13 @@ static void note_expiry(struct mint *m)
                 "until hsmint revokes it");
         metrics_expiry(&m->core->metrics, m->org.id,
                        m->expires_s == 0 ? "refused" : "ignored");
-        if (m->expires_s == 0)
-            warnings_raise(&m->core->warnings, ALARM_EXPIRY_REFUSED,
-                           m->org.name,
-                           "the service refuses expires_in_seconds: it does "
-                           "not expire keys by itself");
-        else
-            warnings_raise(&m->core->warnings, ALARM_EXPIRY_IGNORED,
-                           m->org.name,
-                           "the service ignores expires_in_seconds");
+        expiry_note(m->core, m->org.name,
+                    m->expires_s == 0 ? EXPIRY_REFUSED : EXPIRY_IGNORED);
         return;
     }
     l->provider_expires_ms = l->issued_ms + life * 1000;
     metrics_expiry(&m->core->metrics, m->org.id, "honoured");
-    warnings_drop(&m->core->warnings, ALARM_EXPIRY_IGNORED, m->org.name);
+    expiry_note(m->core, m->org.name, EXPIRY_HONOURED);
     if (l->provider_expires_ms < l->expires_ms) {
         l->expires_ms = l->provider_expires_ms;
         warn(m, "the service ends this key sooner than was asked");
@@ -547,8 +540,7 @@ static enum code mint_new(struct mint *m, struct error *e)
                               NULL, &hold, e);
     if (code)
         return code;
-    if (!warnings_has(&m->core->warnings, ALARM_EXPIRY_REFUSED,
-                      m->org.name))
+    if (expiry_is_asked(m->core, m->org.name))
         m->expires_s = provider_seconds(m->ttl);
     code = send_once(m, &call, &request, &reply, e);
     if (code && m->expires_s != 0 && refuses_expiry(&reply))

@@ -291,6 +291,8 @@ void pace_hear(struct pace *p, int64_t org, const struct pace_told *told,
 
     if (!o)
         return;
+    if (told->answered && o->fails > 0)
+        o->not_before_ms = 0; /* whoever asked: the service is there */
     if (told->refused) {
         cut(o, now_ms);
         if (wait == 0)

@@ -98,7 +98,8 @@ void pace_skip(struct pace *p, const struct pace_turn *t);
 
 /* What any reply told of limits. limit 0: nothing of them. */
 struct pace_told {
-    bool refused; /* 429 */
+    bool refused;  /* 429 */
+    bool answered; /* as it was asked to */
     uint32_t retry_after_ms;
     int64_t limit, remaining, reset_ms; /* requests; ms until all are back */
 };

@@ -337,7 +337,7 @@ static enum code use(struct setup *s, struct error *e)
         return error_prefix(e, "the new admin key is stored and taken at the "
                                "next start, but not yet in use");
     warnings_drop(&s->core->warnings, ALARM_ADMIN_KEY, s->org.name);
-    warnings_drop(&s->core->warnings, ALARM_EXPIRY_REFUSED, s->org.name);
+    expiry_note(s->core, s->org.name, EXPIRY_HONOURED); /* asked anew */
     health_key(s->core, s->org.name, &s->config);
     return OK;
 }

@@ -584,6 +584,23 @@ static void test_expiry_is_refused(void **state)
     assert_int_equal(OK, mint(f, &next));
     assert_int_equal(executed + 3, f->fake.executed);
     assert_int_equal(2, fake_alive(&f->fake));
+    /* Nor after a restart, which tells it at once … */
+    close_core(f);
+    open_core(f);
+    assert_true(
+        warnings_has(&f->core->warnings, ALARM_EXPIRY_REFUSED, "default"));
+    executed = f->fake.executed;
+    minted_clear(&next);
+    assert_int_equal(OK, mint(f, &next));
+    assert_int_equal(executed + 1, f->fake.executed);
+    /* … but once an hour: the service may have learnt it. */
+    f->fake.refuses_expiry = false;
+    move_on(f, 3601);
+    minted_clear(&next);
+    assert_int_equal(OK, mint(f, &next));
+    assert_true(next.lease.provider_expires_ms > 0);
+    assert_false(
+        warnings_has(&f->core->warnings, ALARM_EXPIRY_REFUSED, "default"));
 }
 
 /* A policy that caps it demands it: that is no reason to go without. */

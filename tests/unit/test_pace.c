@@ -163,6 +163,22 @@ static void a_release_frees_at_once(void **state)
     assert_int_equal(0, pace_next(p, 1000));
 }
 
+/* Whoever it was that was answered. */
+static void an_answer_frees_at_once(void **state)
+{
+    struct pace *p = *state;
+    const struct pace_told told = {.answered = true};
+    struct pace_turn t;
+
+    (void)lane(p, 1, "a", 10);
+    for (int i = 0; i < 10; i++) {
+        pace_begin(p, 0, 0, &t);
+        (void)pace_end(p, &t, PACE_SERVICE, 0);
+    }
+    pace_hear(p, 1, &told, 1000);
+    assert_int_equal(0, pace_next(p, 1000));
+}
+
 static void a_project_that_fails_holds_itself(void **state)
 {
     struct pace *p = *state;
@@ -340,6 +356,7 @@ int main(void)
         TEST(projects_take_turns),
         TEST(a_service_that_is_away),
         TEST(a_release_frees_at_once),
+        TEST(an_answer_frees_at_once),
         TEST(a_project_that_fails_holds_itself),
         TEST(slow_ones_have_half),
         TEST(too_many_requests),
