@@ -64,6 +64,17 @@ enum code ledger_new(struct ledger **out, struct hsm *h, const char *dir,
     return OK;
 }
 
+void ledger_free(struct ledger *l)
+{
+    if (!l)
+        return;
+    ledgerfile_close(&l->file);
+    recent_free(l->recent);
+    pthread_cond_destroy(&l->changed);
+    pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
 static void lock(struct ledger *l)
 {
     (void)pthread_mutex_lock(&l->lock);

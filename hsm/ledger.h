@@ -21,6 +21,8 @@ MUST_CHECK enum code ledger_new(struct ledger **out, struct hsm *h,
                                 const char *dir, int64_t anchor_ms,
                                 struct error *e);
 
+void ledger_free(struct ledger *l); /* takes NULL; nobody uses it any more */
+
 struct ledger_state {
     bool begun; /* it has a tree to extend */
     char origin[NOTE_NAME_MAX];

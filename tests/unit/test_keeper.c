@@ -427,6 +427,40 @@ static void values(void **state)
     assert_string_equal(member(&r, "key_id"), "key_1");
 }
 
+/* The hash of the minted key comes with the reply, and is the one that a leaked
+ * key is looked for by. */
+static void minted_keys_are_hashed(void **state)
+{
+    static const char key[] = "sk-svcacct-0123456789";
+    static const char *const bodies[] = {
+        "{\"id\":\"a\",\"api_key\":{\"value\":\"sk-svcacct-0123456789\"}}",
+        "{\"id\":\"k\",\"value\":\"sk-svcacct-0123456789\"}",
+        "{\"id\":\"a\",\"api_key\":null}",
+        "[1]",
+        "<html>",
+        "{\"value\":7}",
+    };
+    struct fixture *f = *state;
+    FRAME r = FRAME_INIT;
+    FRAME mac = FRAME_INIT;
+    ready_with_key(f);
+    expect(OK, ask_on(f, 0, VERB_HMAC, json_pack("{s:s}", "purpose", "value"),
+                      key, strlen(key), -1, &mac));
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        httpd_next(&f->server, (struct httpd_step){.body = bodies[i]});
+        expect(OK, call_on(f, 0, "POST", ACCOUNTS, "{}", &r));
+        assert_string_equal(member(&r, "value_hmac"),
+                            i < 2 ? member(&mac, "hmac") : "(none)");
+    }
+    httpd_next(&f->server, (struct httpd_step){.body = bodies[0]});
+    expect(OK, call_on(f, 0, "GET", ACCOUNTS "/a", NULL, &r));
+    assert_string_equal(member(&r, "value_hmac"), "(none)");
+    httpd_next(&f->server,
+               (struct httpd_step){.status = 500, .body = bodies[0]});
+    expect(OK, call_on(f, 0, "POST", ACCOUNTS, "{}", &r));
+    assert_string_equal(member(&r, "value_hmac"), "(none)");
+}
+
 /* With probe a daemon that was taken over could make the keeper carry whatever
  * it likes to wherever it likes. */
 static void probes_go_to_the_service_only(void **state)
@@ -745,6 +779,7 @@ int main(void)
         TEST(odd_answers_stay_inside),
         TEST(echoes_stay_inside),
         TEST(values),
+        TEST(minted_keys_are_hashed),
         TEST(probes_go_to_the_service_only),
         TEST(markers_are_ours),
         TEST(random_numbers_are_the_hsms),
