@@ -154,11 +154,14 @@ enum code command_audit_witness(struct cli *c, struct error *e)
 {
     CLEANUP(witness_freep) struct witness *w = calloc(1, sizeof *w);
     FREE char *note = NULL;
+    FD lock = -1;
     if (!w)
         return error_set(e, ERR_NOMEM, "a witness");
     w->args = c->args;
     w->dir = c->args->words[0];
     enum code rc = read_key(w, e);
+    if (rc == OK)
+        rc = export_lock(w->dir, &lock, e);
     if (rc == OK)
         rc = read_checkpoint(w, e);
     if (rc == OK)

@@ -7,9 +7,11 @@
 #include "module/audit/tile.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 struct level {
@@ -20,6 +22,7 @@ struct level {
 
 struct export {
     char *dir;
+    int lock;
     struct merkle tree;
     struct level levels[TILE_LEVELS];
     uint8_t *entries; /* of the present tile */
@@ -30,6 +33,7 @@ void export_free(struct export *x)
 {
     if (!x)
         return;
+    fd_closep(&x->lock);
     free(x->dir);
     free(x->entries);
     free(x);
@@ -138,16 +142,34 @@ static enum code resume(struct export *x, struct error *e)
                            x->dir);
 }
 
+/* Of the directory itself: a copy has no files that are not the format's. Where
+ * a file system has no locks, there are none. */
+enum code export_lock(const char *dir, int *fd, struct error *e)
+{
+    *fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0)
+        return error_errno(e, errno, "cannot open %s", dir);
+    if (flock(*fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+        return OK;
+    fd_closep(fd);
+    *fd = -1;
+    return error_set(e, ERR_BUSY, "%s is being written by somebody else", dir);
+}
+
 enum code export_open(struct export **out, const char *dir, struct error *e)
 {
     CLEANUP(export_freep) struct export *x = calloc(1, sizeof *x);
-    if (x)
-        x->dir = strdup(dir);
-    if (!x || !x->dir)
+    if (!x)
+        return error_set(e, ERR_NOMEM, "export to %s", dir);
+    x->lock = -1;
+    x->dir = strdup(dir);
+    if (!x->dir)
         return error_set(e, ERR_NOMEM, "export to %s", dir);
     if (mkdir(dir, 0755) < 0 && errno != EEXIST)
         return error_errno(e, errno, "cannot make %s", dir);
-    enum code rc = resume(x, e);
+    enum code rc = export_lock(dir, &x->lock, e);
+    if (rc == OK)
+        rc = resume(x, e);
     if (rc)
         return rc;
     *out = x;

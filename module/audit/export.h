@@ -13,7 +13,7 @@
 struct export;
 
 /* Makes the directory if there is none. ERR_SEAL: its tiles do not fit its
- * checkpoint (which is not verified here). */
+ * checkpoint (which is not verified here). ERR_BUSY: somebody else writes it. */
 MUST_CHECK enum code export_open(struct export **out, const char *dir,
                                  struct error *e);
 void export_free(struct export *x); /* takes NULL; leaves the old checkpoint */
@@ -26,6 +26,8 @@ MUST_CHECK enum code export_add(struct export *x, const char *line, size_t len,
 /* The signed checkpoint of all that was added. ERR_SEAL: of other records. */
 MUST_CHECK enum code export_finish(struct export *x, const char *note,
                                    size_t len, struct error *e);
+/* Nobody else writes the directory until the descriptor is closed. ERR_BUSY. */
+MUST_CHECK enum code export_lock(const char *dir, int *fd, struct error *e);
 /* As `checkpoints/SIZE` below dir, for those who want to show later that the
  * log went on from it. */
 MUST_CHECK enum code export_keep_note(const char *dir, uint64_t size,

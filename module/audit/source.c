@@ -104,6 +104,9 @@ static enum code open_it(struct source *s, const char *path, struct error *e)
                          "no log at %s: %s", path, strerror(errno));
     if (S_ISDIR(st.st_mode))
         return open_directory(s, e);
+    if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) || S_ISSOCK(st.st_mode))
+        return error_set(e, ERR_INVALID, "%s is no file and no directory",
+                         path);
     s->file = fopen(path, "re");
     return s->file ? OK : error_errno(e, errno, "cannot open %s", path);
 }

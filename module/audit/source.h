@@ -12,7 +12,8 @@
 
 struct source;
 
-/* ERR_NOT_FOUND: neither a directory with a checkpoint nor a file. */
+/* ERR_NOT_FOUND: neither a directory with a checkpoint nor a file; ERR_INVALID:
+ * a device. A pipe of lines will do. */
 MUST_CHECK enum code source_open(struct source **out, const char *path,
                                  struct error *e);
 void source_free(struct source *s); /* takes NULL */

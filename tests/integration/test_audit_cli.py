@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import subprocess
+import threading
 
 import pytest
 
@@ -192,6 +193,17 @@ def test_garbage(tmp_path):
     assert [f["what"] for f in verdict(garbage, status=1)["findings"]] == ["format", "checkpoint"]
     garbage.write_bytes(b"")
     verdict(garbage, status=1)
+
+
+def test_what_is_no_file(tmp_path):
+    assert "no file and no directory" in hsmint("audit", "verify", "/dev/zero", status=1)
+    log = a_log()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=log.write_lines, args=(fifo,))
+    writer.start()
+    verdict(fifo)  # a log that is unpacked on the way, say
+    writer.join()
 
 
 def test_names_from_a_log_are_no_terminal_codes(write):

@@ -515,11 +515,15 @@ static void exports_that_do_not_fit(void **state)
     FREE char *note = fake_log_checkpoint(&l);
     assert_int_equal(export_open(&x, path, NULL), OK);
     assert_int_equal(export_size(x), 5);
+    struct export *second = NULL;
+    assert_int_equal(export_open(&second, path, NULL), ERR_BUSY);
     assert_int_equal(export_add(x, "more", 4, NULL), OK);
     assert_int_equal(export_finish(x, note, strlen(note), NULL), ERR_SEAL);
     struct verdict v;
     verdict_of(path, NULL, NULL, NULL, &v);
     assert_int_equal(v.result.faults, 0);
+    export_free(x);
+    x = NULL;
     /* Nor is one gone on with whose tiles were changed. */
     char tile[400];
     snprintf(tile, sizeof tile, "%s/tile/0/000.p/5", path);
