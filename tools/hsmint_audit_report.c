@@ -26,7 +26,7 @@ static const char *text(const json_t *object, const char *name)
 
 static const struct table {
     const char *name, *heading, *none;
-    struct column columns[7];
+    struct column columns[8];
     size_t n;
 } tables[] = {
     {"longest", "The longest life", "none",
@@ -51,9 +51,9 @@ static const struct table {
       {"URL", "target_uri"}, {"LEASE", "lease"}},
      5},
     {"rotations", "Rotations of the admin key", "none",
-     {{"TIME", "time"}, {"ORG", "org"}, {"STATE", "state"}, {"DUE", "due"},
-      {"LATE", "late"}, {"NEW", "new"}, {"OLD", "old"}},
-     7},
+     {{"TIME", "time"}, {"ORG", "org"}, {"STATE", "state"}, {"CAUSE", "cause"},
+      {"DUE", "due"}, {"LATE", "late"}, {"NEW", "new"}, {"OLD", "old"}},
+     8},
     {"refusals", "Refusals", "none",
      {{"CALLER", "owner"}, {"CAPABILITY", "capability"}, {"ERROR", "code"},
       {"COUNT", "count"}, {"LAST", "last"}, {"REASON", "reason"}},

@@ -4,6 +4,7 @@
 #include "module/audit/report.h"
 
 #include "common/clock.h"
+#include "module/audit/plan.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@ struct report {
     json_t *calls;    /* calls without an outcome, by id */
     json_t *callers;  /* rows by who, what and role */
     json_t *refusals; /* rows by what and whom */
-    json_t *due;      /* by organisation: when its admin key has to go */
+    json_t *plans;    /* configurations by organisation */
     bool failed;      /* for want of memory */
 };
 
@@ -42,9 +43,9 @@ enum code report_new(struct report **out, int64_t from_ms, int64_t to_ms,
         .calls = json_object(),
         .callers = json_object(),
         .refusals = json_object(),
-        .due = json_object()};
+        .plans = json_object()};
     if (!r->out || !r->leases || !r->calls || !r->callers || !r->refusals ||
-        !r->due)
+        !r->plans)
         return error_set(e, ERR_NOMEM, "a report");
     *out = r;
     r = NULL;
@@ -60,7 +61,7 @@ void report_free(struct report *r)
     json_decref(r->calls);
     json_decref(r->callers);
     json_decref(r->refusals);
-    json_decref(r->due);
+    json_decref(r->plans);
     free(r);
 }
 
@@ -287,48 +288,45 @@ static void take_outcome(struct report *r, const struct record *record,
 
 /* ---- the admin key ---- */
 
-/* When `rotation_period` of the configuration asks for the next one. */
-static void set_due(struct report *r, const char *org, int64_t since_ms,
-                    json_int_t period)
-{
-    if (period > 0)
-        set(r, r->due, org,
-            json_pack("{sI sI}", "due_ms",
-                      (json_int_t)(since_ms + period * 1000), "period",
-                      period));
-    else
-        (void)json_object_del(r->due, org);
-}
-
-/* The configuration as it was set: a document in the record. */
+/* The configuration as it was set, a document in the record: it plans the next
+ * rotation. */
 static void take_config(struct report *r, const struct record *record)
 {
-    const char *document = text(record, "document");
-    JSON config = json_loads(document, 0, NULL);
-    if (config)
-        set_due(r, record->org, when(record), number(config, "rotation_period"));
-    else if (strcmp(text(record, "action"), "delete") == 0)
-        set_due(r, record->org, 0, 0);
+    JSON config = json_loads(text(record, "document"), 0, NULL);
+    bool gone = strcmp(text(record, "action"), "delete") == 0;
+    if (gone)
+        (void)json_object_del(r->plans, record->org);
+    if (gone || !json_is_object(config))
+        return;
+    if (number(config, "last_rotated_ms") <= 0)
+        set(r, config, "last_rotated_ms", json_integer(when(record)));
+    set(r, r->plans, record->org, json_incref(config));
+}
+
+static struct plan plan_of(const json_t *config)
+{
+    return plan_next(config, number(config, "last_rotated_ms"));
 }
 
 static void take_rotate(struct report *r, const struct record *record,
                         bool counts)
 {
     const char *state = text(record, "state");
-    const json_t *due = json_object_get(r->due, record->org);
-    int64_t due_ms = number(due, "due_ms");
-    JSON row = json_pack("{ss ss ss ss ss ss}", "time", record->time, "org",
-                         record->org, "state", state, "new",
-                         text(record, "new"), "old", text(record, "old"),
-                         "owner", record->owner);
+    json_t *config = json_object_get(r->plans, record->org);
+    struct plan plan = plan_of(config);
+    JSON row = json_pack("{ss ss ss ss ss ss ss}", "time", record->time, "org",
+                         record->org, "state", state, "cause",
+                         text(record, "cause"), "new", text(record, "new"),
+                         "old", text(record, "old"), "owner", record->owner);
     /* The new key is in use; tried again, the old one goes. */
     bool taken =
         strcmp(state, "retire") == 0 && number(record->json, "tries") == 0;
-    if (row && due && taken) {
-        set(r, row, "due", time_json(due_ms));
-        set(r, row, "late", json_boolean(when(record) > due_ms));
-        set_due(r, record->org, when(record), number(due, "period"));
+    if (row && taken && plan.due_ms != PLAN_NEVER) {
+        set(r, row, "due", time_json(plan.due_ms));
+        set(r, row, "late", json_boolean(when(record) > plan.overdue_ms));
     }
+    if (taken && config)
+        set(r, config, "last_rotated_ms", json_integer(when(record)));
     if (!row)
         r->failed = true;
     else if (counts)
@@ -504,14 +502,14 @@ static void take_open_calls(struct report *r)
 static void take_overdue(struct report *r)
 {
     const char *org;
-    json_t *due;
-    json_object_foreach(r->due, org, due)
+    json_t *config;
+    json_object_foreach(r->plans, org, config)
     {
-        int64_t ms = number(due, "due_ms");
-        if (ms < r->last_ms)
+        struct plan plan = plan_of(config);
+        if (plan.overdue_ms < r->last_ms)
             add_row(r, "rotations",
                     json_pack("{ss ss so sb}", "org", org, "state", "overdue",
-                              "due", time_json(ms), "late", true));
+                              "due", time_json(plan.due_ms), "late", true));
     }
 }
 

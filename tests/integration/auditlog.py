@@ -286,6 +286,10 @@ def certificate(address):
     return private + made.public_bytes(pem)
 
 
+def time_ms(text):
+    return int(datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000)
+
+
 def time_text(ms):
     at = datetime.datetime.fromtimestamp(ms // 1000, datetime.timezone.utc)
     return at.strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03}Z"

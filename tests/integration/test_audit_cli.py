@@ -366,12 +366,35 @@ def test_a_report(write):
     hsmint("audit", "report", write(log), "--from", "2026-01-02", "--to", "2026-01-01", status=2)
 
 
-def test_a_rotation_that_is_overdue(write):
-    log = a_log(10)
-    log.add("config", org="default", action="set", document='{"rotation_period":60}')
-    due = auditlog.time_text(log.ms + 60_000)
-    log.add("policy", at_ms=log.ms + 61_000)
-    assert [(x["state"], x["due"]) for x in report(write(log))["rotations"]] == [("overdue", due)]
+@pytest.mark.parametrize(
+    "plan, due, overdue",
+    [  # of a key that was rotated at 2025-11-21T08:00:00Z, a Friday
+        ({"rotation_period": 6000}, "2025-11-21T09:40:00.000Z", 600),
+        ({"rotation_schedule": "0 3 * * SUN"}, "2025-11-23T03:00:00.000Z", 3600),
+        ({"rotation_schedule": "0 3 * * SUN", "rotation_window": 600}, "2025-11-23T03:00:00.000Z", 600),
+        ({"rotation_schedule": "nonsense"}, None, 0),
+        ({"rotation_period": 6000, "disable_automated_rotation": True}, None, 0),
+    ],
+)
+def test_rotations_that_are_due(write, plan, due, overdue):
+    document = json.dumps({**plan, "last_rotated_ms": auditlog.BEGIN_MS})
+    at = auditlog.time_ms(due) if due else auditlog.BEGIN_MS
+
+    def of(seconds, *rotations):
+        log = Log()
+        log.add("config", org="default", action="set", document=document)
+        for s in rotations:
+            log.add("rotate", org="default", state="retire", tries=0, cause="c", new="n", old="o", at_ms=at + s * 1000)
+        log.add("policy", at_ms=at + seconds * 1000)
+        return [(x["state"], x.get("due"), x.get("late")) for x in report(write(log))["rotations"]]
+
+    if not due:
+        assert of(10**7) == [] and of(10, 5) == [("retire", None, None)]
+        return
+    assert of(overdue) == []
+    assert of(overdue + 1) == [("overdue", due, True)]
+    assert of(overdue, 0) == [("retire", due, False)]
+    assert of(overdue + 10, overdue + 1) == [("retire", due, True)]
 
 
 def test_a_report_on_a_log_that_does_not_hold(write):
