@@ -495,8 +495,7 @@ def test_log_rolled_back(operator, ready):
     ready.start()
     operator.sees("log-rolled-back", "log")
     operator.mint()
-    with ready.attached() as c:
-        c.change("AcceptRollback", reason="the rehearsal")
+    operator.run("audit", "accept-rollback", "--reason", "the rehearsal")
     operator.sees_it_over("log-rolled-back", "log")
 
 
@@ -650,6 +649,10 @@ def test_state_restored(operator, ready, service):
     operator.sees("state-restored", "state")
     assert "this run only reported" in operator.run("reconcile")
     assert service.alive() == 1
+    assert "accept-rollback" in json.dumps(operator.sees("log-rolled-back"))
+    operator.run("reconcile", "--revoke", status=1)
+    operator.run("audit", "accept-rollback", "--reason", "the backup was restored")
+    operator.sees_it_over("log-rolled-back")
     operator.run("reconcile", "--revoke")
     operator.sees_it_over("state-restored")
     wait_for(lambda: service.alive() == 0, LATE)
