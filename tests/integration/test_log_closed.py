@@ -143,8 +143,7 @@ def test_a_state_that_cannot_be_written(small):
 
 
 def test_a_broken_store(ready, service):
-    """Pages of the database are garbage: nothing is sent, and the copy that was right
-    goes on."""
+    """The database is garbage: nothing is sent, and the copy that was right goes on."""
     with ready.attached() as c:
         mint(c)
     ready.stop()
@@ -185,6 +184,26 @@ def mute(daemon_stopped):
 
 
 def test_an_hsm_that_cannot_sign(mute, service):
+    """It is told within seconds, and over with the next checkpoint."""
+    with mute.attached() as c:
+        mint(c)
+        mute.says.write_text("mute")
+        mint(c)
+        alarms = lambda: {a["id"] for a in c.call("Status")["status"]["alarms"]}
+        wait_for(lambda: "log-unsigned" in alarms(), 20, "the alarm")
+        with pytest.raises(Error) as e:
+            c.call("LogHead", sign=True)
+        assert e.value.name == "HsmFailed", e.value.text
+        mute.says.write_text("")
+        wait_for(lambda: "log-unsigned" not in alarms(), 20, "its end")
+        kinds = [r["kind"] for r in records(c)]
+        assert kinds.count("checkpoint-failed") == 1 and "forced-stop" not in kinds
+        head = c.call("LogHead", sign=True)
+        assert head["signed"] == head["size"]
+
+
+@pytest.mark.skipif(not os.environ.get("HSMINT_LONG"), reason="takes a minute: make check-long")
+def test_an_hsm_that_cannot_sign_for_long(mute, service):
     """After a minute no call is made; then all goes on by itself, and the log tells."""
     with mute.attached() as c:
         mint(c)
