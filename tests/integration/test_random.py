@@ -210,11 +210,13 @@ def test_random_faults(daemon, service, place, record_property):
         tell(run)
     assert not run.wrong, run.wrong
     settle(run)
+    world = checker.World(service)
     store = checker.Store(daemon)
     log = checker.Log(store.lines)
     assert service.alive() == 0, [a["name"] for a in service.accounts()]
-    accounts = checker.every_account_was_intended(service, store)
-    calls = checker.every_call_was_intended(service, log)
+    accounts = checker.every_account_was_intended(world, store)
+    calls = checker.every_call_was_intended(world, log)
+    record_property("verdict", checker.verify(daemon, place))
     told = {}
     for c in callers:
         for key, n in c.counts.items():
