@@ -32,7 +32,11 @@ static enum code read_head(struct conn *c, struct store_head *head,
 enum code store_record_head(struct store_tx *tx, struct store_head *head,
                             struct error *e)
 {
-    return read_head(tx->c, head, e);
+    enum code code = tx->has_head ? OK : read_head(tx->c, &tx->head, e);
+    tx->has_head = code == OK;
+    if (code == OK)
+        *head = tx->head;
+    return code;
 }
 
 enum code store_log_head(struct store *s, struct store_head *head,
@@ -74,14 +78,19 @@ enum code store_record_add(struct store_tx *tx, const char *line,
                          STORE_RECORD_MAX);
     enum code code = merkle_leaf(line, len, &leaf, e);
     if (code == OK)
-        code = read_head(tx->c, &head, e);
-    if (code == OK)
-        code = insert(tx->c, head.size + 1, &leaf, line, e);
+        code = store_record_head(tx, &head, e);
+    if (code)
+        return code;
+    tx->has_head = false; /* not known while it grows */
+    code = insert(tx->c, head.size + 1, &leaf, line, e);
     if (code == OK)
         code = tree_complete(tx->c, head.size + 1, e);
-    if (code == OK)
-        *sequence = (int64_t)head.size + 1;
-    return code;
+    if (code)
+        return code;
+    tx->head = (struct store_head){.size = head.size + 1, .last = leaf};
+    tx->has_head = true;
+    *sequence = (int64_t)tx->head.size;
+    return OK;
 }
 
 /* ---- reading ---- */

@@ -56,8 +56,11 @@ struct store {
     int idle_count;
 };
 
+/* One function's: it ends with that, or is undone as a whole. */
 struct store_tx {
     struct conn *c;
+    bool has_head;
+    struct store_head head; /* the log's, as this transaction left it */
 };
 
 /* ---- commit.c ---- */
