@@ -123,7 +123,7 @@ static enum code compare_root(const struct merkle *tree,
 }
 
 enum code kept_check(struct kept *k, const struct merkle *tree,
-                     const struct keyring *keys, struct error *e)
+                     struct keyring *keys, struct error *e)
 {
     unsigned long long size = kept_next(k);
     FREE char *path = NULL;
@@ -145,5 +145,7 @@ enum code kept_check(struct kept *k, const struct merkle *tree,
         rc = keyring_check_note(keys, &n, c.origin, e);
     if (rc == OK && tree)
         rc = compare_root(tree, &c, e);
+    if (rc == OK && keys)
+        keyring_introduce(keys, &n, c.origin);
     return rc ? error_prefix(e, "checkpoints/%llu", size) : OK;
 }

@@ -15,10 +15,10 @@ void kept_free(struct kept *k); /* takes NULL */
 /* The size of the next one, in order; UINT64_MAX: no more. */
 uint64_t kept_next(const struct kept *k);
 /* That one, against the tree of its size (NULL: not) and with the keys (NULL:
- * not); goes on to the next. ERR_SEAL: it is another's; ERR_INVALID, and what
+ * not), to which it introduces others; goes on to the next. ERR_SEAL: it is another's; ERR_INVALID, and what
  * reading it fails with. */
 MUST_CHECK enum code kept_check(struct kept *k, const struct merkle *tree,
-                                const struct keyring *keys, struct error *e);
+                                struct keyring *keys, struct error *e);
 void kept_rewind(struct kept *k); /* to the first */
 
 #endif

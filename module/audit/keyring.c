@@ -22,6 +22,8 @@ struct keyring {
     struct note_key logs[KEYRING_MAX];
     size_t logs_n;
     bool given;
+    struct note_key others[KEYRING_MAX]; /* of records, where some were given */
+    size_t others_n;
     struct note_key witnesses[KEYRING_MAX];
     size_t witnesses_n;
     struct call_key calls[KEYRING_MAX];
@@ -91,20 +93,38 @@ static bool is_of(const struct note_key *key, const char *origin)
             strspn(origin + n + 1, "0123456789") == strlen(origin + n + 1));
 }
 
+/* *found: a good signature of this key, by the origin's name. */
+static enum code check_one(const struct note_key *known, const struct note *n,
+                           const char *origin, bool *found, struct error *e)
+{
+    struct note_key key;
+    *found = false;
+    if (!is_of(known, origin))
+        return OK;
+    enum code rc = note_key(&key, origin, known->algorithm, known->key,
+                            known->key_len, e);
+    return rc ? rc : note_verify(n, &key, found, e);
+}
+
+void keyring_introduce(struct keyring *k, const struct note *n,
+                       const char *origin)
+{
+    bool found;
+    if (keyring_check_note(k, n, origin, NULL))
+        return;
+    for (size_t i = 0; i < k->others_n; i++)
+        if (check_one(&k->others[i], n, origin, &found, NULL) == OK && found &&
+            add(k->logs, &k->logs_n, &k->others[i], NULL))
+            return; /* there is no room for more */
+}
+
 enum code keyring_check_note(const struct keyring *k, const struct note *n,
                              const char *origin, struct error *e)
 {
     bool good = false;
     for (size_t i = 0; i < k->logs_n; i++) {
-        const struct note_key *known = &k->logs[i];
-        struct note_key key;
-        bool found = false;
-        if (!is_of(known, origin))
-            continue;
-        enum code rc = note_key(&key, origin, known->algorithm, known->key,
-                                known->key_len, e);
-        if (rc == OK)
-            rc = note_verify(n, &key, &found, e);
+        bool found;
+        enum code rc = check_one(&k->logs[i], n, origin, &found, e);
         if (rc)
             return rc;
         good = good || found;
@@ -162,6 +182,15 @@ static enum code add_call(struct keyring *k, const char *keyid,
     return OK;
 }
 
+static enum code learn_log(struct keyring *k, const struct note_key *key,
+                           struct error *e)
+{
+    if (key->algorithm == NOTE_COSIGNATURE)
+        return error_set(e, ERR_INVALID, "log: a witness's key");
+    return k->given ? add(k->others, &k->others_n, key, e)
+                    : add(k->logs, &k->logs_n, key, e);
+}
+
 static enum code learn_call(struct keyring *k, json_t *one, struct error *e)
 {
     const char *keyid = "", *public_key = "";
@@ -191,12 +220,10 @@ enum code keyring_learn(struct keyring *k, json_t *record, struct error *e)
     {
         struct note_key key;
         const char *text = json_string_value(one);
-        if (rc == OK && !k->given)
+        if (rc == OK)
             rc = note_key_parse(&key, text ? text : "", e);
-        if (rc == OK && !k->given)
-            rc = key.algorithm == NOTE_COSIGNATURE
-                     ? error_set(e, ERR_INVALID, "log: a witness's key")
-                     : add(k->logs, &k->logs_n, &key, e);
+        if (rc == OK)
+            rc = learn_log(k, &key, e);
     }
     return rc;
 }

@@ -19,8 +19,8 @@ MUST_CHECK enum code keyring_new(struct keyring **out, struct error *e);
 void keyring_free(struct keyring *k); /* takes NULL */
 void keyring_freep(struct keyring **k);
 
-/* A key that was given: of the log (from then on those of records do not count
- * for checkpoints), or of a witness. */
+/* A key that was given: of the log (from then on those of records count for
+ * checkpoints only when one introduces them), or of a witness. */
 MUST_CHECK enum code keyring_give(struct keyring *k, const struct note_key *key,
                                   struct error *e);
 bool keyring_was_given(const struct keyring *k);
@@ -33,6 +33,10 @@ MUST_CHECK enum code keyring_learn(struct keyring *k, json_t *record,
 MUST_CHECK enum code keyring_check_note(const struct keyring *k,
                                         const struct note *n,
                                         const char *origin, struct error *e);
+/* A checkpoint that holds introduces keys: those of the log's records that have
+ * signed it beside a key that was given count from then on like that one. */
+void keyring_introduce(struct keyring *k, const struct note *n,
+                       const char *origin);
 /* A good cosignature of each witness that was given. ERR_SEAL. */
 MUST_CHECK enum code keyring_check_witnesses(const struct keyring *k,
                                              const struct note *n,

@@ -395,16 +395,17 @@ static void check_checkpoint(struct state *s)
         found(s, VERIFY_CHECKPOINT, 0, "%s", why.text);
         return;
     }
+    const struct checkpoint *since = s->v->since;
+    if (since) {
+        check_signature(s, s->v->since_note, since->origin, "the earlier one");
+        keyring_introduce(s->v->keys, s->v->since_note, since->origin);
+    }
     check_signature(s, &n, c->origin, "the last one");
     if (keyring_check_witnesses(s->v->keys, &n, &why))
         found(s, VERIFY_CHECKPOINT, 0, "the last one: %s", why.text);
     check_end(s, c);
     check_keeper(s, &n);
-    const struct checkpoint *since = s->v->since;
-    if (!since)
-        return;
-    check_signature(s, s->v->since_note, since->origin, "the earlier one");
-    if (since->size > s->tree.size)
+    if (since && since->size > s->tree.size)
         found(s, VERIFY_CHECKPOINT, 0,
               "the earlier checkpoint had %" PRIu64 " records, this log %" PRIu64,
               since->size, s->tree.size);
@@ -516,8 +517,8 @@ enum code verify_run(const struct verify *v, struct verify_result *result,
             check_tile(s, level);
     if (s->tree.size == 0)
         check_since(s);
-    check_checkpoint(s);
     check_kept_signatures(s);
+    check_checkpoint(s);
     pending_each(s->open, tell_open, s);
     result->keys_given = keyring_was_given(v->keys);
     return OK;

@@ -49,6 +49,34 @@ def test_an_open_call_is_no_fault(write):
     assert v["open_calls"] == 1 and [(f["what"], f["seq"]) for f in v["findings"]] == [("open", seq)]
 
 
+def test_a_new_key_of_the_log(tmp_path):
+    """An auditor who has the old key: a checkpoint that both have signed introduces the new one."""
+    log = a_log(20)
+    old, new = EcdsaKey(log.origin), EcdsaKey(log.origin)
+    log.keys = [old]
+    key = ("--key", old.vkey)
+    kept = tmp_path / "checkpoints"
+    kept.mkdir()
+    log.keys = [old, new]
+    log.add_keys()
+    both, of_new, of_stranger = (log.checkpoint(keys=k) for k in ([old, new], [new], [EcdsaKey(log.origin), new]))
+    size = len(log.lines)
+    log.keys = [new]
+    for _ in range(5):
+        log.add("policy")
+    log.write_tiles(tmp_path)
+    assert "no signature of a known key" in verdict(tmp_path, *key, status=1)["findings"][0]["text"]
+    for checkpoint, status in ((both, 0), (of_new, 1), (of_stranger, 1)):
+        (kept / str(size)).write_text(checkpoint)
+        verdict(tmp_path, *key, status=status)
+    (kept / str(size)).unlink()
+    since, lines = tmp_path / "since", log.write_lines(tmp_path / "lines")
+    since.write_text(both)
+    verdict(lines, *key, "--since", since)
+    since.write_text(of_new)
+    verdict(lines, *key, "--since", since, status=1)
+
+
 def test_keys_from_a_file(write, tmp_path):
     log = a_log()
     keys = tmp_path / "keys"
