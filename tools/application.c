@@ -166,23 +166,34 @@ struct before { /* the bound leases that an application left */
     bool own, foreign;
 };
 
+static void note_owner(struct before *b, const char *owner)
+{
+    static const char login[] = "login:";
+    if (strcmp(owner, b->owner) == 0)
+        b->own = true;
+    else if (strncmp(owner, login, strlen(login)) != 0)
+        b->foreign = true;
+}
+
 static enum code find_bound(const struct store_lease *l, void *ctx,
                             struct error *e)
 {
-    static const char login[] = "login:";
-    struct before *b = ctx;
     (void)e;
-    if (!l->bound || (l->state != LEASE_PENDING && l->state != LEASE_ACTIVE))
-        return OK;
-    if (strcmp(l->owner, b->owner) == 0)
-        b->own = true;
-    else if (strncmp(l->owner, login, strlen(login)) != 0)
-        b->foreign = true;
+    if (l->bound && (l->state == LEASE_PENDING || l->state == LEASE_ACTIVE))
+        note_owner(ctx, l->owner);
     return OK;
 }
 
-/* A login that is held for the hash, or bound leases that carry it, and nothing
- * of another uid's. By leases of logins alone nobody is known again. */
+static enum code find_holder(const char *application, const char *owner,
+                             void *ctx, struct error *e)
+{
+    (void)application, (void)e;
+    note_owner(ctx, owner);
+    return OK;
+}
+
+/* A login that is held for the hash, or leases that are bound to it or held by
+ * it, and nothing of another uid's. By leases of logins alone nobody is known again. */
 static enum code left_from_before(struct applications *t,
                                   const struct caller *by,
                                   struct core_login *login, bool *found,
@@ -196,6 +207,8 @@ static enum code left_from_before(struct applications *t,
     *found = false;
     strcpy(b.owner, by->owner);
     enum code rc = store_lease_each(t->store, &q, find_bound, &b, e);
+    if (!rc)
+        rc = store_holder_each(t->store, by->application, find_holder, &b, e);
     if (rc || b.foreign)
         return rc;
     rc = core_login_resume(t->core, by, login, &why);
@@ -514,6 +527,13 @@ static enum code collect_bound(const struct store_lease *l, void *ctx,
     return collect(ctx, l->application, e);
 }
 
+static enum code collect_holder(const char *application, const char *owner,
+                                void *ctx, struct error *e)
+{
+    (void)owner;
+    return collect(ctx, application, e);
+}
+
 static enum code collect_held(const struct store_document *d, void *ctx,
                               struct error *e)
 {
@@ -530,7 +550,8 @@ void applications_end_grace(struct applications *t)
     pthread_mutex_unlock(&t->lock);
     /* From here on nobody returns: who is not in the table never will be. */
     if (store_lease_each(t->store, &q, collect_bound, &left, &e) ||
-        store_document_each(t->store, HELD_KIND, collect_held, &left, &e))
+        store_document_each(t->store, HELD_KIND, collect_held, &left, &e) ||
+        store_holder_each(t->store, NULL, collect_holder, &left, &e))
         log_failure(&e, "look for what applications left that are gone");
     look_who_is_back(t, &left);
     for (size_t i = 0; i < left.n; i++)

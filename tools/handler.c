@@ -256,7 +256,8 @@ enum code handle_delete_config(struct call *c, const struct arguments *a,
 {
     (void)out;
     struct caller by = handler_caller(c);
-    return core_config_delete(c->daemon->core, &by, handler_org(a), e);
+    return core_config_delete(c->daemon->core, &by, handler_org(a), a->revoke,
+                              e);
 }
 
 /* ---- roles ---- */
@@ -295,7 +296,8 @@ enum code handle_delete_role(struct call *c, const struct arguments *a,
 {
     (void)out;
     struct caller by = handler_caller(c);
-    return core_role_delete(c->daemon->core, &by, handler_org(a), a->name, e);
+    return core_role_delete(c->daemon->core, &by, handler_org(a), a->name,
+                            a->revoke, e);
 }
 
 /* ---- leases ---- */
@@ -336,10 +338,11 @@ static enum code check_label(const struct arguments *a, struct error *e)
 
 /* core ends what was minted while its session or application ended. Here is
  * the moment before core knew of the mint. */
-static void end_if_dead(struct call *c, const struct mint_request *m)
+static void end_if_dead(struct call *c, const struct mint_request *m,
+                        bool held)
 {
     struct application *a = *c->application;
-    if (m->bound && application_dead(c->daemon->applications, a))
+    if ((m->bound || held) && application_dead(c->daemon->applications, a))
         core_end_session(c->daemon->core, a->hash, 0);
 }
 
@@ -357,7 +360,9 @@ enum code handle_mint(struct call *c, const struct arguments *a, json_t **out,
         return rc;
     if (a->session < 0)
         return error_set(e, ERR_INVALID, "session: has to be 0 or positive");
+    bool held = false;
     const struct mint_request m = {
+        .held = &held,
         .org = handler_org(a),
         .role = a->role,
         .ttl_s = a->ttl,
@@ -378,7 +383,9 @@ enum code handle_mint(struct call *c, const struct arguments *a, json_t **out,
     rc = core_mint(c->daemon->core, &by, &m, &lease, &key, &warnings, e);
     if (m.bound && rc == ERR_DENIED)
         application_bind(c->daemon->applications, *c->application, false);
-    end_if_dead(c, &m);
+    if (held) /* core is told of its end */
+        application_bind(c->daemon->applications, *c->application, true);
+    end_if_dead(c, &m, held);
     if (rc == OK && key)
         rc = secret_to_pipe(key, &c->fd_out, e);
     if (rc == OK)
@@ -402,15 +409,6 @@ enum code handle_renew(struct call *c, const struct arguments *a, json_t **out,
         rc = core_renew(c->daemon->core, &by, a->lease_id, a->ttl,
                         a->request_id, &lease, e);
     return rc ? rc : lease_reply(c, out, &lease, e);
-}
-
-enum code handle_revoke(struct call *c, const struct arguments *a, json_t **out,
-                        struct error *e)
-{
-    (void)out;
-    struct caller by = handler_caller(c);
-    return core_revoke(c->daemon->core, &by, a->lease_id, "revoked",
-                       a->request_id, e);
 }
 
 enum code handle_get_lease(struct call *c, const struct arguments *a,

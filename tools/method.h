@@ -61,6 +61,8 @@ enum method_param {
     PARAM_DRY_RUN,
     PARAM_AUDIT,
     PARAM_ADOPT,
+    PARAM_PREFIX,
+    PARAM_PROJECT,
     PARAM_REVOKE,
     PARAM_KEEP_FIRST,
     PARAM_OLD,
@@ -71,7 +73,7 @@ enum method_param {
 struct arguments { /* absent: NULL, 0, false */
     const char *program, *token, *org, *request_id, *name, *role, *label, *id;
     const char *lease_id, *before, *interface, *kind, *capability;
-    const char *owner, *request, *reason, *old;
+    const char *owner, *request, *reason, *old, *prefix, *project;
     json_int_t version, session, ttl, limit, count;
     json_int_t from, to, size, seq, since_ms, until_ms;
     bool so, force, bound, reuse, all, live, sign, keep_first, compromised;

@@ -116,6 +116,8 @@ static enum code start(struct core *c, struct error *e)
         code = rotate_start(c, e);
     if (!code)
         code = reconcile_start(c, e);
+    if (!code)
+        code = revoke_all_resume(c, e);
     return code ? code : sweep_start(c, e);
 }
 
@@ -147,6 +149,8 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .unlock = UNLOCK_INIT,
                        .markers = MARKERS_INIT,
                        .inflight = INFLIGHT_INIT,
+                       .halt = HALT_INIT,
+                       .revoke_all = REVOKE_ALL_INIT,
                        .warnings = WARNINGS_INIT,
                        .ended = ENDED_INIT,
                        .policies = POLICIES_INIT,
@@ -195,6 +199,7 @@ void core_close(struct core *c)
 {
     if (!c)
         return;
+    revoke_all_stop(c);
     sweep_stop(c);
     rotate_stop(c);
     reconcile_stop(c);

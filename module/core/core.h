@@ -129,9 +129,11 @@ MUST_CHECK enum code core_config_get(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_rotate(struct core *c, const struct caller *by,
                                  const char *org, bool compromised,
                                  json_t **out, struct error *e);
-/* ERR_EXISTS while leases live, or a rotation is under way. */
+/* ERR_EXISTS while leases live, or a rotation is under way. revoke: they are
+ * ended first, with no mint meanwhile. */
 MUST_CHECK enum code core_config_delete(struct core *c, const struct caller *by,
-                                        const char *org, struct error *e);
+                                        const char *org, bool revoke,
+                                        struct error *e);
 
 /* ---- reconcile: core/reconcile.h ---- */
 struct reconcile_request {
@@ -167,9 +169,11 @@ MUST_CHECK enum code core_role_get(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_role_list(struct core *c, const struct caller *by,
                                     const char *org, json_t **out,
                                     struct error *e);
+/* ERR_EXISTS while leases live. revoke: they end with it; those that are not
+ * dead when it answers go on being revoked. */
 MUST_CHECK enum code core_role_delete(struct core *c, const struct caller *by,
                                       const char *org, const char *name,
-                                      struct error *e);
+                                      bool revoke, struct error *e);
 
 /* ---- policies; spec/POLICY.md ---- */
 /* ERR_INVALID names the member; ERR_EXISTS: a file has this name. *warnings:
@@ -207,6 +211,8 @@ struct mint_request {
     int64_t session;       /* 0: not bound */
     bool bound;            /* to session, or to the application if 0 */
     bool reuse;            /* `hsmint key`: the same caller's live one */
+    bool *held;            /* NULL, or: the application holds a lease that
+                              others may hold, too */
     const char *label;     /* NULL */
     const uint8_t *cka_id; /* NULL */
     size_t cka_id_len;
@@ -222,10 +228,35 @@ MUST_CHECK enum code core_renew(struct core *c, const struct caller *by,
                                 const char *request_id,
                                 struct store_lease *lease, struct error *e);
 /* Returns when the service has confirmed, or ERR_SERVICE_* with the lease in
- * state revoking: the sweeper goes on. */
+ * state revoking: the sweeper goes on. By one of several holders: OK, and the
+ * lease lives on for the others. */
 MUST_CHECK enum code core_revoke(struct core *c, const struct caller *by,
                                  const char *lease_id, const char *reason,
                                  const char *request_id, struct error *e);
+/* Those that the caller may revoke, of one organisation. Waits a while for the
+ * service; what is not dead then goes on being revoked. */
+struct revoke_filter { /* NULL: any; at least one but org */
+    const char *org, *role, *owner, *project;
+    const char *prefix; /* of "ROLE/LEASE_ID" */
+    const char *reason;
+    bool dry_run;
+};
+struct revoke_counts {
+    int64_t matched, revoked, waiting;
+};
+MUST_CHECK enum code core_revoke_many(struct core *c, const struct caller *by,
+                                      const struct revoke_filter *f,
+                                      struct revoke_counts *out,
+                                      struct error *e);
+/* Every lease of every organisation: core/revoke_all.h. {id, state (revoking,
+ * proving, done, stopped), reason, by, began_ms, ended_ms, leases, dead, proven,
+ * refused, unproven, text}. dry: {state: "dry-run", reason, by, leases}. While
+ * one runs, another is that one. Status: ERR_NOT_FOUND if there was none. */
+MUST_CHECK enum code core_revoke_all(struct core *c, const struct caller *by,
+                                     const char *reason, bool dry,
+                                     json_t **out, struct error *e);
+MUST_CHECK enum code core_revoke_all_status(struct core *c, json_t **out,
+                                            struct error *e);
 MUST_CHECK enum code core_lease_get(struct core *c, const struct caller *by,
                                     const char *lease_id,
                                     struct store_lease *lease, struct error *e);

@@ -13,6 +13,7 @@
 #include "module/core/ended.h"
 #include "module/core/entrance.h"
 #include "module/core/expiry.h"
+#include "module/core/halt.h"
 #include "module/core/health.h"
 #include "module/core/inflight.h"
 #include "module/core/keeper.h"
@@ -24,6 +25,7 @@
 #include "module/core/refusals.h"
 #include "module/core/release.h"
 #include "module/core/restored.h"
+#include "module/core/revoke_all.h"
 #include "module/core/rotate.h"
 #include "module/core/share.h"
 #include "module/core/steady.h"
@@ -55,6 +57,8 @@ struct core {
     struct unlock unlock;
     struct markers markers;
     struct inflight inflight;
+    struct halt halt;
+    struct revoke_all revoke_all;
     struct warnings warnings;
     struct ended ended;
     struct shares shares;

@@ -250,6 +250,23 @@ enum code lease_end(struct core *c, struct store_lease *l, const char *reason,
     return code;
 }
 
+enum code lease_end_in(struct core *c, struct store_tx *tx, const char *id,
+                       const char *reason, const struct caller *by,
+                       struct error *e)
+{
+    LEASE l = {0};
+    enum code code = store_tx_lease_get(tx, id, &l, e);
+    struct row row = row_of(c, &l, by);
+
+    if (code || l.state >= LEASE_REVOKING)
+        return code;
+    if (!*l.reason)
+        code = lease_text(&l.reason, reason, e);
+    if (!code)
+        code = lease_apply(c, &l, LEASE_END, 0, NULL, e);
+    return code ? code : update_row(tx, &row, e);
+}
+
 int64_t lease_backoff_ms(int64_t tries, uint32_t retry_after_ms)
 {
     int64_t wait = BACKOFF_FIRST_MS;

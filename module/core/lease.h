@@ -52,6 +52,11 @@ MUST_CHECK enum code lease_change(struct core *c, struct lease_change *ch,
 MUST_CHECK enum code lease_end(struct core *c, struct store_lease *l,
                                const char *reason, const struct caller *by,
                                struct error *e);
+/* The same in a transaction, of the row as that sees it. OK, too, if it ended
+ * before. The sweeper is the caller's to wake. */
+MUST_CHECK enum code lease_end_in(struct core *c, struct store_tx *tx,
+                                  const char *id, const char *reason,
+                                  const struct caller *by, struct error *e);
 /* Deletes the account of a lease whose account id is known, in any state but
  * revoked, and says so in its row. On failure the lease is in state revoking
  * and its row holds why and when the sweeper tries again. A 404 of an account

@@ -10,20 +10,51 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What is reused may have other holders: then it is let go of, and lives. */
+struct let_go {
+    struct core *core;
+    const struct caller *by;
+    const char *id, *reason;
+    bool lives;
+};
+
+static enum code let_go(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct let_go *g = ctx;
+    bool was = false;
+    int64_t left = 0;
+    enum code code = OK;
+
+    if (g->by->application && *g->by->application)
+        code = store_holder_drop(tx, g->id, g->by->application, &was, &left, e);
+    g->lives = !code && was && left > 0;
+    if (code || g->lives)
+        return code;
+    /* Before anybody else takes it up. */
+    return lease_end_in(g->core, tx, g->id, g->reason, g->by, e);
+}
+
 static enum code revoke(struct core *c, const struct caller *by, const char *id,
                         const char *reason, struct store_lease *l,
                         struct error *e)
 {
+    struct let_go g = {c, by, id, reason, false};
+    bool reusable;
     INFLIGHT hold = {0};
     static const struct lease_right right = {CAP_REVOKE_OWN, CAP_REVOKE_ANY};
     enum code code = lease_get_for(c, by, right, id, l, e);
 
     if (code)
         return code;
+    reusable = l->reusable;
     store_lease_clear(l);
     *l = (struct store_lease){0};
     /* A mint or revocation under way for it ends first. */
     code = inflight_enter(&c->inflight, "lease", id, NULL, NULL, &hold, e);
+    if (!code && reusable)
+        code = store_commit(c->store, STORE_RESERVE, let_go, &g, e);
+    if (g.lives)
+        return code;
     if (!code)
         code = store_lease_get(c->store, id, l, e);
     if (code || l->state == LEASE_REVOKED)

@@ -6,6 +6,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "module/core/again.h"
+#include "module/core/guard.h"
 #include "module/core/internal.h"
 #include "module/core/lease.h"
 #include "module/core/orgconfig.h"
@@ -34,6 +35,7 @@ struct mint {
     int64_t ttl, max_ttl; /* seconds, by role and policy */
     struct store_lease lease;
     bool inserted;     /* the lease's row is in the store */
+    bool guarded;      /* halt or guard refused inside the transaction */
     int64_t expires_s; /* asked of the service; 0: it refuses that */
     struct openai_account account;
     json_t *warnings;
@@ -235,6 +237,19 @@ static enum code set_cka_id(struct mint *m, struct error *e)
     return OK;
 }
 
+static bool is_reusable(const struct mint *m)
+{
+    return (m->asked->reuse || m->role.reuse) && !m->asked->bound;
+}
+
+/* Whoever has a key that others may have. A helper that prints it and ends is
+ * none; what it gives is the role's to say. */
+static bool is_holder(const struct mint *m)
+{
+    return m->role.reuse && is_reusable(m) && m->by->application &&
+           *m->by->application;
+}
+
 static enum code make_lease(struct mint *m, struct error *e)
 {
     struct store_lease *l = &m->lease;
@@ -245,7 +260,7 @@ static enum code make_lease(struct mint *m, struct error *e)
     l->state = LEASE_PENDING;
     l->bound = m->asked->bound;
     l->session = m->asked->bound ? m->asked->session : 0;
-    l->reusable = m->asked->reuse && !m->asked->bound;
+    l->reusable = is_reusable(m);
     l->issued_ms = now;
     l->expires_ms = now + m->ttl * 1000;
     l->max_expires_ms = now + m->max_ttl * 1000;
@@ -256,14 +271,36 @@ static enum code make_lease(struct mint *m, struct error *e)
     return make_name(m, clock_wall_ms(), &l->account_name, e);
 }
 
+/* Role and numbers as the transaction sees them. */
+static enum code check_role(struct mint *m, struct store_tx *tx,
+                            struct error *e)
+{
+    const struct guard g = {.role = &m->role,
+                            .org = m->org.id,
+                            .name = m->role_name,
+                            .owner = m->by->owner};
+    enum code code = halt_check(&m->core->halt, m->org.id, e);
+
+    if (!code && tx)
+        code = store_tx_role_exists(tx, m->org.id, m->role_name, e);
+    return code ? code : guard_check(m->core, &g, tx, e);
+}
+
 static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
 {
     struct mint *m = ctx;
     const struct store_lease *l = &m->lease;
     enum code code = permit_lease_again(&m->permit, tx, e);
 
+    m->guarded = false;
+    if (!code) {
+        code = check_role(m, tx, e);
+        m->guarded = code == ERR_LIMIT;
+    }
     if (!code)
         code = store_lease_insert(tx, l, e);
+    if (!code && is_holder(m))
+        code = store_holder_add(tx, l->id, m->by->application, l->issued_ms, e);
     if (!code && *l->request_id)
         code = store_journal_put(tx, l->owner, l->request_id, METHOD, l->id,
                                  l->issued_ms, e);
@@ -481,6 +518,12 @@ static enum code commit_failure(struct mint *m, const struct gate_call *call,
     return code ? code : lease_change(m->core, &ch, e);
 }
 
+static void tell_refused(struct mint *m, const struct error *why)
+{
+    core_refused(m->core, m->by, CAPABILITY_BIT(CAP_MINT), m->org.name,
+                 m->role_name, why);
+}
+
 static enum code failed(struct mint *m, const struct gate_call *call,
                         const struct gate_reply *r, struct error *e)
 {
@@ -490,6 +533,8 @@ static enum code failed(struct mint *m, const struct gate_call *call,
         why = *e;
     if (!m->inserted) {
         permit_lease_settle(&m->permit, &why);
+        if (m->guarded)
+            tell_refused(m, &why);
         return why.code;
     }
     if (commit_failure(m, call, r, &why, &commit) != OK &&
@@ -526,10 +571,16 @@ static enum code mint_new(struct mint *m, struct error *e)
                              .lease = m->lease.id,
                              .by = m->by,
                              .urgency = STORE_NORMAL};
+    struct error why = {0};
     enum code code;
 
     /* Another policy may decide now that leases are counted. */
     code = permit_lease_room(&m->permit, e);
+    if (!code && (code = check_role(m, NULL, &why)) != OK) {
+        if (code == ERR_LIMIT)
+            tell_refused(m, &why);
+        *e = why;
+    }
     if (!code)
         code = choose_ttl(m, e);
     m->permit.life_s = m->ttl;
@@ -548,6 +599,35 @@ static enum code mint_new(struct mint *m, struct error *e)
     if (!code)
         code = decode_account(m, &reply, e);
     return code ? failed(m, &call, &reply, e) : made(m, &call, &reply, e);
+}
+
+static enum code add_holder(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct mint *m = ctx;
+
+    return store_holder_add(tx, m->lease.id, m->by->application,
+                            clock_wall_ms(), e);
+}
+
+/* One mints, the others of the same owner wait for it and take its key. One
+ * that ends just now is none. */
+static enum code reuse(struct mint *m, const struct again_wanted *wanted,
+                       struct error *e)
+{
+    struct secret **value = &m->account.key.value;
+    enum code code = again_reuse(m->core, wanted, &m->lease, value, e);
+
+    if (code || !*value || !is_holder(m))
+        return code;
+    code = store_commit(m->core->store, STORE_NORMAL, add_holder, m, e);
+    if (code != ERR_NOT_FOUND)
+        return code;
+    error_clear(e);
+    store_lease_clear(&m->lease);
+    m->lease = (struct store_lease){0};
+    secret_free(*value);
+    *value = NULL;
+    return OK;
 }
 
 static enum code run(struct mint *m, struct error *e)
@@ -570,11 +650,11 @@ static enum code run(struct mint *m, struct error *e)
             code = again_retry(m->core, &wanted, a->request_id, METHOD,
                                &m->lease, value, e);
     }
-    if (!code && !*value && a->reuse && !a->bound) {
+    if (!code && !*value && is_reusable(m)) {
         code = inflight_enter(table, "reuse", m->by->owner, m->org.name,
                               m->role_name, &one, e);
         if (!code)
-            code = again_reuse(m->core, &wanted, &m->lease, value, e);
+            code = reuse(m, &wanted, e);
     }
     return code || *value ? code : mint_new(m, e);
 }
@@ -604,6 +684,8 @@ enum code core_mint(struct core *c, const struct caller *by,
             *e = why;
         return code;
     }
+    if (asked->held)
+        *asked->held = is_holder(&m);
     *lease = m.lease;
     m.lease = (struct store_lease){0};
     *key = m.account.key.value;

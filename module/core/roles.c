@@ -8,10 +8,13 @@
 #include "module/core/gate.h"
 #include "module/core/internal.h"
 #include "module/core/logbook.h"
+#include "module/core/revoke.h"
 #include "module/core/role.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+enum { DELETE_ROUNDS = 100, DELETE_WAIT_MS = 20000 };
 
 static enum code fetch_project(struct core *c, const struct caller *by,
                                const char *org, struct role *r, struct error *e)
@@ -269,32 +272,65 @@ enum code core_role_list(struct core *c, const struct caller *by,
 
 /* ---- deleting ---- */
 
+struct removal {
+    struct write write;
+    bool revoke; /* what is being revoked may stay */
+    struct store_counts n;
+};
+
+/* A mint inserts its lease only where the transaction still sees the role. */
 static enum code delete_rows(struct store_tx *tx, void *ctx, struct error *e)
 {
-    const struct write *w = ctx;
+    struct removal *r = ctx;
+    const struct write *w = &r->write;
+    struct store_counts *n = &r->n;
+    enum code code = store_tx_lease_counts(tx, w->org, w->name, n, e);
 
+    if (code)
+        return code;
+    if (n->pending + n->active + (r->revoke ? 0 : n->revoking) > 0)
+        return error_set(e, ERR_EXISTS,
+                         "role %s has live leases; revoke them first, or with "
+                         "it (`hsmint role delete %s --revoke`)",
+                         w->name, w->name);
     return change_role(tx, w, w->name, NULL, e);
 }
 
+/* Mints go on until the role is gone: those that came meanwhile are marked in
+ * the next round. */
+static enum code delete_role(struct core *c, struct removal *r, struct error *e)
+{
+    const struct write *w = &r->write;
+    enum code code = OK;
+
+    for (int i = 0; i < DELETE_ROUNDS; i++) {
+        if (r->revoke)
+            code = revoke_mark(c, w->org, w->name, "role deleted", w->by, e);
+        if (!code)
+            code = store_commit(c->store, STORE_NORMAL, delete_rows, r, e);
+        if (code != ERR_EXISTS || !r->revoke)
+            return code;
+    }
+    return code;
+}
+
 enum code core_role_delete(struct core *c, const struct caller *by,
-                           const char *org_name, const char *name,
+                           const char *org_name, const char *name, bool revoke,
                            struct error *e)
 {
     CLEANUP(store_org_clear) struct store_org org = {0};
-    struct store_counts counts = {0};
-    struct write w = {.core = c, .name = name, .by = by};
+    struct removal r = {.write = {.core = c, .name = name, .by = by},
+                        .revoke = revoke};
+    int64_t left;
     enum code code = core_org(c, org_name, &org, e);
 
-    if (!code)
-        code = store_lease_counts(c->store, org.id, name, &counts, e);
     if (code)
         return code;
-    if (counts.pending + counts.active + counts.revoking > 0)
-        return error_set(e, ERR_EXISTS,
-                         "role %s has live leases; revoke them first", name);
-    w.org = org.id;
-    w.org_name = org.name;
-    code = store_commit(c->store, STORE_NORMAL, delete_rows, &w, e);
+    r.write.org = org.id;
+    r.write.org_name = org.name;
+    code = delete_role(c, &r, e);
     health_project(c, org.name, name, code, "");
+    if (!code && revoke)
+        code = revoke_wait(c, org.id, name, DELETE_WAIT_MS, &left, e);
     return code;
 }

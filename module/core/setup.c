@@ -10,6 +10,7 @@
 #include "module/core/internal.h"
 #include "module/core/logbook.h"
 #include "module/core/orgconfig.h"
+#include "module/core/revoke.h"
 #include "module/core/rotate.h"
 #include "module/core/rotation.h"
 #include "module/core/schedule.h"
@@ -557,6 +558,15 @@ static enum code delete_rows(struct store_tx *tx, void *ctx, struct error *e)
     return code ? code : record(tx, w, "delete", e);
 }
 
+enum { DELETE_WAIT_MS = 20000 };
+
+struct removal {
+    struct core *core;
+    const struct store_org *org;
+    bool halted;
+    struct store_counts n;
+};
+
 /* The HSM's copy goes first: if that fails, nothing has changed. */
 static enum code drop_key(struct core *c, const struct store_org *org,
                           struct error *e)
@@ -586,11 +596,57 @@ static enum code is_under_way(const struct rotation *r, void *ctx,
                      *r->error ? ": " : "", r->error);
 }
 
+static void halt_leave(struct removal *r)
+{
+    if (r->halted)
+        halt_end(&r->core->halt, r->org->id);
+}
+
+static enum code count_rows(struct store_tx *tx, void *ctx, struct error *e)
+{
+    struct removal *r = ctx;
+
+    return store_tx_lease_counts(tx, r->org->id, NULL, &r->n, e);
+}
+
+static int64_t live(const struct store_counts *n)
+{
+    return n->pending + n->active + n->revoking;
+}
+
+/* In a transaction: what was inserted before the halt is in it. */
+static enum code end_leases(struct removal *r, const struct caller *by,
+                            bool revoke, struct error *e)
+{
+    struct core *c = r->core;
+    int64_t left = 0;
+    enum code code = store_commit(c->store, STORE_RESERVE, count_rows, r, e);
+
+    if (code || live(&r->n) == 0)
+        return code;
+    if (!revoke)
+        return error_set(e, ERR_EXISTS,
+                         "organisation %s has live leases, which only its "
+                         "admin key can revoke; revoke them first, or with it "
+                         "(`hsmint config delete --revoke`)",
+                         r->org->name);
+    code = revoke_mark(c, r->org->id, NULL, "configuration deleted", by, e);
+    if (!code)
+        code = revoke_wait(c, r->org->id, NULL, DELETE_WAIT_MS, &left, e);
+    if (code || left == 0)
+        return code;
+    return error_set(e, ERR_EXISTS,
+                     "%lld leases of organisation %s still wait for the "
+                     "service to delete their accounts, which needs the admin "
+                     "key: it stays; they go on being revoked; try again",
+                     (long long)left, r->org->name);
+}
+
 enum code core_config_delete(struct core *c, const struct caller *by,
-                             const char *name, struct error *e)
+                             const char *name, bool revoke, struct error *e)
 {
     CLEANUP(store_org_clear) struct store_org org = {0};
-    struct store_counts n = {0};
+    CLEANUP(halt_leave) struct removal r = {.core = c, .org = &org};
     struct write w = {.core = c, .by = by};
     INFLIGHT hold = {0};
     enum code code = core_hold_config(c, name, &hold, e);
@@ -600,14 +656,12 @@ enum code core_config_delete(struct core *c, const struct caller *by,
     if (!code)
         code = rotation_each(c->store, org.name, is_under_way, NULL, e);
     if (!code)
-        code = store_lease_counts(c->store, org.id, NULL, &n, e);
+        code = halt_begin(&c->halt, org.id, "its configuration is deleted", e);
+    r.halted = !code;
+    if (!code)
+        code = end_leases(&r, by, revoke, e);
     if (code)
         return code;
-    if (n.pending + n.active + n.revoking > 0)
-        return error_set(e, ERR_EXISTS,
-                         "organisation %s has live leases, which only its "
-                         "admin key can revoke; revoke them first",
-                         org.name);
     code = drop_key(c, &org, e);
     w.org = org.id;
     w.org_name = org.name;

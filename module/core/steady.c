@@ -233,7 +233,7 @@ static bool end_doubtful(struct core *c)
                    "the host started again with an earlier time than hsmint "
                    "saw last: which leases are over is not known, so all of "
                    "before are ended");
-    if (ending_mark(c, &all, "clock", &n, &e) != OK) {
+    if (ending_mark(c, &all, "clock", NULL, &n, &e) != OK) {
         log_failure(&e, "leases of an unknown time cannot be ended yet");
         return false;
     }

@@ -28,6 +28,31 @@ static void beat(struct core *c)
 
 /* ---- sessions and applications that ended ---- */
 
+static enum code find_holder(const char *application, const char *owner,
+                             void *ctx, struct error *e)
+{
+    (void)application, (void)owner, (void)e;
+    *(bool *)ctx = true;
+    return OK;
+}
+
+static enum code forget_holder(struct store_tx *tx, void *ctx, struct error *e)
+{
+    return store_holder_forget(tx, ctx, e);
+}
+
+/* What it held lives on, for others and to its end. */
+static enum code drop_holder(struct core *c, char *application, struct error *e)
+{
+    bool found = false;
+    enum code code =
+        store_holder_each(c->store, application, find_holder, &found, e);
+
+    return code || !found ? code
+                          : store_commit(c->store, STORE_RESERVE, forget_holder,
+                                         application, e);
+}
+
 static void end_sessions(struct core *c)
 {
     char *application;
@@ -39,10 +64,12 @@ static void end_sessions(struct core *c)
                                             .live_only = true};
         struct error e = {0};
         size_t n = 0;
-        enum code code = ending_mark(c, &q, "session", &n, &e);
+        enum code code = ending_mark(c, &q, "session", NULL, &n, &e);
 
         if (!code && n == 0 && session == 0)
             code = held_drop(c, application, &e);
+        if (!code && n == 0 && session == 0)
+            code = drop_holder(c, application, &e);
         if (!code && n == 0) /* none is left */
             ended_mark(&c->ended, application, session);
         free(application);

@@ -229,17 +229,13 @@ enum code lease_dup(const struct query *q, struct store_lease *l,
     return error_set(e, ERR_NOMEM, "store: out of memory for a lease");
 }
 
-enum code store_lease_get(struct store *s, const char *id,
-                          struct store_lease *out, struct error *e)
+static enum code get_one(struct conn *c, const char *id,
+                         struct store_lease *out, struct error *e)
 {
-    *out = (struct store_lease){.org = 0};
-    READER r = {.c = NULL};
     QUERY q = {.st = NULL};
     bool row = false;
-    enum code code = reader_take(&r, s, e);
-    if (code == OK)
-        code = query_open(&q, r.c, "get lease",
-                          "SELECT " LEASE_LIST " FROM lease WHERE id = ?", e);
+    enum code code = query_open(
+        &q, c, "get lease", "SELECT " LEASE_LIST " FROM lease WHERE id = ?", e);
     if (code)
         return code;
     query_text(&q, id);
@@ -249,4 +245,20 @@ enum code store_lease_get(struct store *s, const char *id,
     if (!row)
         return error_set(e, ERR_NOT_FOUND, "there is no lease \"%s\"", id);
     return lease_dup(&q, out, e);
+}
+
+enum code store_lease_get(struct store *s, const char *id,
+                          struct store_lease *out, struct error *e)
+{
+    *out = (struct store_lease){.org = 0};
+    READER r = {.c = NULL};
+    enum code code = reader_take(&r, s, e);
+    return code ? code : get_one(r.c, id, out, e);
+}
+
+enum code store_tx_lease_get(struct store_tx *tx, const char *id,
+                             struct store_lease *out, struct error *e)
+{
+    *out = (struct store_lease){.org = 0};
+    return get_one(tx->c, id, out, e);
 }

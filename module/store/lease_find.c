@@ -106,20 +106,17 @@ enum code store_lease_each(struct store *s, const struct store_lease_query *lq,
     "SELECT total(state = 0), total(state = 1), total(state = 2) FROM lease"   \
     " INDEXED BY lease_live_role WHERE state < 3"
 
-enum code store_lease_counts(struct store *s, int64_t org, const char *role,
-                             struct store_counts *out, struct error *e)
+static enum code counts(struct conn *c, int64_t org, const char *role,
+                        struct store_counts *out, struct error *e)
 {
     *out = (struct store_counts){0};
     const char *sql = org && role ? COUNT_SQL " AND org = ? AND role = ?"
                       : org       ? COUNT_SQL " AND org = ?"
                       : role      ? COUNT_SQL " AND role = ?"
                                   : COUNT_SQL;
-    READER r = {.c = NULL};
     QUERY q = {.st = NULL};
     bool row = false;
-    enum code code = reader_take(&r, s, e);
-    if (code == OK)
-        code = query_open(&q, r.c, "count leases", sql, e);
+    enum code code = query_open(&q, c, "count leases", sql, e);
     if (code)
         return code;
     if (org)
@@ -133,4 +130,20 @@ enum code store_lease_counts(struct store *s, int64_t org, const char *role,
                                  .active = query_get_int(&q, 1),
                                  .revoking = query_get_int(&q, 2)};
     return OK;
+}
+
+enum code store_lease_counts(struct store *s, int64_t org, const char *role,
+                             struct store_counts *out, struct error *e)
+{
+    *out = (struct store_counts){0};
+    READER r = {.c = NULL};
+    enum code code = reader_take(&r, s, e);
+    return code ? code : counts(r.c, org, role, out, e);
+}
+
+enum code store_tx_lease_counts(struct store_tx *tx, int64_t org,
+                                const char *role, struct store_counts *out,
+                                struct error *e)
+{
+    return counts(tx->c, org, role, out, e);
 }

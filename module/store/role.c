@@ -57,6 +57,22 @@ enum code store_role_delete(struct store_tx *tx, int64_t org, const char *name,
     return code;
 }
 
+enum code store_tx_role_exists(struct store_tx *tx, int64_t org,
+                               const char *name, struct error *e)
+{
+    QUERY q = {.st = NULL};
+    bool row = false;
+    enum code code =
+        query_open(&q, tx->c, "find role",
+                   "SELECT 1 FROM role WHERE org = ? AND name = ?", e);
+    if (code)
+        return code;
+    query_int(&q, org);
+    query_text(&q, name);
+    code = query_step(&q, &row, e);
+    return code || row ? code : unknown(name, e);
+}
+
 static enum code dup_role(const struct query *q, struct store_role *out,
                           struct error *e)
 {

@@ -108,7 +108,18 @@ static const char schema_4[] =
     "CREATE INDEX lease_proof ON lease(org, project, proof_ms)"
     " WHERE proof_ms > 0;"
     "CREATE INDEX lease_live_account ON lease(account_name)"
-    " WHERE state < 3;";
+    " WHERE state < 3;"
+
+    /* Now it holds what a role's guards ask for, too. */
+    "DROP INDEX lease_live_role;"
+    "CREATE INDEX lease_live_role ON lease(org, role, id, state, issued_ms)"
+    " WHERE state < 3;"
+
+    "CREATE TABLE holder("
+    " lease TEXT NOT NULL REFERENCES lease(id) ON DELETE CASCADE,"
+    " application TEXT NOT NULL, since_ms INTEGER NOT NULL,"
+    " PRIMARY KEY(lease, application)) STRICT, WITHOUT ROWID;"
+    "CREATE INDEX holder_application ON holder(application);";
 
 /* Appended to, never changed: each step was shipped. */
 const struct migration schema_steps[] = {

@@ -324,6 +324,58 @@ MUST_CHECK enum code store_usage(struct store *s,
 MUST_CHECK enum code store_tx_usage(struct store_tx *tx,
                                     const struct store_usage_query *q,
                                     struct store_usage *out, struct error *e);
+/* The same of one role, of all owners or of one, for its guards. Cost: the live
+ * leases of that role, or owner, but no row of them is read. */
+struct store_role_usage_query {
+    int64_t org;
+    const char *role;
+    const char *owner; /* NULL: all */
+    int64_t since_ms, now_ms;
+};
+struct store_role_usage {
+    struct store_usage n;
+    int64_t first_issued_ms; /* of those that were issued since; 0: none */
+};
+MUST_CHECK enum code store_role_usage(struct store *s,
+                                      const struct store_role_usage_query *q,
+                                      struct store_role_usage *out,
+                                      struct error *e);
+MUST_CHECK enum code store_tx_role_usage(struct store_tx *tx,
+                                         const struct store_role_usage_query *q,
+                                         struct store_role_usage *out,
+                                         struct error *e);
+/* As the transaction sees them. */
+MUST_CHECK enum code store_tx_lease_counts(struct store_tx *tx, int64_t org,
+                                           const char *role,
+                                           struct store_counts *out,
+                                           struct error *e);
+MUST_CHECK enum code store_tx_lease_get(struct store_tx *tx, const char *id,
+                                        struct store_lease *out,
+                                        struct error *e);
+/* ERR_ROLE_UNKNOWN */
+MUST_CHECK enum code store_tx_role_exists(struct store_tx *tx, int64_t org,
+                                          const char *name, struct error *e);
+
+/* ---- holders: the applications that were given a lease that is reused ---- */
+/* Twice is once. ERR_NOT_FOUND: the lease is neither pending nor active. */
+MUST_CHECK enum code store_holder_add(struct store_tx *tx, const char *lease,
+                                      const char *application, int64_t now_ms,
+                                      struct error *e);
+/* *was: it was one; *left: how many others there are. */
+MUST_CHECK enum code store_holder_drop(struct store_tx *tx, const char *lease,
+                                       const char *application, bool *was,
+                                       int64_t *left, struct error *e);
+/* All that an application holds, as it is gone. */
+MUST_CHECK enum code store_holder_forget(struct store_tx *tx,
+                                         const char *application,
+                                         struct error *e);
+/* By application; of one, or of all (NULL). `owner` is the lease's. */
+typedef enum code (*store_holder_fn)(const char *application, const char *owner,
+                                     void *ctx, struct error *e);
+MUST_CHECK enum code store_holder_each(struct store *s, const char *application,
+                                       store_holder_fn fn, void *ctx,
+                                       struct error *e);
+
 /* Revoked rows older than `before_ms`; at most `limit` a call. */
 MUST_CHECK enum code store_lease_prune(struct store_tx *tx, int64_t before_ms,
                                        int limit, struct error *e);

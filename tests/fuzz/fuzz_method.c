@@ -277,11 +277,34 @@ enum code core_config_get(struct core *c, const struct caller *by,
     return gives(out, json_object());
 }
 enum code core_config_delete(struct core *c, const struct caller *by,
-                             const char *org, struct error *e)
+                             const char *org, bool revoke, struct error *e)
 {
-    (void)c, (void)e;
+    (void)c, (void)revoke, (void)e;
     CHECK(org);
     return changed(by);
+}
+enum code core_revoke_many(struct core *c, const struct caller *by,
+                           const struct revoke_filter *f,
+                           struct revoke_counts *out, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(f->org);
+    *out = (struct revoke_counts){.matched = 1};
+    return called(by);
+}
+enum code core_revoke_all(struct core *c, const struct caller *by,
+                          const char *reason, bool dry, json_t **out,
+                          struct error *e)
+{
+    (void)c, (void)reason, (void)dry, (void)e;
+    changed(by);
+    return gives(out, json_object());
+}
+enum code core_revoke_all_status(struct core *c, json_t **out, struct error *e)
+{
+    (void)c, (void)out;
+    CHECK(allowed);
+    return error_set(e, ERR_NOT_FOUND, "none");
 }
 enum code core_role_set(struct core *c, const struct caller *by,
                         const char *org, const char *name, json_t *fields,
@@ -310,9 +333,10 @@ enum code core_role_list(struct core *c, const struct caller *by,
     return gives(out, json_array());
 }
 enum code core_role_delete(struct core *c, const struct caller *by,
-                           const char *org, const char *name, struct error *e)
+                           const char *org, const char *name, bool revoke,
+                           struct error *e)
 {
-    (void)c, (void)e;
+    (void)c, (void)revoke, (void)e;
     CHECK(org && name);
     return changed(by);
 }
@@ -519,6 +543,13 @@ void store_org_clear(struct store_org *o)
 void store_lease_clear(struct store_lease *l)
 {
     (void)l;
+}
+enum code store_holder_each(struct store *s, const char *application,
+                            store_holder_fn fn, void *ctx, struct error *e)
+{
+    (void)s;
+    CHECK(!application || strlen(application) == 64);
+    return allowed ? fn("a", "user:1", ctx, e) : OK;
 }
 enum code store_lease_each(struct store *s, const struct store_lease_query *q,
                            store_lease_fn fn, void *ctx, struct error *e)

@@ -87,9 +87,9 @@ static void test_config_delete(void **state)
     JSON out = NULL;
 
     assert_int_equal(OK, mint(f, &m));
-    FAILS(ERR_EXISTS, core_config_delete(f->core, &administrator, NULL, e));
+    FAILS(ERR_EXISTS, core_config_delete(f->core, &administrator, NULL, false, e));
     SUCCEEDS(core_revoke(f->core, &administrator, m.lease.id, NULL, NULL, e));
-    SUCCEEDS(core_config_delete(f->core, &administrator, NULL, e));
+    SUCCEEDS(core_config_delete(f->core, &administrator, NULL, false, e));
     SUCCEEDS(core_config_get(f->core, &somebody, NULL, &out, e));
     assert_true(json_is_false(json_object_get(out, "configured")));
 }
@@ -193,11 +193,11 @@ static void test_roles(void **state)
                    "{\"service_account_name_template\":\"{{.Nobody}}\"}", e));
     assert_int_equal(OK, mint(f, &m));
     FAILS(ERR_EXISTS,
-          core_role_delete(f->core, &administrator, NULL, "my-app", e));
+          core_role_delete(f->core, &administrator, NULL, "my-app", false, e));
     SUCCEEDS(core_revoke(f->core, &administrator, m.lease.id, NULL, NULL, e));
-    SUCCEEDS(core_role_delete(f->core, &administrator, NULL, "my-app", e));
+    SUCCEEDS(core_role_delete(f->core, &administrator, NULL, "my-app", false, e));
     FAILS(ERR_ROLE_UNKNOWN,
-          core_role_delete(f->core, &administrator, NULL, "my-app", e));
+          core_role_delete(f->core, &administrator, NULL, "my-app", false, e));
 }
 
 static void test_projects(void **state)

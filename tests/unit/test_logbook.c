@@ -156,7 +156,7 @@ static void change_things(struct core_fixture *f)
     SUCCEEDS(core_policy_set(f->core, &known, "p", policy, &out, &warnings, e));
     SUCCEEDS(core_policy_delete(f->core, &known, "p", e));
     SUCCEEDS(role_set(f, "other", "{\"project_id\":\"proj_abc\"}", e));
-    SUCCEEDS(core_role_delete(f->core, &known, NULL, "other", e));
+    SUCCEEDS(core_role_delete(f->core, &known, NULL, "other", false, e));
     SUCCEEDS(config_set(f, "{\"rotation_period\":\"30d\"}", false, NULL, e));
     FAILS(ERR_DENIED,
           core_permit(f->core, &somebody, CAP_MINT, "default", "my-app", e));
