@@ -141,14 +141,16 @@ static bool parse_bool(const char *value, bool *out)
 }
 
 /* As the name of a signed note's key (c2sp.org/signed-note), and safe in a
- * path. */
+ * path. A number at its end would be an epoch of the log. */
 static bool is_origin(const char *value)
 {
+    const char *slash = strrchr(value, '/');
+    const char *last = slash ? slash + 1 : value;
     static const char good[] = "abcdefghijklmnopqrstuvwxyz"
                                "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/";
     size_t len = strlen(value);
     return len <= SETTINGS_ORIGIN_MAX && strspn(value, good) == len &&
-           value[0] != '/' && value[len - 1] != '/';
+           value[0] != '/' && last[strspn(last, "0123456789")] != '\0';
 }
 
 /* Digits and, for sizes, K, M or G (powers of 1024). */
@@ -207,7 +209,8 @@ static enum code check_text(struct parser *p, const struct key *k,
     case ORIGIN:
         if (!is_origin(value))
             return fail(p, "%s = %.64s: write a name such as "
-                           "log.example/hsmint, of letters, digits and -._~/",
+                           "log.example/hsmint, of letters, digits and -._~/, "
+                           "with no number at its end",
                         k->name, value);
         return OK;
     default:

@@ -206,6 +206,8 @@ static void refusals_name_the_line(void **state)
         {"[audit]\norigin = a b\n", "x.conf:2:", "letters"},
         {"[audit]\norigin = a+b\n", "x.conf:2:", "letters"},
         {"[audit]\norigin = a/\n", "x.conf:2:", "letters"},
+        {"[audit]\norigin = /a\n", "x.conf:2:", "letters"},
+        {"[audit]\norigin = a/12\n", "x.conf:2:", "number"},
         {"[audit]\ncheckpoint_records = 1024\n", "x.conf:2:", "1 to 512"},
         {"[audit]\ncheckpoint_seconds = 60s\n", "x.conf:2:", "1 to 30"},
         {"[hsm.env]\nLD_PRELOAD = /x\n", "x.conf:2:", "not for the vendor"},
