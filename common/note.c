@@ -157,13 +157,14 @@ static enum code parse_long(struct note_signature *s, const char *name,
                             const char *space, size_t text_len,
                             struct error *e)
 {
-    uint8_t begin[6];
+    FREE uint8_t *bytes = malloc(text_len);
     size_t n;
-    if (text_len % 4 != 0 ||
-        !base64_decode(space + 1, 8, begin, sizeof begin, &n))
+    if (!bytes)
+        return error_set(e, ERR_NOMEM, "signed note");
+    if (!base64_decode(space + 1, text_len, bytes, text_len, &n))
         return error_set(e, ERR_INVALID, "a signature that is no base64");
     set_name(s, name, space);
-    memcpy(s->id, begin, sizeof s->id);
+    memcpy(s->id, bytes, sizeof s->id);
     s->len = 0;
     return OK;
 }
@@ -247,6 +248,10 @@ static enum code format_signature(FILE *out, const struct note_signature *s,
                                   struct error *e)
 {
     uint8_t bytes[NOTE_SIGNATURE_MAX + 4];
+    if (s->len == 0)
+        return error_set(e, ERR_INVALID, "signature of %s: its bytes were not "
+                                         "kept",
+                         s->name);
     memcpy(bytes, s->id, sizeof s->id);
     memcpy(bytes + sizeof s->id, s->bytes, s->len);
     FREE char *text = base64_encode(bytes, s->len + sizeof s->id);

@@ -60,7 +60,8 @@ struct note {
 /* ERR_INVALID with the line. */
 MUST_CHECK enum code note_parse(struct note *n, const char *bytes, size_t len,
                                 struct error *e);
-/* text (ending in a newline) and a line a signature; caller frees. */
+/* text (ending in a newline) and a line a signature; caller frees. ERR_INVALID:
+ * a signature of len 0. */
 MUST_CHECK enum code note_format(const char *text,
                                  const struct note_signature *s, size_t n,
                                  char **out, struct error *e);

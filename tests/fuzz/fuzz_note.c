@@ -30,6 +30,9 @@ static void note(const char *bytes, size_t len)
     if (note_parse(&n, bytes, len, NULL))
         return;
     checkpoint(&n);
+    for (size_t i = 0; i < n.n; i++)
+        if (n.signatures[i].len == 0)
+            return; /* longer than is kept */
     text = strndup(n.text, n.text_len);
     if (!text || note_format(text, n.signatures, n.n, &again, NULL) ||
         strlen(again) != len || memcmp(again, bytes, len) != 0)
