@@ -177,7 +177,12 @@ static enum code take_turn(struct ledger *l, struct ledger **held,
 enum code ledger_look(struct ledger *l, struct ledger_state *s, struct error *e)
 {
     TURN held = NULL;
+    struct anchor anchor = {.epoch = 0};
+    bool anchored = false;
     enum code rc = take_turn(l, &held, e);
+    /* As it is now: another daemon may have written it since. */
+    if (rc == OK)
+        rc = anchor_read(l->hsm, &anchor, &anchored, e);
     if (rc)
         return rc;
     lock(l);
@@ -189,8 +194,8 @@ enum code ledger_look(struct ledger *l, struct ledger_state *s, struct error *e)
                                .outstanding = l->leaves.n,
                                .oldest_ms = leaves_oldest_ms(&l->leaves,
                                                              clock_boot_ms()),
-                               .anchored = l->anchored,
-                               .anchor = l->anchor};
+                               .anchored = anchored,
+                               .anchor = anchor};
     memcpy(s->origin, l->head.origin, sizeof s->origin);
     rc = merkle_root(&l->head.tree, &s->root, e);
     unlock(l);

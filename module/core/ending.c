@@ -63,10 +63,22 @@ enum code ending_do(struct core *c, const struct ending *d, const char *reason,
     return code;
 }
 
+struct matching {
+    struct core *core;
+    struct ending *d;
+    bool sessions; /* they end as their session did */
+};
+
 static enum code collect(const struct store_lease *l, void *ctx,
                          struct error *e)
 {
-    return l->state >= LEASE_REVOKING ? OK : ending_add(ctx, l->id, e);
+    struct matching *m = ctx;
+
+    /* In a copied state its session may live, with the original. */
+    if (l->state >= LEASE_REVOKING ||
+        (m->sessions && restored_holds(m->core, l)))
+        return OK;
+    return ending_add(m->d, l->id, e);
 }
 
 enum code ending_mark(struct core *c, const struct store_lease_query *q,
@@ -74,7 +86,8 @@ enum code ending_mark(struct core *c, const struct store_lease_query *q,
                       struct error *e)
 {
     ENDING d = {.ids = NULL};
-    enum code code = store_lease_each(c->store, q, collect, &d, e);
+    struct matching m = {c, &d, q->application != NULL};
+    enum code code = store_lease_each(c->store, q, collect, &m, e);
 
     *n = d.n;
     return code ? code : ending_do(c, &d, reason, by, e);

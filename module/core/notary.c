@@ -230,7 +230,9 @@ static enum code catch_up(struct core *c, uint64_t generation,
                           const struct checkpoint_state *s, struct error *e)
 {
     struct error why = {0};
-    enum code code = sign(c, generation, false, &why);
+    /* Before its first call a daemon leaves its mark: one that goes on from a
+     * copy of its state sees that it is not alone. */
+    enum code code = sign(c, generation, !c->notary.met, &why);
 
     if (code == ERR_NOT_LOGGED && !c->notary.met && s->outstanding > 0)
         return next_epoch(c, generation, s, &why, e);

@@ -460,10 +460,7 @@ static enum code check(struct core *c, const struct reconcile_job *j,
         return error_set(e, ERR_INVALID,
                          "ttl: is for leases that are adopted, and positive");
     if ((j->adopt || j->revoke) && !j->dry_run && notary_rolled_back(c, &why))
-        return error_set(e, ERR_ROLLED_BACK,
-                         "%s: `hsmint audit accept-rollback --reason TEXT` "
-                         "comes first",
-                         why.text);
+        return error_set(e, ERR_ROLLED_BACK, "%s", why.text);
     return *j->org ? core_org(c, j->org, &org, e) : OK;
 }
 

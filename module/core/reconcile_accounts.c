@@ -6,6 +6,8 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/text.h"
+#include "module/core/lease_record.h"
+#include "module/core/restored.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,15 +25,18 @@ enum verdict {
     UNKNOWN,  /* ours, and no row has its name */
     WRONG_ID, /* ours, and a row has its name and another account */
     RETURNED, /* its row says that it was deleted, long ago */
+    HELD,     /* adopting: its row was pending when the state was copied */
     KNOWN     /* its row says that it is there, may be, or just was */
 };
 
 struct account {
     char *name, *id;
     int64_t created_s;
+    int64_t now_ms; /* steady */
+    struct run *run;
     bool ours;
     enum verdict verdict;
-    struct store_lease row; /* RETURNED: the revoked row */
+    struct store_lease row; /* RETURNED, HELD: the row that there is */
 };
 
 struct page {
@@ -72,6 +77,8 @@ static enum code collect(const struct openai_account *a, void *ctx,
     *more = (struct account){.name = strdup(a->name ? a->name : ""),
                              .id = strdup(a->id),
                              .created_s = a->created_at,
+                             .now_ms = steady_ms(p->run->core),
+                             .run = p->run,
                              .verdict = FOREIGN};
     p->n++;
     if (!more->name || !more->id)
@@ -114,9 +121,20 @@ static enum code check_markers(struct page *p, struct error *e)
     return code;
 }
 
-static enum verdict judge(const struct account *a, const struct store_lease *l)
+/* The original may have handed its key out. */
+static bool is_adopted(const struct run *r, const struct store_lease *l)
+{
+    return r->job.adopt && l->state == LEASE_PENDING &&
+           restored_holds(r->core, l);
+}
+
+static enum verdict judge(const struct account *a, const struct store_lease *l,
+                          int64_t now_ms)
 {
     bool same = strcmp(l->account_id, a->id) == 0;
+
+    if (!*l->account_id && is_adopted(a->run, l))
+        return HELD;
 
     /* Its mint or its search is under way: they end it, whichever it is. */
     if (!*l->account_id && l->state != LEASE_REVOKED)
@@ -126,7 +144,7 @@ static enum verdict judge(const struct account *a, const struct store_lease *l)
     if (!same)
         return WRONG_ID;
     if (l->state == LEASE_REVOKED &&
-        l->revoked_ms + LAG_MS < clock_wall_ms())
+        l->revoked_ms + LAG_MS < now_ms)
         return RETURNED;
     return KNOWN;
 }
@@ -135,12 +153,12 @@ static enum code look_at_row(const struct store_lease *l, void *ctx,
                              struct error *e)
 {
     struct account *a = ctx;
-    enum verdict v = judge(a, l);
+    enum verdict v = judge(a, l, a->now_ms);
 
     if (v <= a->verdict)
         return OK;
     a->verdict = v;
-    if (v != RETURNED)
+    if (v != RETURNED && v != HELD)
         return OK;
     store_lease_clear(&a->row);
     a->row = (struct store_lease){0};
@@ -197,6 +215,7 @@ static const struct {
     [UNKNOWN] = {"unknown-ours", RECONCILE_UNKNOWN},
     [WRONG_ID] = {"wrong-id", RECONCILE_WRONG_ID},
     [RETURNED] = {"returned", RECONCILE_RETURNED},
+    [HELD] = {"pending-ours", RECONCILE_KNOWN},
     [KNOWN] = {"known", RECONCILE_KNOWN},
 };
 
@@ -214,7 +233,7 @@ static int64_t end_of(const struct run *r, const struct store_lease *l,
 static enum code make_row(const struct page *p, const struct account *a,
                           bool adopt, struct store_lease *l, struct error *e)
 {
-    int64_t now = clock_wall_ms();
+    int64_t now = steady_ms(p->run->core);
     json_t *key = json_object_get(p->run->keys, a->id);
     const char *key_id = json_string_value(json_object_get(key, "id"));
     struct {
@@ -258,43 +277,66 @@ struct act {
     struct store_lease *lease;
     struct finding finding;
     bool is_new;
+    enum lease_state was;
 };
 
 static enum code act_rows(struct store_tx *tx, void *ctx, struct error *e)
 {
     struct act *a = ctx;
     struct finding f = a->finding;
-    enum code code =
-        a->is_new ? store_lease_insert(tx, a->lease, e)
-                  : store_lease_update(tx, a->lease, LEASE_REVOKED, e);
+    const struct lease_record moved = {.lease = a->lease, .was = a->was};
+    enum code code = a->is_new ? store_lease_insert(tx, a->lease, e)
+                               : store_lease_update(tx, a->lease, a->was, e);
 
+    if (!code && !a->is_new)
+        code = lease_record(a->page->run->core, tx, &moved, e);
     return code ? code : run_record(a->page->run, tx, &f, e);
 }
 
-/* The row that was given up is taken up again, as lease.c's table says. */
+/* Its key ends when the service says so, else when its row did. */
+static enum code adopt_row(struct act *a, struct error *e)
+{
+    struct store_lease *l = a->lease;
+    json_t *key = json_object_get(a->page->run->keys, a->account->id);
+    const char *key_id = json_string_value(json_object_get(key, "id"));
+    int64_t ends = json_integer_value(json_object_get(key, "expires_at"));
+
+    if (ends > 0) {
+        l->provider_expires_ms = ends * 1000;
+        l->expires_ms = ends * 1000 - LEASE_SLACK_S * 1000;
+    }
+    return key_id ? lease_text(&l->key_id, key_id, e) : OK;
+}
+
+/* The row that was given up, or held, is taken up again, as lease_table.h says.
+ */
 static enum code take_up(struct act *a, struct error *e)
 {
     struct store_lease *l = a->lease = &a->account->row;
-    enum code code =
-        lease_apply(a->page->run->core, l, LEASE_FOUND, 0, NULL, e);
+    bool held = a->account->verdict == HELD;
+    enum code code;
 
+    a->was = l->state;
+    a->finding.lease = l->id;
+    code = lease_apply(a->page->run->core, l, held ? LEASE_MADE : LEASE_FOUND,
+                       0, NULL, e);
     if (!code)
         code = lease_text(&l->account_id, a->account->id, e);
-    l->next_try_ms = clock_wall_ms();
+    l->next_try_ms = a->account->now_ms;
     l->revoked_ms = 0;
-    a->finding.lease = l->id;
-    return code;
+    return code || !held ? code : adopt_row(a, e);
 }
 
 static enum code act(struct page *p, struct account *a, struct error *e)
 {
     struct run *r = p->run;
     LEASE row = {0};
-    bool adopt = r->job.adopt && a->verdict == UNKNOWN;
+    bool adopt =
+        a->verdict == HELD || (r->job.adopt && a->verdict == UNKNOWN);
     struct act step = {.page = p,
                        .account = a,
                        .lease = &row,
-                       .is_new = a->verdict != RETURNED,
+                       .is_new = a->verdict != RETURNED && a->verdict != HELD,
                        .finding = {.what = verdicts[a->verdict].what,
                                    .project = p->project,
                                    .account = a->name,
@@ -440,7 +482,7 @@ static enum code collect_missing(const struct store_lease *l, void *ctx,
     struct store_lease *more;
 
     if (l->state != LEASE_ACTIVE || !*l->account_id ||
-        l->issued_ms + LAG_MS > r->began_ms || seen_has(&r->seen, l->account_id) ||
+        l->issued_ms + LAG_MS > r->began_steady_ms || seen_has(&r->seen, l->account_id) ||
         !seen_has(&r->projects, l->project))
         return OK;
     if (m->n == m->room) {
@@ -485,8 +527,11 @@ static enum code close_rows(struct store_tx *tx, void *ctx, struct error *e)
 {
     struct closing *c = ctx;
     struct finding f = c->finding;
+    const struct lease_record moved = {.lease = c->lease, .was = LEASE_ACTIVE};
     enum code code = store_lease_update(tx, c->lease, LEASE_ACTIVE, e);
 
+    if (!code)
+        code = lease_record(c->run->core, tx, &moved, e);
     return code ? code : run_record(c->run, tx, &f, e);
 }
 

@@ -336,6 +336,7 @@ static void one_org(struct run *r, const char *name)
         return; /* it never minted anything that could be looked for */
     }
     r->began_ms = clock_wall_ms();
+    r->began_steady_ms = steady_ms(r->core);
     each_project(r);
     if (!run_stopped(r) && run_vanished(r, &e) != OK)
         run_failed(r, "accounts that are gone", &e);

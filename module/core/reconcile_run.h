@@ -27,6 +27,7 @@ struct run {
     struct store_org org;
     struct config config;
     int64_t began_ms; /* wall */
+    int64_t began_steady_ms;
     struct seen seen, projects;
     json_t *keys; /* adopt: of the project, by account: {id, expires_at} */
 };

@@ -20,12 +20,15 @@
 #define PLACE_MAX 128
 #define MACHINE_ID "/etc/machine-id"
 #define OBJECT "state"
+#define HELD_MS (INT64_C(10) * 365 * 86400 * 1000)
 
 struct rows {
     struct core *core;
     const char *mark;  /* JSON; NULL: to be taken away */
     const char *place; /* "": as it is */
     const char *reason, *by;
+    bool holds, settles;
+    int64_t now_ms; /* steady */
 };
 
 static void raise_alarm(struct core *c)
@@ -80,6 +83,11 @@ static enum code write_rows(struct store_tx *tx, void *ctx, struct error *e)
     if (!code && *r->place)
         code =
             store_meta_put(tx, META_PLACE, r->place, strlen(r->place), e);
+    /* What is pending here may have been handed out by the original. */
+    if (!code && (r->holds || r->settles))
+        code = store_lease_hold(tx, r->settles ? r->now_ms
+                                               : r->now_ms + HELD_MS,
+                                e);
     if (code || !r->reason)
         return code;
     const struct logbook_entry entry = {
@@ -96,7 +104,12 @@ static enum code set_mark(struct core *c, const char *reason,
     JSON j = json_pack("{ss sI}", "reason", reason, "since_ms",
                        (json_int_t)now);
     FREE char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-    struct rows r = {c, text, place, reason, NULL};
+    struct rows r = {.core = c,
+                     .mark = text,
+                     .place = place,
+                     .reason = reason,
+                     .holds = true,
+                     .now_ms = steady_ms(c)};
     enum code code;
 
     if (!text)
@@ -164,6 +177,8 @@ static enum code look_at_place(struct core *c, struct error *e)
 
         code = store_meta_get(c->store, STORE_META_RESTORED, &mark, &len, e);
         r.mark = mark;
+        r.holds = true;
+        r.now_ms = steady_ms(c);
         return code ? code
                     : store_commit(c->store, STORE_RESERVE, write_rows, &r, e);
     }
@@ -202,8 +217,7 @@ bool restored_is(struct core *c, struct error *why)
     return is;
 }
 
-bool restored_holds(struct core *c, const struct store_lease *l,
-                    int64_t now_ms)
+bool restored_holds(struct core *c, const struct store_lease *l)
 {
     struct restored *r = &c->restored;
     bool holds;
@@ -211,8 +225,7 @@ bool restored_holds(struct core *c, const struct store_lease *l,
     pthread_mutex_lock(&r->lock);
     holds = r->since_ms != 0 && l->issued_ms <= r->since_ms;
     pthread_mutex_unlock(&r->lock);
-    return holds && (l->state == LEASE_PENDING ||
-                     (l->state == LEASE_ACTIVE && l->expires_ms > now_ms));
+    return holds;
 }
 
 enum code restored_mark(struct core *c, const char *reason, struct error *e)
@@ -224,7 +237,12 @@ enum code restored_mark(struct core *c, const char *reason, struct error *e)
 
 enum code restored_settle(struct core *c, const char *by, struct error *e)
 {
-    struct rows r = {c, NULL, "", "settled", by};
+    struct rows r = {.core = c,
+                     .place = "",
+                     .reason = "settled",
+                     .by = by,
+                     .settles = true,
+                     .now_ms = steady_ms(c)};
     enum code code = store_commit(c->store, STORE_RESERVE, write_rows, &r, e);
 
     if (code)

@@ -36,10 +36,10 @@ struct restored {
 MUST_CHECK enum code restored_open(struct core *c, struct error *e);
 /* *why: the text for whom it is refused. Asks the log, too. */
 bool restored_is(struct core *c, struct error *why);
-/* This lease may be another daemon's, too: it was minted before the mark, and
- * its end is not what the clock alone says. Held until it is decided. */
-bool restored_holds(struct core *c, const struct store_lease *l,
-                    int64_t now_ms);
+/* This lease may be another daemon's, too: it was minted before the mark. What
+ * ends it is held until it is decided, unless it is the clock. Those pending
+ * are held by the mark itself: they are due in years. */
+bool restored_holds(struct core *c, const struct store_lease *l);
 MUST_CHECK enum code restored_mark(struct core *c, const char *reason,
                                    struct error *e);
 /* An administrator decided, and all was gone through. */

@@ -57,3 +57,16 @@ enum code store_lease_named_dead(struct store *s, const char *names,
     query_text(&q, names);
     return rows(&q, fn, ctx, e);
 }
+
+enum code store_lease_hold(struct store_tx *tx, int64_t due_ms, struct error *e)
+{
+    QUERY q = {.st = NULL};
+    enum code code = query_open(&q, tx->c, "hold pending leases",
+                                "UPDATE lease SET next_try_ms = ?"
+                                " WHERE state = 0",
+                                e);
+    if (code)
+        return code;
+    query_int(&q, due_ms);
+    return query_run(&q, e);
+}

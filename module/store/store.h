@@ -253,6 +253,9 @@ typedef enum code (*store_lease_fn)(const struct store_lease *l, void *ctx,
 MUST_CHECK enum code store_lease_named(struct store *s, const char *name,
                                        store_lease_fn fn, void *ctx,
                                        struct error *e);
+/* All that are pending are due then, and not before. */
+MUST_CHECK enum code store_lease_hold(struct store_tx *tx, int64_t due_ms,
+                                      struct error *e);
 /* Revoked rows of any of these names, a JSON array of strings. Cost: all rows
  * that there are, once. */
 MUST_CHECK enum code store_lease_named_dead(struct store *s, const char *names,
