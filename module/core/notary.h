@@ -33,7 +33,7 @@ struct notary {
     int failures;         /* rounds in a row that failed */
     bool refused;         /* calls were, for want of a checkpoint */
     bool rolled_back;
-    char why[512];
+    char why[ERROR_TEXT_MAX];
     char origin[NOTE_NAME_MAX]; /* "" until a keeper was attached */
     /* The thread's own. */
     uint64_t size; /* of the tree that the keeper has */

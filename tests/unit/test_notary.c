@@ -21,6 +21,62 @@ static struct fake_ledger *ledger(struct core_fixture *f)
     return &f->fake.ledger;
 }
 
+/* What is not atomic is the keeper's threads', too. */
+static struct fake_ledger *hold(struct core_fixture *f)
+{
+    pthread_mutex_lock(&f->fake.lock);
+    return &f->fake.ledger;
+}
+
+static void let_go(struct core_fixture *f)
+{
+    pthread_mutex_unlock(&f->fake.lock);
+}
+
+static uint64_t tree_size(struct core_fixture *f)
+{
+    uint64_t size = hold(f)->tree.size;
+
+    let_go(f);
+    return size;
+}
+
+static uint64_t anchor_size(struct core_fixture *f)
+{
+    uint64_t size = hold(f)->anchor.size;
+
+    let_go(f);
+    return size;
+}
+
+static int epoch_of(struct core_fixture *f)
+{
+    int epoch = hold(f)->epoch;
+
+    let_go(f);
+    return epoch;
+}
+
+static int count(struct core_fixture *f, const int *of)
+{
+    (void)hold(f);
+    int n = *of;
+
+    let_go(f);
+    return n;
+}
+
+/* The keeper's file is gone; and the HSM's anchor. */
+static void forget(struct core_fixture *f, bool file, bool anchor)
+{
+    struct fake_ledger *l = hold(f);
+
+    l->begun = false;
+    l->known = l->known && !file;
+    l->anchored = l->anchored && !anchor;
+    let_go(f);
+}
+
 static uint64_t size_of(struct core_fixture *f)
 {
     struct store_head head;
@@ -78,7 +134,7 @@ static void checkpoints_come_by_themselves(void **state)
 
     assert_int_equal(mint(f, &m), OK);
     move_on(f, 11);
-    EVENTUALLY(ledger(f)->tree.size == size_of(f));
+    EVENTUALLY(tree_size(f) == size_of(f));
     assert_true(ledger(f)->checkpoints > before);
     /* Nothing new, nothing signed. (Other threads write records, too.) */
     sign(f);
@@ -142,7 +198,7 @@ static void many_records_do_not_wait(void **state)
     uint64_t wanted = size_of(f) + 256;
 
     fill(f, 1);
-    EVENTUALLY(ledger(f)->tree.size >= wanted - 1);
+    EVENTUALLY(tree_size(f) >= wanted - 1);
 }
 
 /* More than one frame holds. */
@@ -154,7 +210,7 @@ static void a_long_way_behind(void **state)
     fill(f, 300);
     ledger(f)->fails_with = OK;
     sign(f);
-    assert_int_equal(ledger(f)->tree.size, size_of(f));
+    assert_int_equal(tree_size(f), size_of(f));
     assert_true(size_of(f) > 65536);
 }
 
@@ -166,12 +222,12 @@ static void the_last_is_anchored(void **state)
 
     assert_int_equal(mint(f, &m), OK);
     close_core(f);
-    size = ledger(f)->tree.size;
-    assert_int_equal(ledger(f)->anchor.size, size);
+    size = tree_size(f);
+    assert_int_equal(anchor_size(f), size);
     open_core(f);
     sign(f);
-    assert_true(ledger(f)->tree.size > size);
-    assert_int_equal(ledger(f)->epoch, 0);
+    assert_true(tree_size(f) > size);
+    assert_int_equal(epoch_of(f), 0);
     assert_false(notary_rolled_back(f->core, NULL));
     SUCCEEDS(notary_compare(f->core, e));
 }
@@ -209,7 +265,7 @@ static void a_signature_of_another_tree_is_none(void **state)
     FAILS(ERR_KEEPER, notary_sign(f->core, e));
     after = head(f);
     assert_true(json_integer_value(json_object_get(after, "signed")) <
-                (json_int_t)ledger(f)->tree.size);
+                (json_int_t)tree_size(f));
     (void)before;
 }
 
@@ -254,13 +310,13 @@ static void a_hidden_call_stops_all(void **state)
     assert_int_equal(mint(f, &m), ERR_NOT_LOGGED);
     assert_int_equal(f->fake.made, made);
     EVENTUALLY(has_alarm(f, ALARM_LOG_UNSIGNED));
-    assert_int_equal(ledger(f)->epoch, 0); /* nothing is given up by itself */
+    assert_int_equal(epoch_of(f), 0); /* nothing is given up by itself */
     /* A new daemon begins anew, and says what was lost. */
     close_core(f);
     open_core(f);
     EVENTUALLY(notary_rolled_back(f->core, NULL));
-    EVENTUALLY(ledger(f)->epoch == 1);
-    assert_true(ledger(f)->lost > 0);
+    EVENTUALLY(epoch_of(f) == 1);
+    assert_true(count(f, &ledger(f)->lost) > 0);
 }
 
 /* ---- another store ---- */
@@ -278,7 +334,7 @@ static void check_rolled_back(struct core_fixture *f, int epoch)
     struct error why = {0};
 
     EVENTUALLY(notary_rolled_back(f->core, &why));
-    EVENTUALLY(ledger(f)->epoch == epoch);
+    EVENTUALLY(epoch_of(f) == epoch);
     assert_non_null(strstr(why.text, "accept-rollback"));
     assert_true(has_alarm(f, ALARM_LOG_ROLLED_BACK));
     FAILS(ERR_ROLLED_BACK, notary_compare(f->core, e));
@@ -346,8 +402,7 @@ static void a_clone_that_went_on(void **state)
     close_core(f);
     /* The other has more records than the anchor, and other ones. */
     copy_dir(copy, f->dir);
-    ledger(f)->begun = false; /* its keeper is another */
-    ledger(f)->anchored = ledger(f)->known = false;
+    forget(f, true, true); /* its keeper is another */
     open_core(f);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(mint(f, &n), OK);
@@ -363,12 +418,12 @@ static void a_keeper_that_forgot(void **state)
     MINTED m = {.key = NULL};
 
     close_core(f);
-    ledger(f)->begun = false; /* its file is gone; the anchor is there */
+    forget(f, true, false);
     open_core(f);
     assert_int_equal(mint(f, &m), OK);
     sign(f);
-    assert_int_equal(ledger(f)->resumed, 1);
-    assert_int_equal(ledger(f)->epoch, 0);
+    assert_int_equal(count(f, &ledger(f)->resumed), 1);
+    assert_int_equal(epoch_of(f), 0);
     assert_false(notary_rolled_back(f->core, NULL));
 }
 
@@ -377,7 +432,7 @@ static void an_anchor_that_is_gone(void **state)
     struct core_fixture *f = *state;
 
     close_core(f);
-    ledger(f)->begun = ledger(f)->anchored = false;
+    forget(f, false, true);
     open_core(f);
     check_rolled_back(f, 1);
 }
@@ -388,8 +443,9 @@ static void an_anchor_of_somebody_else(void **state)
     struct core_fixture *f = *state;
 
     sign(f);
-    ledger(f)->anchor.size = 10;
+    hold(f)->anchor.size = 10;
     ledger(f)->anchor.root.bytes[0] ^= 1;
+    let_go(f);
     FAILS(ERR_ROLLED_BACK, notary_compare(f->core, e));
     check_rolled_back(f, 1);
 }
@@ -433,7 +489,7 @@ static void only_what_was_exported_is_pruned(void **state)
     close_core(f);
     open_core(f);
     sign(f);
-    assert_int_equal(ledger(f)->epoch, 0);
+    assert_int_equal(epoch_of(f), 0);
 }
 
 #define TEST(name)                                                             \
