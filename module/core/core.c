@@ -282,16 +282,29 @@ bool core_wants_pin(struct core *c)
     return unlock_is_locked(c) && !unlock_has_source(c);
 }
 
+static enum code note_proof(const struct store_lane *l, void *ctx,
+                            struct error *e)
+{
+    bool *waits = ctx;
+
+    (void)e;
+    *waits = *waits || l->kind == LANE_PROOF;
+    return OK;
+}
+
 bool core_busy(struct core *c)
 {
     struct store_counts n = {0};
+    bool proves = false;
     struct error e = {0};
 
     if (store_lease_counts(c->store, 0, NULL, &n, &e) != OK) {
         log_failure(&e, "leases cannot be counted");
         return true;
     }
-    return n.pending + n.active + n.revoking > 0;
+    if (store_lane_each(c->store, note_proof, &proves, &e) != OK)
+        log_failure(&e, "proofs cannot be looked for");
+    return proves || n.pending + n.active + n.revoking > 0;
 }
 
 /* ---- init ---- */
