@@ -234,6 +234,20 @@ static bool fails(int what)
     return true;
 }
 
+/* The C library's own: dlsym() may allocate. */
+void *__libc_malloc(size_t);
+void *__libc_calloc(size_t, size_t);
+
+VISIBLE void *malloc(size_t n)
+{
+    return !is_keeper && fails('m') ? NULL : __libc_malloc(n);
+}
+
+VISIBLE void *calloc(size_t n, size_t size)
+{
+    return !is_keeper && fails('m') ? NULL : __libc_calloc(n, size);
+}
+
 /* ---- the store's files ---- */
 
 static bool is_store(int fd)
