@@ -60,8 +60,9 @@ MUST_CHECK enum code lease_end_in(struct core *c, struct store_tx *tx,
 /* Deletes the account of a lease whose account id is known, in any state but
  * revoked, and says so in its row. On failure the lease is in state revoking
  * and its row holds why and when the sweeper tries again. A 404 of an account
- * that may be too new to show itself is ERR_SERVICE_UNKNOWN. OK with the lease
- * still revoking: its account is gone, and others of its name are looked for. */
+ * that may be too new to show itself is ERR_SERVICE_UNKNOWN to a caller. OK with
+ * the lease still revoking: such a 404 to the daemon itself, or its account is
+ * gone, and others of its name are looked for. */
 MUST_CHECK enum code lease_delete(struct core *c, struct store_lease *l,
                                   const char *reason, const struct caller *by,
                                   struct error *e);

@@ -249,6 +249,20 @@ def test_renewed_while_its_end_comes(daemon, service):
         assert (now["state"], now["expires_ms"]) == ("active", end) and service.accepts(key)
 
 
+def test_what_is_gone_holds_nobody_up(daemon, service):
+    """Accounts that somebody else deleted. The 404s of accounts so young are not believed,
+    but that is no failure of the service: what is due goes on."""
+    with daemon.attached() as c:
+        for _ in range(12):
+            lease = c.change("Mint", role="my-app", bound=True, session=1)["lease"]
+            service.control(f"service_accounts/{lease['service_account_id']}", method="DELETE")
+        c.call("EndSession", session=1)
+        time.sleep(5)  # looked at again
+        key = c.change("Mint", role="my-app", bound=True, session=2).secret.decode()
+        c.call("EndSession", session=2)
+        wait_for(lambda: not service.accepts(key), 2, "a key to die")
+
+
 # What becomes of a reply, or of the call. The daemon waits for a second.
 REPLIES = {
     "never arrived": {"kind": "drop", "when": "before"},
