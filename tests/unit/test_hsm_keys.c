@@ -279,8 +279,11 @@ static void older_instances_get_the_ed25519_key(void **state)
     const char *label = "hsmint-log-ed25519-1";
     struct fixture *f = fixture(state);
     uint8_t signature[64];
+    JSON first = NULL;
+    JSON second = NULL;
     JSON out = NULL;
     JSON again = NULL;
+    JSON none = NULL;
     (void)provisioned(state);
     json_t *keys = json_object_get(f->pins, "keys");
     if (json_array_size(keys) != HSM_USES)
@@ -293,18 +296,16 @@ static void older_instances_get_the_ed25519_key(void **state)
     /* Pins of before: the key on the token is a stranger's then. */
     json_array_remove(keys, HSM_LOG_ED25519);
     log_in_again(f);
-    must(hsm_provision(f->hsm, true, f->pins, &out, &error));
+    must(hsm_provision(f->hsm, true, f->pins, &first, &error));
     must_fail(ERR_NOT_FOUND,
               hsm_sign_ed25519(f->hsm, text, 1, signature, &error));
     assert_int_equal(count(f->hsm, label), 2); /* left alone */
     destroy(f->hsm, label);
     /* Made only when told, and once. */
     log_in_again(f);
-    json_decref(out);
-    must(hsm_provision(f->hsm, false, f->pins, &out, &error));
+    must(hsm_provision(f->hsm, false, f->pins, &second, &error));
     assert_int_equal(count(f->hsm, label), 0);
     log_in_again(f);
-    json_decref(out);
     must(hsm_provision(f->hsm, true, f->pins, &out, &error));
     assert_int_equal(count(f->hsm, label), 2);
     must(hsm_sign_ed25519(f->hsm, text, 1, signature, &error));
@@ -315,8 +316,7 @@ static void older_instances_get_the_ed25519_key(void **state)
     /* Pinned, so it has to be there. */
     destroy(f->hsm, label);
     log_in_again(f);
-    json_decref(again);
-    must_fail(ERR_HSM_KEYS, hsm_provision(f->hsm, true, pins, &again, &error));
+    must_fail(ERR_HSM_KEYS, hsm_provision(f->hsm, true, pins, &none, &error));
 }
 
 /* Nothing is left over from an init that found no way to seal. */
