@@ -5,6 +5,7 @@
 
 #include "common/deadline.h"
 #include "common/file.h"
+#include "common/log.h"
 #include "hsm/pin.h"
 #include "hsm/secretid.h"
 
@@ -130,16 +131,65 @@ enum code access_logout(struct channel *c, struct frame *in, struct frame *out,
     return rc ? rc : hsm_logout(c->keeper->hsm, e);
 }
 
+/* What is pinned is on the HSM, too: a state that was lost is begun anew with the
+ * same keys, and knows the accounts that bear its marker. */
+#define PINS_LABEL "hsmint-pins"
+
+static enum code take_pins(const uint8_t *data, size_t len, void *ctx,
+                           struct error *e)
+{
+    json_t **pins = ctx;
+    json_freep(pins);
+    return json_parse((const char *)data, len, "pins on the HSM", pins, e);
+}
+
+static enum code recover_pins(struct keeper *k, json_t **pins, struct error *e)
+{
+    enum code rc = hsm_data_get(k->hsm, PINS_LABEL, take_pins, pins, e);
+    return rc || *pins
+               ? rc
+               : error_set(e, ERR_NOT_FOUND,
+                           "there is no " PINS_LABEL " on the token: nothing "
+                           "to recover; `hsmint init` makes new keys");
+}
+
+/* Written once, and when they change. A token without room for them is as good
+ * as ever until its state is lost. */
+static void keep_pins(struct keeper *k, json_t *pins)
+{
+    struct error why = {.code = OK};
+    JSON there = NULL;
+    FREE char *text = pins ? json_dumps(pins, JSON_COMPACT) : NULL;
+    if (!text || (hsm_data_get(k->hsm, PINS_LABEL, take_pins, &there, NULL) ==
+                      OK &&
+                  there && json_equal(there, pins)))
+        return;
+    if (hsm_data_put(k->hsm, PINS_LABEL, (const uint8_t *)text, strlen(text),
+                     &why))
+        log_failure(&why, "HSM: the pins are in the store alone");
+}
+
 enum code access_provision(struct channel *c, struct frame *in,
                            struct frame *out, struct error *e)
 {
-    bool create = false;
+    bool create = false, recover = false;
     json_t *pins = NULL;
+    JSON recovered = NULL;
     const struct json_field fields[] = {
         {"create", FIELD_BOOL, false, &create, NULL},
+        {"recover", FIELD_BOOL, false, &recover, NULL},
         {"pins", FIELD_OBJECT, false, &pins, NULL},
     };
     enum code rc =
         json_decode(in->head, JSON_FIELDS(fields), false, "provision", e);
-    return rc ? rc : hsm_provision(c->keeper->hsm, create, pins, &out->head, e);
+    if (!rc && recover && !pins) {
+        rc = recover_pins(c->keeper, &recovered, e);
+        pins = recovered;
+        create = false;
+    }
+    if (!rc)
+        rc = hsm_provision(c->keeper->hsm, create, pins, &out->head, e);
+    if (!rc)
+        keep_pins(c->keeper, json_object_get(out->head, "pins"));
+    return rc;
 }

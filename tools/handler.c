@@ -208,7 +208,9 @@ enum code handle_init(struct call *c, const struct arguments *a, json_t **out,
                       struct error *e)
 {
     struct caller by = handler_caller(c);
-    return core_init(c->daemon->core, &by, handler_org(a), out, e);
+    return a->recover
+               ? core_recover(c->daemon->core, &by, handler_org(a), out, e)
+               : core_init(c->daemon->core, &by, handler_org(a), out, e);
 }
 
 /* ---- configuration ---- */

@@ -39,6 +39,7 @@ struct args {
     bool progress, sign;
     bool all, history, force, so, online;
     bool dry_run, adopt, revoke, audit;
+    bool recover;
     const char *state;
     bool keep_first, keep_old, retire_old;
     /* what is left: after the command's own words, and after "--" */

@@ -43,6 +43,8 @@ static const struct option options[] = {
     {"force", FLAG, false, AT(force), NULL, "also when leases are alive"},
     {"online", FLAG, false, AT(online), NULL,
      "one call to the service, too, for the admin key"},
+    {"recover", FLAG, false, AT(recover), NULL,
+     "the state was lost: go on with the keys that are on the HSM"},
     {"state", VALUE, false, AT(state), "DIR",
      "the state directory (what the settings say, if left out)"},
     {"dry-run", FLAG, false, AT(dry_run), NULL, "only tell, do nothing"},

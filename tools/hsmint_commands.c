@@ -4,7 +4,7 @@
 
 const struct command commands[] = {
     {"init", "", "Set up an organisation: the HSM's keys, the daemon",
-     command_init, "hsm-module hsm-uri pin-source softhsm-conf hsm-env hosts",
+     command_init, "hsm-module hsm-uri pin-source softhsm-conf hsm-env hosts recover",
      0, 0, true, false},
     {"config set", "FIELD=VALUE...", "Set the admin key and its organisation",
      command_config_set, "keep-first keep-old retire-old", 1, ARGS_WORDS_MAX,

@@ -101,9 +101,12 @@ enum code command_init(struct cli *c, struct error *e)
     enum code code = prepare(c, e);
     if (code == OK)
         code = unlock(c, e);
+    JSON p = code ? NULL : cli_parameters(c, CLI_ORG | CLI_CHANGE, e);
+    if (p && c->args->recover &&
+        json_object_set_new(p, "recover", json_true()) != 0)
+        return error_set(e, ERR_NOMEM, "no memory for a call");
     if (code == OK)
-        code = cli_call(c, "Init", cli_parameters(c, CLI_ORG | CLI_CHANGE, e),
-                        NULL, &reply, NULL, e);
+        code = cli_call(c, "Init", json_incref(p), NULL, &reply, NULL, e);
     if (code)
         return code;
     if (c->args->json) {

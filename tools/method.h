@@ -64,6 +64,7 @@ enum method_param {
     PARAM_PREFIX,
     PARAM_PROJECT,
     PARAM_REVOKE,
+    PARAM_RECOVER,
     PARAM_KEEP_FIRST,
     PARAM_OLD,
     PARAM_COMPROMISED,
@@ -77,7 +78,7 @@ struct arguments { /* absent: NULL, 0, false */
     json_int_t version, session, ttl, limit, count;
     json_int_t from, to, size, seq, since_ms, until_ms;
     bool so, force, bound, reuse, all, live, sign, keep_first, compromised;
-    bool dry_run, audit, adopt, revoke;
+    bool dry_run, audit, adopt, revoke, recover;
     json_t *fields, *who; /* borrowed */
     bool given[METHOD_PARAMS];
 };

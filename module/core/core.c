@@ -362,8 +362,8 @@ static bool logged_in_again(struct core *c)
 }
 
 /* Keys are made once; later organisations share them. */
-static enum code provision(struct core *c, uint64_t *generation, bool *is_first,
-                           json_t **answer, struct error *e)
+static enum code provision(struct core *c, bool recover, uint64_t *generation,
+                           bool *is_first, json_t **answer, struct error *e)
 {
     FRAME request = FRAME_INIT;
     FRAME reply = FRAME_INIT;
@@ -375,11 +375,15 @@ static enum code provision(struct core *c, uint64_t *generation, bool *is_first,
     *is_first = code == ERR_NOT_FOUND;
     if (code && !*is_first)
         return code;
+    if (!*is_first && recover)
+        return error_set(e, ERR_EXISTS, "this state has its keys: nothing is "
+                                        "to be recovered");
     if (!*is_first &&
         (code = json_parse(text, len, "pinned HSM keys", &pins, e)))
         return code;
     request.verb = VERB_PROVISION;
-    request.head = json_pack("{sb sO?}", "create", *is_first, "pins", pins);
+    request.head = json_pack("{sb sb sO?}", "create", *is_first, "recover",
+                             recover, "pins", pins);
     if (!request.head)
         return error_set(e, ERR_NOMEM, "no memory to make the HSM's keys");
     code = ask_keys(c, &request, generation, &reply, e);
@@ -406,14 +410,15 @@ static enum code init_json(const char *org, json_t *answer, json_t **out,
 }
 
 static enum code init(struct core *c, const struct caller *by, const char *org,
-                      json_t **out, struct error *e)
+                      bool recover, json_t **out, struct error *e)
 {
     JSON answer = NULL;
     FREE char *pins = NULL;
     struct init_rows rows = {.core = c, .org = org, .by = by};
     uint64_t generation = 0;
     bool is_first;
-    enum code code = provision(c, &generation, &is_first, &answer, e);
+    enum code code =
+        provision(c, recover, &generation, &is_first, &answer, e);
 
     if (code)
         return code;
@@ -422,6 +427,10 @@ static enum code init(struct core *c, const struct caller *by, const char *org,
     if (!rows.instance || !pins)
         return error_set(e, ERR_KEEPER, "the keeper named no keys");
     rows.pins = is_first ? pins : NULL;
+    /* First: what the keys of before made is not this state's to delete. */
+    if (recover &&
+        (code = restored_mark(c, "the state was lost, and begun anew", e)))
+        return code;
     code = store_commit(c->store, STORE_NORMAL, insert_rows, &rows, e);
     if (!code)
         code = core_org_note(c, rows.id, org, e);
@@ -431,8 +440,9 @@ static enum code init(struct core *c, const struct caller *by, const char *org,
     return init_json(org, answer, out, e);
 }
 
-enum code core_init(struct core *c, const struct caller *by, const char *name,
-                    json_t **out, struct error *e)
+static enum code init_org(struct core *c, const struct caller *by,
+                          const char *name, bool recover, json_t **out,
+                          struct error *e)
 {
     const char *org = name && *name ? name : CORE_DEFAULT_ORG;
     CLEANUP(store_org_clear) struct store_org there = {0};
@@ -448,7 +458,19 @@ enum code core_init(struct core *c, const struct caller *by, const char *name,
                          "organisation %s is set up already; --org NAME sets "
                          "up another one",
                          org);
-    return init(c, by, org, out, e);
+    return init(c, by, org, recover, out, e);
+}
+
+enum code core_init(struct core *c, const struct caller *by, const char *name,
+                    json_t **out, struct error *e)
+{
+    return init_org(c, by, name, false, out, e);
+}
+
+enum code core_recover(struct core *c, const struct caller *by,
+                       const char *name, json_t **out, struct error *e)
+{
+    return init_org(c, by, name, true, out, e);
 }
 
 /* ---- state ---- */

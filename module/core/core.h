@@ -66,6 +66,11 @@ bool core_wants_pin(struct core *c);
 /* Live leases or pending work: a user daemon must not leave. */
 bool core_busy(struct core *c);
 /* Provision the HSM's keys (once) and add the organisation (ERR_EXISTS). */
+/* The same with the keys that a state had which is lost: ERR_NOT_FOUND without
+ * any. What they made is only reported until it is decided (core/restored.h). */
+MUST_CHECK enum code core_recover(struct core *c, const struct caller *by,
+                                  const char *org, json_t **out,
+                                  struct error *e);
 MUST_CHECK enum code core_init(struct core *c, const struct caller *by,
                                const char *org, json_t **out, struct error *e);
 /* Waits for the HSM no longer than half a second: else what was known before. */

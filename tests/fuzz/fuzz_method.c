@@ -112,6 +112,11 @@ enum code core_backup(struct core *c, const struct caller *by, int *fd,
     changed(by);
     return gives(manifest, json_object());
 }
+enum code core_recover(struct core *c, const struct caller *by, const char *org,
+                       json_t **out, struct error *e)
+{
+    return core_init(c, by, org, out, e);
+}
 enum code core_status(struct core *c, json_t **out, struct error *e)
 {
     (void)c, (void)e;

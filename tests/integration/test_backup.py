@@ -146,3 +146,34 @@ def test_a_snapshot_beside_the_original(ready, service):
         assert not service.accepts(our_key) and service.accepts(their_key)
     finally:
         copy.end()
+
+
+def test_a_lost_state(ready, service):
+    """No backup, an empty directory: the keys on the HSM are enough to know what is ours."""
+    d = ready
+    adopted, key = mint(d, ttl=600)
+    foreign = service.control("service_accounts", {"project": PROJECT, "name": "somebody-else"})
+    d.stop()
+    shutil.rmtree(d.state)
+    d.start()
+    with pytest.raises(Error) as e, d.attached() as c:
+        c.change("Init")
+    assert e.value.name == "HsmKeys"
+    assert hsmint(d, "init", "--recover")
+    assert "state-restored" in alarms(d)
+    with d.attached() as c:
+        c.change(
+            "SetConfig",
+            secret=service.admin_key.encode(),
+            fields={"api_endpoint": service.url, "organization_id": "org-adminsim"},
+        )
+    wait_for(lambda: "log-rolled-back" in alarms(d), 15, "the lost log to be noticed")
+    report = reconcile(d)
+    assert report["report_only"] and found(report) == [("unknown-ours", adopted["service_account_id"])]
+    assert service.accepts(key)
+    with d.attached() as c:
+        c.change("AcceptRollback", reason="the disk was lost")
+    report = reconcile(d, revoke=True)
+    assert report["revoking"] == 1 and not report["report_only"]
+    wait_for(lambda: {a["id"] for a in service.accounts()} == {foreign["id"]}, 10, "what is ours to go")
+    assert not service.accepts(key) and "state-restored" not in alarms(d)
