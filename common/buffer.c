@@ -61,7 +61,8 @@ struct dump {
 static int append_piece(const char *piece, size_t len, void *ctx)
 {
     struct dump *d = ctx;
-    d->rc = buffer_append(d->to, piece, len, d->e);
+    if (!d->rc)
+        d->rc = buffer_append(d->to, piece, len, d->e);
     return d->rc ? -1 : 0;
 }
 
@@ -71,11 +72,12 @@ enum code buffer_append_json(struct buffer *b, const json_t *json,
     /* By callback: json_dumps would return memory of an allocator that the
      * application may have replaced. */
     struct dump d = {b, e, OK};
-    if (json_dump_callback(json, append_piece, &d, JSON_COMPACT) == 0)
-        return OK;
-    if (d.rc)
+    int failed = json_dump_callback(json, append_piece, &d, JSON_COMPACT);
+    if (d.rc) /* Jansson forgets a failure at a member's name */
         return d.rc;
-    return error_set(e, ERR_INTERNAL, "a message that cannot be written");
+    return !failed ? OK
+                   : error_set(e, ERR_INTERNAL,
+                               "a message that cannot be written");
 }
 
 void buffer_consume(struct buffer *b, size_t n)

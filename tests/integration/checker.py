@@ -135,7 +135,7 @@ def verify(daemon, place):
     return "\n".join(line for line in r.stdout.splitlines() if not line.startswith("open"))
 
 
-def reconcile(daemon, seconds=30):
+def reconcile(daemon, seconds=120):
     """The report of a run that came to its end."""
 
     def ask():
