@@ -40,6 +40,8 @@ struct args {
     bool all, history, force, so, online;
     bool dry_run, adopt, revoke, audit;
     bool recover;
+    bool live, offline, show_status;
+    const char *prefix, *project;
     const char *state;
     bool keep_first, keep_old, retire_old;
     /* what is left: after the command's own words, and after "--" */
@@ -172,6 +174,12 @@ MUST_CHECK enum code status_get(struct cli *c, json_t **reply, json_t **status,
 void status_print(json_t *status);
 void hsm_print(json_t *hsm);
 
+/* Leases by the store alone, with nothing else there: hsmint_offline.c. */
+MUST_CHECK enum code offline_list(struct cli *c, struct error *e);
+/* --state, else state_dir of the settings: the system's if there are any. */
+MUST_CHECK enum code find_state(const struct cli *c, char **dir,
+                                struct error *e);
+
 /* ---- the settings file that init writes ---- */
 
 /* $HSMINT_CONFIG, else hsmint.conf where the daemon looks. */
@@ -213,6 +221,7 @@ enum code command_audit_show(struct cli *c, struct error *e);
 enum code command_audit_search(struct cli *c, struct error *e);
 enum code command_audit_follow(struct cli *c, struct error *e);
 enum code command_audit_verify(struct cli *c, struct error *e);
+enum code command_revoke_all(struct cli *c, struct error *e);
 enum code command_status(struct cli *c, struct error *e);
 enum code command_reconcile(struct cli *c, struct error *e);
 enum code command_backup(struct cli *c, struct error *e);

@@ -220,7 +220,7 @@ enum code command_backup(struct cli *c, struct error *e)
 
 /* ---- hsmint restore FILE ---- */
 
-static enum code find_state(const struct cli *c, char **dir, struct error *e)
+enum code find_state(const struct cli *c, char **dir, struct error *e)
 {
     struct settings s = {.mode = MODE_USER};
     FREE char *conf = NULL;

@@ -146,11 +146,19 @@ enum code command_config_compromised(struct cli *c, struct error *e)
     return rotate(c, true, e);
 }
 
+static enum code delete_with(struct cli *c, const char *method, json_t *p,
+                             struct error *e)
+{
+    JSON parameters = p;
+    if (p && c->args->revoke && json_object_set_new(p, "revoke", json_true()))
+        return error_set(e, ERR_NOMEM, "no memory for a call");
+    return cli_call(c, method, json_incref(parameters), NULL, NULL, NULL, e);
+}
+
 enum code command_config_delete(struct cli *c, struct error *e)
 {
-    return cli_call(c, "DeleteConfig",
-                    cli_parameters(c, CLI_ORG | CLI_CHANGE, e), NULL, NULL,
-                    NULL, e);
+    return delete_with(c, "DeleteConfig",
+                       cli_parameters(c, CLI_ORG | CLI_CHANGE, e), e);
 }
 
 /* ---- roles ---- */
@@ -206,7 +214,6 @@ enum code command_role_list(struct cli *c, struct error *e)
 
 enum code command_role_delete(struct cli *c, struct error *e)
 {
-    return cli_call(c, "DeleteRole",
-                    cli_named(c, CLI_ORG | CLI_CHANGE, e), NULL, NULL,
-                    NULL, e);
+    return delete_with(c, "DeleteRole",
+                       cli_named(c, CLI_ORG | CLI_CHANGE, e), e);
 }

@@ -66,6 +66,11 @@ enum code command_lease_list(struct cli *c, struct error *e)
     };
     size_t limit;
     JSON all = json_array();
+    if (c->args->live && c->args->history)
+        return error_set(e, ERR_USAGE, "--live and --history exclude each "
+                                       "other");
+    if (c->args->offline)
+        return offline_list(c, e);
     enum code code = limit_of(c->args, &limit, e);
     if (code == OK)
         code = collect(c, all, limit, e);
@@ -120,24 +125,4 @@ enum code command_lease_renew(struct cli *c, struct error *e)
     if (p && ttl && json_object_set_new(p, "ttl", json_integer(ttl)) != 0)
         return error_set(e, ERR_NOMEM, "no memory for a call");
     return show_lease(c, "Renew", json_incref(p), e);
-}
-
-/* All are tried; the first failure is told at the end. */
-enum code command_lease_revoke(struct cli *c, struct error *e)
-{
-    enum code first = OK;
-    for (int i = 0; i < c->args->words_n; i++) {
-        struct error one = {.code = OK};
-        enum code code =
-            cli_call(c, "Revoke",
-                     lease_parameters(c, CLI_CHANGE, c->args->words[i], &one),
-                     NULL, NULL, NULL, &one);
-        if (code && first) {
-            output_error(&one, error_exit_code(code), c->args->json);
-        } else if (code) {
-            *e = one;
-            first = code;
-        }
-    }
-    return first;
 }

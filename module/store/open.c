@@ -113,17 +113,77 @@ static enum code open_files(struct store *s, const struct store_options *o,
     return code;
 }
 
-enum code store_open(struct store **out, const struct store_options *o,
-                     struct error *e)
+static struct store *store_new(void)
 {
     struct store *s = calloc(1, sizeof(*s));
     if (!s)
-        return error_set(e, ERR_NOMEM, "store %s: out of memory", o->dir);
+        return NULL;
     s->lock_fd = -1;
     s->tail = &s->head;
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->pool_lock, NULL);
     pthread_cond_init(&s->work, NULL);
+    return s;
+}
+
+static enum code check_schema(struct store *s, struct error *e)
+{
+    READER r = {.c = NULL};
+    QUERY q = {.st = NULL};
+    bool row = false;
+    enum code code = reader_take(&r, s, e);
+    if (code == OK)
+        code = query_open(&q, r.c, "read its version", "PRAGMA user_version",
+                          e);
+    if (code == OK)
+        code = query_step(&q, &row, e);
+    if (code)
+        return code;
+    int64_t version = row ? query_get_int(&q, 0) : 0;
+    if (version == STORE_SCHEMA)
+        return OK;
+    return error_set(e, ERR_SCHEMA,
+                     "%s has schema %lld, and this hsmint reads %d: use the "
+                     "hsmint that wrote it, or start its daemon once",
+                     s->path, (long long)version, STORE_SCHEMA);
+}
+
+static enum code open_offline(struct store *s, const char *dir, struct error *e)
+{
+    FREE char *lock = NULL;
+    enum code code = set_paths(s, dir, &lock, e);
+    if (code)
+        return code;
+    if (access(s->path, R_OK) != 0)
+        return error_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_DENIED,
+                         "%s: %s; --state DIR says where the state is, and its "
+                         "owner or root may read it",
+                         s->path, strerror(errno));
+    return check_schema(s, e);
+}
+
+enum code store_open_offline(struct store **out, const char *dir,
+                             struct error *e)
+{
+    struct store *s = store_new();
+    if (!s)
+        return error_set(e, ERR_NOMEM, "store %s: out of memory", dir);
+    s->offline = true;
+    enum code code = open_offline(s, dir, e);
+    if (code) {
+        store_close(s);
+        return code;
+    }
+    *out = s;
+    return OK;
+}
+
+enum code store_open(struct store **out, const struct store_options *o,
+                     struct error *e)
+{
+    struct store *s = store_new();
+    if (!s)
+        return error_set(e, ERR_NOMEM, "store %s: out of memory", o->dir);
     enum code code = open_files(s, o, e);
     if (code) {
         store_close(s);

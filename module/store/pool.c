@@ -14,7 +14,9 @@ enum code reader_take(struct reader *r, struct store *s, struct error *e)
     pthread_mutex_unlock(&s->pool_lock);
     /* Nobody waits for a reader: a callback that reads again would wait for
      * itself. */
-    return r->c ? OK : conn_open(&r->c, s->path, CONN_READER, e);
+    return r->c ? OK
+                : conn_open(&r->c, s->path,
+                            s->offline ? CONN_OFFLINE : CONN_READER, e);
 }
 
 void reader_give(struct reader *r)

@@ -101,10 +101,11 @@ enum code conn_open(struct conn **out, const char *path, enum conn_role role,
         return error_set(e, ERR_NOMEM, "store %s: out of memory", path);
     c->path = path;
     errno = 0;
-    int rc = sqlite3_open_v2(path, &c->db,
-                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX |
-                                 SQLITE_OPEN_EXRESCODE,
-                             NULL);
+    int rc = sqlite3_open_v2(
+        path, &c->db,
+        (role == CONN_OFFLINE ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE) |
+            SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
+        NULL);
     enum code code = OK;
     if (rc != SQLITE_OK) {
         code = conn_error(c, rc, "open it", e);

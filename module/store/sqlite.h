@@ -22,7 +22,7 @@ struct conn {
     struct conn *next;                    /* in the pool */
 };
 
-enum conn_role { CONN_WRITER, CONN_READER };
+enum conn_role { CONN_WRITER, CONN_READER, CONN_OFFLINE /* changes no file */ };
 
 /* `path` is the caller's and outlives the connection. */
 MUST_CHECK enum code conn_open(struct conn **out, const char *path,

@@ -36,6 +36,7 @@ struct store {
     char *dir;
     char *path;
     int lock_fd;
+    bool offline; /* store_open_offline() */
     struct conn *writer;
     struct reserve reserve;
 

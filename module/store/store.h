@@ -37,6 +37,10 @@ struct store_options {
 MUST_CHECK enum code store_open(struct store **out,
                                 const struct store_options *o,
                                 struct error *e);
+/* To read, whoever else has it open, or nobody: no lock, no migration, no
+ * commit. ERR_NOT_FOUND: there is none; ERR_SCHEMA: of another version. */
+MUST_CHECK enum code store_open_offline(struct store **out, const char *dir,
+                                        struct error *e);
 void store_close(struct store *s); /* takes NULL */
 
 /* The database as one commit left it, whole: *fd is a file without a name, read
