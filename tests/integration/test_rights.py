@@ -64,6 +64,18 @@ def test_a_retry_is_for_the_role_that_was_permitted(system, admin):  # noqa: F81
     assert alice.call("GetLease", lease_id=lease["lease_id"])["lease"]["state"] == "active"
 
 
+def test_all_leases_are_no_operators(system, admin):  # noqa: F811
+    """revoke-any is about roles; revoke-all is about none, and is an administrator's."""
+    who = f"user:{ALICE}"
+    policy(admin, "ops", who, capabilities=["operator"], roles=["pay-*"])
+    alice = system.agent("alice", ALICE)
+    assert error(alice, "RevokeAll", request_id=request_id(), reason="x") == "Denied"
+    assert error(alice, "RevokeMany", request_id=request_id(), role="web") == "Denied"
+    assert alice.change("RevokeMany", role="pay-api")["matched"] == 0
+    assert error(alice, "DeleteRole", request_id=request_id(), name="pay-api", revoke=True) == "Denied"
+    assert admin.change("RevokeAll", reason="drill", dry_run=True)["job"]["leases"] == 0
+
+
 def test_an_answer_is_about_its_own_organisation(system, admin):  # noqa: F811
     admin.change("Init", org="other")
     policy(admin, "some", f"user:{ALICE}", capabilities=["administer"], orgs=["default", "other"])
