@@ -546,8 +546,12 @@ void applications_end_grace(struct applications *t)
     struct store_lease_query q = {.live_only = true};
     struct error e = {.code = OK};
     pthread_mutex_lock(&t->lock);
-    t->grace = false;
+    bool retired = t->retired;
+    t->grace = retired && t->grace;
     pthread_mutex_unlock(&t->lock);
+    /* Who was cut off by a daemon that leaves has not stayed away. */
+    if (retired)
+        return;
     /* From here on nobody returns: who is not in the table never will be. */
     if (store_lease_each(t->store, &q, collect_bound, &left, &e) ||
         store_document_each(t->store, HELD_KIND, collect_held, &left, &e) ||

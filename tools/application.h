@@ -94,7 +94,7 @@ bool application_dead(struct applications *t, struct application *a);
 void applications_exited(struct applications *t, uint64_t number);
 
 /* The grace is over: end bound leases and logins of applications that did not
- * return. */
+ * return. Nothing after applications_retire(): the next daemon's grace counts. */
 void applications_end_grace(struct applications *t);
 /* The daemon leaves: connections that end now end no application, so that its
  * clients find their leases and logins at the next one. */

@@ -376,6 +376,22 @@ static void who_stays_away_is_ended(void **state)
     assert_int_equal(attach(f, 1000, token, NULL, &a), ERR_NOT_FOUND);
 }
 
+/* Its grace may end while it waits for calls under way, when all that were
+ * attached are cut off already. */
+static void a_leaving_daemon_ends_nobody(void **state)
+{
+    struct fixture *f = *state;
+    char token[WIRE_TOKEN_HEX + 1];
+    struct application *a;
+    assert_int_equal(attach(f, 1000, NULL, token, &a), OK);
+    application_bind(f->table, a, true);
+    leave_lease(f, a->hash, LEASE_ACTIVE, true);
+    applications_retire(f->table);
+    application_detach(f->table, a);
+    applications_end_grace(f->table);
+    assert_int_equal(ended.calls, 0);
+}
+
 static enum code attach_as(struct fixture *f, const struct identity *id,
                            const char *token, char *made,
                            struct application **out)
@@ -570,6 +586,7 @@ int main(void)
         T(returns_within_the_grace),
         T(only_living_bound_leases_count),
         T(who_stays_away_is_ended),
+        T(a_leaving_daemon_ends_nobody),
         T(token_is_bound_to_the_whole_identity),
         T(login_is_the_applications),
         T(a_unit_returns_within_the_grace),
