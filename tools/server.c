@@ -254,6 +254,14 @@ static void reload(struct server *s)
         supervisor_reload(s->daemon->supervisor);
 }
 
+/* In one breath: a connection that comes back from its worker in this very
+ * round is ended, and its application is not. */
+static void leave(struct server *s)
+{
+    applications_retire(s->daemon->applications);
+    s->loop.stopping = true;
+}
+
 static void take_signals(struct server *s)
 {
     struct signalfd_siginfo info;
@@ -264,7 +272,7 @@ static void take_signals(struct server *s)
         }
         log_info("signal %u from process %u: leaving", info.ssi_signo,
                  info.ssi_pid);
-        s->loop.stopping = true;
+        leave(s);
     }
 }
 
@@ -288,7 +296,7 @@ static void take_event(struct server *s, const struct epoll_event *ev)
     else if (data == TAG_SIGNAL)
         take_signals(s);
     else if (data == TAG_STOP)
-        s->loop.stopping = true;
+        leave(s);
     else if (data == TAG_RETURNED)
         take_returned(s);
     else
@@ -308,7 +316,7 @@ static void check_idle(struct server *s, int64_t now)
         s->idle_since_ms = now;
     } else if (now - s->idle_since_ms >= set->idle_exit_s * 1000) {
         log_info("idle for %lld s: leaving", (long long)set->idle_exit_s);
-        s->loop.stopping = true;
+        leave(s);
     }
 }
 
@@ -427,7 +435,6 @@ static bool drain(struct server *s)
 {
     struct error e;
     int64_t now = clock_monotonic_ms(), until = now + SERVER_DRAIN_MS;
-    applications_retire(s->daemon->applications);
     for (size_t i = 0; i < s->listeners_n; i++)
         fd_closep(&s->listeners[i]);
     s->listeners_n = 0;

@@ -231,12 +231,12 @@ def test_return_after_a_restart(ready, service, how):
     _, lost = mint(leaves, bound=True)
     _, free = mint(leaves)
     getattr(ready, how)()
-    ready.start()
     began = time.monotonic()
+    ready.start()
     with ready.attached("stays", token=stays.token) as c:
         assert c.call("ListLeases", live=True)["leases"]
         wait_for(lambda: not service.accepts(lost), 15, "the key of who did not return to die")
-        assert time.monotonic() - began > 5
+        assert time.monotonic() - began >= 10  # of grace
         assert service.accepts(kept) and service.accepts(free)
         with ready.connect() as late, pytest.raises(Error) as e:
             late.attach(token=leaves.token)
