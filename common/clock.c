@@ -80,3 +80,14 @@ char *clock_text(int64_t wall_ms, char buf[CLOCK_TEXT_MAX])
     snprintf(buf, CLOCK_TEXT_MAX, "%s.%03dZ", day, (int)ms);
     return buf;
 }
+
+struct timespec clock_in_ms(int64_t ms)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_nsec += (long)(ms % 1000) * 1000000;
+    t.tv_sec += (time_t)(ms / 1000 + t.tv_nsec / 1000000000);
+    t.tv_nsec %= 1000000000;
+    return t;
+}

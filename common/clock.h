@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 struct clock_source {
     int64_t (*wall_ms)(void *ctx);      /* since 1970, UTC */
@@ -19,6 +20,9 @@ int64_t clock_monotonic_ms(void);
 int64_t clock_boot_ms(void);
 /* Microseconds, to time a piece of work; never replaced. */
 int64_t clock_monotonic_us(void);
+/* So long from now by the monotonic clock, for pthread_cond_clockwait(); never
+ * replaced. */
+struct timespec clock_in_ms(int64_t ms);
 /* For tests; NULL gives the real clocks back. Not thread-safe: call it before
  * the threads start. */
 void clock_replace(const struct clock_source *source);

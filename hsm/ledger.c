@@ -154,10 +154,8 @@ static void give_turn(struct ledger **held)
 static enum code take_turn(struct ledger *l, struct ledger **held,
                            struct error *e)
 {
-    struct timespec until;
+    struct timespec until = clock_in_ms(TURN_S * 1000);
     int failed = 0;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += TURN_S;
     lock(l);
     while (l->turn && !failed)
         failed = pthread_cond_timedwait(&l->changed, &l->lock, &until);

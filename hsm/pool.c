@@ -119,14 +119,7 @@ static bool may_enter(const struct pool *p, bool exclusive)
 
 static bool wait_turn(struct pool *p, bool exclusive)
 {
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)(p->deadline_ms / 1000);
-    until.tv_nsec += (long)(p->deadline_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    struct timespec until = clock_in_ms(p->deadline_ms);
     p->waiting += exclusive;
     int rc = 0;
     while (!may_enter(p, exclusive) && rc != ETIMEDOUT)

@@ -76,9 +76,7 @@ static void wake(struct workers *w, int64_t now)
 /* With the lock held: false when nothing came for a while. */
 static bool wait_for_work(struct workers *w)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += IDLE_SECONDS;
+    struct timespec until = clock_in_ms(IDLE_SECONDS * 1000);
     w->waiting++;
     int rc = pthread_cond_clockwait(&w->wanted, &w->lock, CLOCK_MONOTONIC,
                                     &until);

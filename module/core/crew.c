@@ -302,12 +302,8 @@ static int64_t idle_ms(struct crew *w, int64_t now)
 
 static void wait_for_work(struct crew *w, int64_t ms)
 {
-    struct timespec until;
+    struct timespec until = clock_in_ms(ms);
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
     pthread_cond_clockwait(&w->work, &w->lock, CLOCK_MONOTONIC, &until);
 }
 

@@ -362,14 +362,12 @@ static bool next_due(struct health *h, char name[64])
 
 static void tick(struct core *c)
 {
-    struct timespec until;
+    struct timespec until = clock_in_ms(TICK_MS);
 
     for (size_t i = 0; i < c->health.n_orgs; i++) {
         settle(c, &c->health.orgs[i]);
         look_at_end(c, &c->health.orgs[i]);
     }
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += TICK_MS / 1000;
     (void)pthread_cond_clockwait(&c->health.changed, &c->health.lock,
                                  CLOCK_MONOTONIC, &until);
 }

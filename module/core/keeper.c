@@ -323,11 +323,9 @@ static enum code wait_for_idle(struct keeper *k, const struct timespec *until,
 static enum code take(struct keeper *k, uint64_t generation, int deadline_ms,
                       struct channel *out, struct error *e)
 {
-    struct timespec until;
+    struct timespec until = clock_in_ms(deadline_ms);
     enum code code = OK;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += deadline_ms / 1000 + 1;
     pthread_mutex_lock(&k->lock);
     while (!code) {
         if (generation == 0)

@@ -464,17 +464,6 @@ static void finish(struct core *c, uint64_t serves, const struct error *why)
 
 /* ---- the thread ---- */
 
-static struct timespec in_ms(int64_t ms)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_nsec += (long)(ms % 1000) * 1000000;
-    t.tv_sec += ms / 1000 + t.tv_nsec / 1000000000;
-    t.tv_nsec %= 1000000000;
-    return t;
-}
-
 /* With the lock held. A keeper that is new is attached at once; one that could
  * not be waits its turn. */
 static bool is_due(struct core *c)
@@ -498,7 +487,7 @@ static void wait_until_due(struct core *c)
     struct notary *n = &c->notary;
 
     while (!n->stop && !is_due(c)) {
-        struct timespec until = in_ms(
+        struct timespec until = clock_in_ms(
             clock_monotonic_ms() < n->rested_ms ? REST_MS : TICK_MS);
 
         (void)pthread_cond_clockwait(&n->changed, &n->lock, CLOCK_MONOTONIC,
@@ -551,7 +540,7 @@ enum code notary_start(struct core *c, struct error *e)
 void notary_stop(struct core *c)
 {
     struct notary *n = &c->notary;
-    struct timespec until = in_ms(STOP_MS);
+    struct timespec until = clock_in_ms(STOP_MS);
     int timed_out = 0;
 
     pthread_mutex_lock(&n->lock);
@@ -616,7 +605,7 @@ static uint64_t ask_round(struct notary *n)
 enum code notary_sign(struct core *c, struct error *e)
 {
     struct notary *n = &c->notary;
-    struct timespec until = in_ms(c->settings->hsm_deadline_ms * 2);
+    struct timespec until = clock_in_ms(c->settings->hsm_deadline_ms * 2);
     uint64_t ready;
     enum code code = unlock_ready(c, &ready, e);
     bool is_done;
@@ -657,7 +646,7 @@ static enum code refuse(struct notary *n, bool is_done, struct error *e)
 enum code notary_enter(struct core *c, uint64_t *ready, struct error *e)
 {
     struct notary *n = &c->notary;
-    struct timespec until = in_ms(c->settings->hsm_deadline_ms);
+    struct timespec until = clock_in_ms(c->settings->hsm_deadline_ms);
     enum code code = unlock_ready(c, ready, e);
     uint64_t generation = *ready;
     bool is_done = true;

@@ -304,10 +304,8 @@ static int64_t due_in(struct core *c, int64_t *next_ms)
 
 static void wait_for(struct reconcile *r, int64_t ms)
 {
-    struct timespec until;
+    struct timespec until = clock_in_ms(ms);
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000 + 1;
     (void)pthread_cond_clockwait(&r->changed, &r->lock, CLOCK_MONOTONIC,
                                  &until);
 }

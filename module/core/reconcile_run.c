@@ -132,12 +132,8 @@ bool run_stopped(struct run *r)
 static void wait_ms(struct run *r, int64_t ms)
 {
     struct reconcile *shared = &r->core->reconcile;
-    struct timespec until;
+    struct timespec until = clock_in_ms(ms);
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
     pthread_mutex_lock(&shared->lock);
     while (!shared->stop &&
            pthread_cond_clockwait(&shared->changed, &shared->lock,

@@ -91,12 +91,8 @@ static bool is_stopped(struct revoke_all *r)
 
 static void nap(struct revoke_all *r, int64_t ms)
 {
-    struct timespec until;
+    struct timespec until = clock_in_ms(ms);
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
     pthread_mutex_lock(&r->lock);
     while (!r->stop && pthread_cond_clockwait(&r->poke, &r->lock,
                                               CLOCK_MONOTONIC, &until) == 0)

@@ -328,15 +328,8 @@ static void *run(void *ctx)
 
     for (;;) {
         int64_t wait = look_at_all(c);
-        struct timespec until;
+        struct timespec until = clock_in_ms(wait);
 
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += wait / 1000;
-        until.tv_nsec += wait % 1000 * 1000000;
-        if (until.tv_nsec >= 1000000000) {
-            until.tv_sec++;
-            until.tv_nsec -= 1000000000;
-        }
         pthread_mutex_lock(&r->lock);
         while (!r->stop && !r->poked &&
                pthread_cond_clockwait(&r->changed, &r->lock, CLOCK_MONOTONIC,

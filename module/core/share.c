@@ -3,6 +3,8 @@
 
 #include "module/core/share.h"
 
+#include "common/clock.h"
+
 #include <errno.h>
 #include <string.h>
 #include <time.h>
@@ -53,15 +55,13 @@ static bool try_enter(struct shares *s, uid_t uid, struct share_hold *h)
 enum code share_enter(struct shares *s, uid_t uid, int wait_ms,
                       struct share_hold *h, struct error *e)
 {
-    struct timespec until;
+    struct timespec until = clock_in_ms(wait_ms);
     bool entered;
     int rc = 0;
 
     *h = (struct share_hold){NULL, NULL};
     if (s->places == 0)
         return OK;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += wait_ms / 1000;
     pthread_mutex_lock(&s->lock);
     while (!(entered = try_enter(s, uid, h)) && rc != ETIMEDOUT)
         rc = pthread_cond_clockwait(&s->left, &s->lock, CLOCK_MONOTONIC,

@@ -222,12 +222,8 @@ static int64_t wait_ms(struct core *c)
 
 static void sleep_until_poked(struct sweep *s, int64_t ms)
 {
-    struct timespec until;
+    struct timespec until = clock_in_ms(ms);
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
     pthread_mutex_lock(&s->lock);
     while (!s->stop && !s->poked &&
            pthread_cond_clockwait(&s->poke, &s->lock, CLOCK_MONOTONIC,

@@ -265,20 +265,9 @@ static bool is_troubled(struct core *c)
     return n > 0;
 }
 
-static struct timespec in_ms(int64_t ms)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_nsec += (long)(ms % 1000) * 1000000;
-    t.tv_sec += ms / 1000 + t.tv_nsec / 1000000000;
-    t.tv_nsec %= 1000000000;
-    return t;
-}
-
 static void wait_for_work(struct watch *w, int64_t ms)
 {
-    struct timespec until = in_ms(ms);
+    struct timespec until = clock_in_ms(ms);
 
     while (!w->stop && w->asked == w->done &&
            pthread_cond_clockwait(&w->changed, &w->lock, CLOCK_MONOTONIC,
@@ -368,7 +357,7 @@ static json_t *told(struct watch *w)
 json_t *watch_hsm(struct core *c, int wait_ms)
 {
     struct watch *w = &c->watch;
-    struct timespec until = in_ms(wait_ms);
+    struct timespec until = clock_in_ms(wait_ms);
     uint64_t mine;
     json_t *hsm;
 

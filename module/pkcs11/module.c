@@ -1,6 +1,8 @@
 #include "config.h"
 
 #include "module/pkcs11/module.h"
+
+#include "common/clock.h"
 #include "module/pkcs11/object.h"
 #include "module/pkcs11/session.h"
 #include "module/pkcs11/slot.h"
@@ -108,15 +110,8 @@ void module_unlock(struct module *m)
 
 void module_wait(struct module *m, int ms)
 {
-    struct timespec end;
+    struct timespec end = clock_in_ms(ms);
     (void)m;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += ms / 1000;
-    end.tv_nsec += ms % 1000 * 1000000L;
-    if (end.tv_nsec >= 1000000000L) {
-        end.tv_sec++;
-        end.tv_nsec -= 1000000000L;
-    }
     pthread_cond_clockwait(&finalized, &lock, CLOCK_MONOTONIC, &end);
 }
 
