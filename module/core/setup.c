@@ -14,30 +14,14 @@
 #include "module/core/rotate.h"
 #include "module/core/rotation.h"
 #include "module/core/schedule.h"
+#include "module/core/setup.h"
 
-#include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAGES_MAX = 1000 };
-
-struct setup {
-    struct core *core;
-    const struct caller *by;
-    const struct config_request *asked;
-    struct store_org org;
-    struct config config;
-    char *was_endpoint, *was_organization, *was_key_id;
-    bool was_by_hand, was_outgrown;
-    uint8_t *blob; /* candidate, then bound to its id */
-    size_t blob_len;
-    json_t *candidates; /* [{id, redacted}] */
-    json_t *owners;     /* id → {type, name, role} */
-    json_t *warnings;
-};
-
-static void setup_clear(struct setup *s)
+void setup_clear(struct setup *s)
 {
     store_org_clear(&s->org);
     config_clear(&s->config);
@@ -50,187 +34,13 @@ static void setup_clear(struct setup *s)
     json_decref(s->warnings);
 }
 
-static int deadline(const struct setup *s)
-{
-    return (int)s->core->settings->hsm_deadline_ms;
-}
-
-static void warn(struct setup *s, const char *fmt, ...) PRINTF(2, 3);
-static void warn(struct setup *s, const char *fmt, ...)
+void setup_warn(struct setup *s, const char *fmt, ...)
 {
     va_list ap;
 
     va_start(ap, fmt);
     json_array_append_new(s->warnings, json_vsprintf(fmt, ap));
     va_end(ap);
-}
-
-/* ---- the key's way into the boundary ---- */
-
-/* Sends s->blob (if any) and takes the reply's in its place. */
-static enum code ask_keeper(struct setup *s, enum verb verb, json_t *head,
-                            int fd, json_t **answer, struct error *e)
-{
-    FRAME request = FRAME_INIT;
-    FRAME reply = FRAME_INIT;
-    uint64_t generation;
-    enum code code;
-
-    request.verb = verb;
-    request.head = head;
-    request.fd = fd;
-    request.body = s->blob;
-    request.body_len = s->blob_len;
-    s->blob = NULL;
-    s->blob_len = 0;
-    if (!head)
-        return error_set(e, ERR_NOMEM, "no memory to seal a key");
-    code = unlock_ready(s->core, &generation, e);
-    if (!code)
-        code = keeper_call(s->core->keeper, generation, &request, deadline(s),
-                           &reply, NULL, e);
-    if (code)
-        return code;
-    s->blob = reply.body;
-    s->blob_len = reply.body_len;
-    reply.body = NULL;
-    reply.body_len = 0;
-    if (answer)
-        *answer = json_incref(reply.head);
-    return OK;
-}
-
-static enum code seal(struct setup *s, int key_fd, struct error *e)
-{
-    FD fd = fcntl(key_fd, F_DUPFD_CLOEXEC, 0);
-    uint64_t generation;
-    int mine = fd;
-    /* Ready first: the descriptor can be read but once. */
-    enum code code = unlock_ready(s->core, &generation, e);
-
-    if (code)
-        return code;
-    fd = -1;
-    return ask_keeper(s, VERB_SEAL_KEY,
-                      json_pack("{ss ss ss}", "org", s->org.name, "endpoint",
-                                s->config.api_endpoint, "organization_id",
-                                s->config.organization_id),
-                      mine, NULL, e);
-}
-
-static enum code add_candidate(const struct openai_admin_key *k, void *ctx,
-                               struct error *e)
-{
-    struct setup *s = ctx;
-    json_t *candidate = json_pack("{ss ss}", "id", k->id, "redacted",
-                                  k->redacted ? k->redacted : "");
-    json_t *owner =
-        json_pack("{sI ss ss ss}", "key_expires_ms",
-                  (json_int_t)k->expires_at * 1000, "type", k->owner_type ? k->owner_type : "",
-                  "name", k->owner_name ? k->owner_name : "", "role",
-                  k->owner_role ? k->owner_role : "");
-
-    if (json_array_append_new(s->candidates, candidate) != 0 ||
-        json_object_set_new(s->owners, k->id, owner) != 0)
-        return error_set(e, ERR_NOMEM, "no memory for a list of admin keys");
-    return OK;
-}
-
-static enum code list_page(struct setup *s, char **after, struct error *e)
-{
-    CLEANUP(openai_request_clear) struct openai_request request = {0};
-    GATE_REPLY reply = GATE_REPLY_INIT;
-    struct gate_call call = {.org = s->org.name,
-                             .candidate = true,
-                             .purpose = "verify admin key",
-                             .by = s->by,
-                             .request = &request,
-                             .urgency = STORE_NORMAL};
-    enum code code = openai_admin_key_list(&request, *after, e);
-
-    if (!code)
-        code = gate_ask(s->core, &call, &reply, e);
-    free_p(after);
-    *after = NULL;
-    return code ? code
-                : openai_decode_admin_key_list(&reply.http, add_candidate, s,
-                                               after, e);
-}
-
-/* That the key may list admin keys proves it, and shows its id and owner. */
-static enum code list_keys(struct setup *s, struct error *e)
-{
-    FREE char *after = NULL;
-    enum code code;
-    int pages = 0;
-
-    do {
-        code = list_page(s, &after, e);
-        if (code == ERR_SERVICE_AUTH)
-            return error_prefix(e, "the service does not know this admin key");
-        if (code)
-            return error_prefix(e, "the admin key could not be verified");
-        if (++pages == PAGES_MAX)
-            return error_set(e, ERR_SERVICE_REPLY,
-                             "the list of admin keys does not end");
-    } while (after);
-    return OK;
-}
-
-static enum code take_owner(struct setup *s, const char *key_id,
-                            struct error *e)
-{
-    json_t *owner = json_object_get(s->owners, key_id);
-    struct {
-        const char *name;
-        char **to;
-    } fields[] = {{"type", &s->config.owner_type},
-                  {"name", &s->config.owner_name},
-                  {"role", &s->config.owner_role}};
-
-    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        const char *text =
-            json_string_value(json_object_get(owner, fields[i].name));
-
-        free(*fields[i].to);
-        *fields[i].to = strdup(text ? text : "");
-        if (!*fields[i].to)
-            return error_set(e, ERR_NOMEM, "no memory for a configuration");
-    }
-    s->config.key_expires_ms =
-        json_integer_value(json_object_get(owner, "key_expires_ms"));
-    if (strcmp(s->config.owner_type, "user") == 0)
-        warn(s,
-             "the admin key belongs to a person (%s): it dies with that "
-             "account; a service account's key is better",
-             s->config.owner_name);
-    return OK;
-}
-
-static enum code bind(struct setup *s, struct error *e)
-{
-    JSON answer = NULL;
-    const char *want = s->config.admin_api_key_id, *id;
-    json_t *head =
-        json_pack("{ss sO}", "org", s->org.name, "candidates", s->candidates);
-    enum code code;
-
-    if (*want)
-        json_object_set_new(head, "want", json_string(want));
-    code = ask_keeper(s, VERB_BIND_KEY, head, -1, &answer, e);
-    if (code)
-        return code;
-    id = json_string_value(json_object_get(answer, "key_id"));
-    if (!id || s->blob_len == 0)
-        return error_set(e, ERR_KEEPER, "the keeper bound no key");
-    code = take_owner(s, id, e);
-    if (!code && strcmp(id, want) != 0) {
-        free(s->config.admin_api_key_id);
-        s->config.admin_api_key_id = strdup(id);
-        if (!s->config.admin_api_key_id)
-            code = error_set(e, ERR_NOMEM, "no memory for a configuration");
-    }
-    return code;
 }
 
 /* ---- rows ---- */
@@ -291,7 +101,7 @@ static bool retires_old(struct setup *s, struct rotation *old)
         strcmp(s->was_key_id, s->config.admin_api_key_id) == 0)
         return false;
     if (!goes) {
-        warn(s, "admin key %s, which was in use before, stays at the service",
+        setup_warn(s, "admin key %s, which was in use before, stays at the service",
              s->was_key_id);
         return false;
     }
@@ -327,22 +137,6 @@ static enum code put(struct setup *s, struct error *e)
     return code ? code
                 : store_commit(s->core->store, STORE_NORMAL, write_rows, &w, e);
 }
-
-static enum code use(struct setup *s, struct error *e)
-{
-    enum code code = ask_keeper(
-        s, VERB_USE_KEY, json_pack("{ss sb}", "org", s->org.name, "publish", 1),
-        -1, NULL, e);
-
-    if (code)
-        return error_prefix(e, "the new admin key is stored and taken at the "
-                               "next start, but not yet in use");
-    warnings_drop(&s->core->warnings, ALARM_ADMIN_KEY, s->org.name);
-    expiry_note(s->core, s->org.name, EXPIRY_HONOURED); /* asked anew */
-    health_key(s->core, s->org.name, &s->config);
-    return OK;
-}
-
 /* ---- what was asked ---- */
 
 static enum code load(struct setup *s, const char *org, struct error *e)
@@ -388,22 +182,19 @@ static enum code needs_key(const struct setup *s, struct error *e)
     return OK;
 }
 
-/* A new key does not inherit the old one's id: it is found anew. */
 static enum code set_with_key(struct setup *s, struct error *e)
 {
+    struct config *c = &s->config;
     enum code code;
 
-    if (!json_object_get(s->asked->fields, "admin_api_key_id"))
-        s->config.admin_api_key_id[0] = '\0';
-    s->config.last_rotated_ms = clock_wall_ms();
-    s->config.by_hand = true;
-    s->config.wanted_ms = s->config.last_rotated_ms;
-    snprintf(s->config.rotation_wanted, sizeof(s->config.rotation_wanted), "%s",
+    c->last_rotated_ms = c->wanted_ms = clock_wall_ms();
+    c->by_hand = true;
+    snprintf(c->rotation_wanted, sizeof(c->rotation_wanted), "%s",
              s->asked->keep_first ? "" : "first");
-    if ((code = seal(s, s->asked->key_fd, e)) || (code = list_keys(s, e)) ||
-        (code = bind(s, e)) || (code = put(s, e)))
-        return code;
-    return use(s, e);
+    code = setup_key_prove(s, e);
+    if (!code)
+        code = put(s, e);
+    return code ? code : setup_key_use(s, e);
 }
 
 /* A person has seen the key: another one takes its place, now if that can be,
@@ -415,7 +206,7 @@ static void replace_first(struct setup *s)
     enum code code = rotate_held(s->core, s->by, s->org.name, "first", &e);
 
     if (code) {
-        warn(s, "the key that was given is in use; hsmint goes on trying to "
+        setup_warn(s, "the key that was given is in use; hsmint goes on trying to "
                 "replace it by one that nobody has seen: %s", e.text);
         return;
     }
@@ -424,9 +215,9 @@ static void replace_first(struct setup *s)
     if (!code)
         code = config_parse(&s->config, org.config, &e);
     if (code)
-        warn(s, "%s", e.text);
+        setup_warn(s, "%s", e.text);
     else
-        warn(s, "admin key %s took the place of the one that was given, which "
+        setup_warn(s, "admin key %s took the place of the one that was given, which "
                 "is deleted at the service", s->config.admin_api_key_id);
 }
 
@@ -467,7 +258,7 @@ static enum code set(struct setup *s, struct error *e)
     if (has_key && !s->asked->keep_first)
         replace_first(s);
     if (!has_key && !s->org.admin_blob)
-        warn(s, "%s has no admin key yet: give admin_api_key", s->org.name);
+        setup_warn(s, "%s has no admin key yet: give admin_api_key", s->org.name);
     if (!has_key)
         rotate_poke(s->core);
     return OK;
@@ -477,7 +268,7 @@ enum code core_config_set(struct core *c, const struct caller *by,
                           const struct config_request *r, json_t **out,
                           struct error *e)
 {
-    CLEANUP(setup_clear) struct setup s = {.core = c, .by = by, .asked = r};
+    SETUP s = {.core = c, .by = by, .asked = r};
     INFLIGHT hold = {0};
     enum code code = core_hold_config(c, r->org, &hold, e);
 
