@@ -40,6 +40,7 @@ enum verb {
     VERB_LOG_RESUME,   /* the anchor's tree, where nothing newer is known */
     VERB_SIGN_CHECKPOINT, /* leaves that came since → a signed checkpoint */
     VERB_REACH,        /* does an organisation's service answer at all? */
+    VERB_ROTATE_KEY,   /* another generation of the HSM's keys */
     VERBS
 };
 

@@ -67,6 +67,23 @@ enum code envelope_make(struct session *s, const struct keyring *r,
     return OK;
 }
 
+/* The seal key of before that has this label, where it still opens: its index,
+ * or old_n. */
+static size_t find_old_seal(const struct keyset *k, const char *label)
+{
+    size_t i = 0;
+    while (i < k->old_n &&
+           (k->old[i].role != OLD_OPENS || k->old[i].key.use != HSM_SEAL ||
+            strcmp(k->old[i].key.label, label) != 0))
+        i++;
+    return i;
+}
+
+bool envelope_is_current(const struct keyset *k, const struct blob *b)
+{
+    return strcmp(b->label, k->keys[HSM_SEAL].label) == 0;
+}
+
 enum code envelope_read(const struct keyset *k, const uint8_t *data, size_t len,
                         struct blob *b, struct error *e)
 {
@@ -74,13 +91,27 @@ enum code envelope_read(const struct keyset *k, const uint8_t *data, size_t len,
     if (rc)
         return rc;
     if (b->mechanism != k->mechanism ||
-        strcmp(b->label, k->keys[HSM_SEAL].label) != 0)
+        (!envelope_is_current(k, b) && find_old_seal(k, b->label) == k->old_n))
         return error_set(e, ERR_SEAL,
                          "the blob was sealed with key %s by %s, and this HSM "
                          "has %s by %s",
                          b->label, seal_name(b->mechanism),
                          k->keys[HSM_SEAL].label, seal_name(k->mechanism));
     return OK;
+}
+
+/* Of the key in use, or of one before: what is sealed with the key in use is
+ * signed by the key in use alone. */
+static bool is_signed(const struct keyset *k, const struct blob *b,
+                      const uint8_t digest[32])
+{
+    if (envelope_is_current(k, b))
+        return soft_verify(k->keys[HSM_BLOB].public, digest, b->signature);
+    for (size_t i = 0; i < k->old_n; i++)
+        if (k->old[i].role == OLD_OPENS && k->old[i].key.use == HSM_BLOB &&
+            soft_verify(k->old[i].key.public, digest, b->signature))
+            return true;
+    return false;
 }
 
 enum code envelope_verify(const struct keyset *k, const uint8_t *data,
@@ -91,7 +122,7 @@ enum code envelope_verify(const struct keyset *k, const uint8_t *data,
         return rc;
     uint8_t digest[32];
     signed_digest(data, b->signed_len, digest);
-    if (!soft_verify(k->keys[HSM_BLOB].public, digest, b->signature))
+    if (!is_signed(k, b, digest))
         return error_set(
             e, ERR_SEAL,
             "the blob's signature does not verify: it was changed, "
@@ -104,5 +135,16 @@ enum code envelope_open(struct session *s, const struct keyring *r,
                         struct secret **plain, struct error *e)
 {
     struct seal_key key = keyring_seal_key(r);
+    if (!envelope_is_current(r->set, b)) {
+        size_t i = find_old_seal(r->set, b->label);
+        if (i == r->set->old_n || r->old[i] == CK_INVALID_HANDLE)
+            return error_set(e, ERR_SEAL,
+                             "the blob was sealed with key %s, which is not on "
+                             "the HSM any more",
+                             b->label);
+        const struct key *old = &r->set->old[i].key;
+        key = (struct seal_key){old->label, r->set->mechanism, r->old[i],
+                                old->public};
+    }
     return seal_decrypt(s, &key, data, b->header_len, &b->sealed, plain, e);
 }

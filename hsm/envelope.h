@@ -15,6 +15,8 @@ MUST_CHECK enum code envelope_verify(const struct keyset *k,
 /* The same without the signature, for bytes that verified before. */
 MUST_CHECK enum code envelope_read(const struct keyset *k, const uint8_t *data,
                                    size_t len, struct blob *b, struct error *e);
+/* Sealed with the key in use, not with one of before. */
+bool envelope_is_current(const struct keyset *k, const struct blob *b);
 /* After envelope_verify. */
 MUST_CHECK enum code envelope_open(struct session *s, const struct keyring *r,
                                    const uint8_t *data, const struct blob *b,

@@ -25,12 +25,32 @@
 
 /* ---- sign-call ---- */
 
+/* By the key that it names: where another took its place meanwhile, which it
+ * does for good, it is signed once more. */
+static enum code sign_by_name(struct keeper *k, struct call *c,
+                              const struct sigbase_call *s, char **params,
+                              uint8_t raw[64], struct error *e)
+{
+    char now[sizeof c->keyid];
+    uint8_t digest[32];
+    enum code rc = hsm_keyid(k->hsm, HSM_CALL, now, e);
+    while (rc == OK && strcmp(now, c->keyid) != 0) {
+        memcpy(c->keyid, now, sizeof now);
+        free(*params);
+        *params = NULL;
+        if ((rc = sigbase_call(s, params, digest, e)) == OK &&
+            (rc = hsm_sign(k->hsm, HSM_CALL, digest, raw, e)) == OK)
+            rc = hsm_keyid(k->hsm, HSM_CALL, now, e);
+    }
+    return rc;
+}
+
 /* Header values, for the reply and for an egress gateway. */
 static enum code sign(struct keeper *k, struct call *c, json_t **head,
                       struct error *e)
 {
     char digest_text[SIGBASE_DIGEST_MAX];
-    uint8_t digest[32], raw[64];
+    uint8_t raw[64];
     FREE char *params = NULL;
     struct sigbase_call s = {.method = c->method,
                              .target_uri = c->url,
@@ -38,11 +58,9 @@ static enum code sign(struct keeper *k, struct call *c, json_t **head,
                              .nonce = c->id,
                              .keyid = c->keyid,
                              .created_s = c->created_s};
-    enum code rc = hsm_keyid(k->hsm, HSM_CALL, c->keyid, e);
-    if (rc ||
-        (rc = sigbase_content_digest(c->body, c->body_len, digest_text, e)) ||
-        (rc = sigbase_call(&s, &params, digest, e)) ||
-        (rc = hsm_sign(k->hsm, HSM_CALL, digest, raw, e)))
+    enum code rc =
+        sigbase_content_digest(c->body, c->body_len, digest_text, e);
+    if (rc || (rc = sign_by_name(k, c, &s, &params, raw, e)))
         return rc;
     FREE char *base64 = base64_encode(raw, sizeof(raw));
     if (!base64 ||

@@ -369,25 +369,26 @@ struct provision {
     struct keyset *set;   /* the one in use afterwards */
 };
 
-static enum code other_instance(const struct keyset *now,
-                                const struct keyset *given, struct error *e)
+/* Pins of before the log's Ed25519 key was made are as good. */
+static bool is_same(const struct keyset *now, const struct keyset *given)
 {
-    for (int use = 0; use < HSM_USES; use++)
-        if (strcmp(now->instance, given->instance) != 0 ||
-            (keyset_has(given, (enum hsm_use)use) &&
-             strcmp(now->keys[use].fingerprint, given->keys[use].fingerprint)))
-            return error_set(e, ERR_HSM_KEYS,
-                             "pins of another instance than the one this "
-                             "keeper works with: start it anew");
-    return OK;
+    JSON a = NULL;
+    JSON b = NULL;
+    if (keyset_has(now, HSM_LOG_ED25519) != keyset_has(given, HSM_LOG_ED25519))
+        return true;
+    return keyset_json(now, &a, NULL) == OK &&
+           keyset_json(given, &b, NULL) == OK && json_equal(a, b);
 }
 
+/* After a rotation the daemon gives other pins, to a keeper at work. What was
+ * in use stays in memory: others may be reading it. */
 static enum code provision_known(struct hsm *h, struct session *s,
                                  struct provision *p, struct error *e)
 {
     struct keyset *now = atomic_load(&h->keys);
-    struct keyring ring = {.set = now ? now : p->given};
-    enum code rc = now ? other_instance(now, p->given, e) : OK;
+    enum code rc = now ? keyset_follows(now, p->given, e) : OK;
+    bool take = !now || (!rc && !is_same(now, p->given));
+    struct keyring ring = {.set = take ? p->given : now};
     if (!rc)
         rc = keys_check(s, &ring, e);
     /* Others read the keyset once it is there. */
@@ -395,7 +396,8 @@ static enum code provision_known(struct hsm *h, struct session *s,
         rc = keys_add_ed25519(s, p->given, &ring, e);
     if (rc)
         return rc;
-    if (!now) {
+    if (take) {
+        p->given->before = now;
         atomic_store(&h->keys, p->given);
         p->given = NULL;
     }

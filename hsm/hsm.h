@@ -61,6 +61,18 @@ MUST_CHECK enum code hsm_provision(struct hsm *h, bool create,
                                    struct error *e);
 bool hsm_ready(struct hsm *h); /* logged in and provisioned */
 
+/* ---- rotation of the HSM's keys: spec/SEAL.md ---- */
+/* `which`: "seal" (and the key that signs what it sealed), "call", "log" (both
+ * of it). *keys: [{use, version, id}], what is to be made; nothing is yet. */
+MUST_CHECK enum code hsm_rekey_plan(struct hsm *h, const char *which,
+                                    json_t **keys, struct error *e);
+/* Make them, anew where an attempt that was cut off left some. *out: as of
+ * hsm_provision, with pins in which the old keys are such; all goes on with
+ * the old ones until hsm_provision is given those. */
+MUST_CHECK enum code hsm_rekey_make(struct hsm *h, const char *which,
+                                    const json_t *plan, json_t **out,
+                                    struct error *e);
+
 /* Raw r||s over a SHA-256 digest (ecdsa-p256-sha256). HSM_BLOB, _CALL, _LOG. */
 MUST_CHECK enum code hsm_sign(struct hsm *h, enum hsm_use use,
                               const uint8_t digest[32], uint8_t signature[64],

@@ -43,11 +43,23 @@ const struct key_rule key_rules[] = {
 };
 const size_t key_rules_count = sizeof key_rules / sizeof key_rules[0];
 
+static const char *const use_names[HSM_USES] = {"seal", "blob", "call", "log",
+                                                "log-ed25519"};
+
 const char *keys_use_name(enum hsm_use use)
 {
-    static const char *const names[HSM_USES] = {"seal", "blob", "call", "log",
-                                                "log-ed25519"};
-    return use < HSM_USES ? names[use] : "unknown";
+    return use < HSM_USES ? use_names[use] : "unknown";
+}
+
+bool keys_find_use(const char *name, enum hsm_use *use)
+{
+    for (int i = 0; i < HSM_USES; i++) {
+        if (strcmp(use_names[i], name) == 0) {
+            *use = (enum hsm_use)i;
+            return true;
+        }
+    }
+    return false;
 }
 
 void keys_label(enum hsm_use use, uint32_t version, char label[BLOB_LABEL_MAX])
@@ -63,41 +75,38 @@ struct seal_key keyring_seal_key(const struct keyring *r)
                              k->public};
 }
 
+enum code keys_sign(struct session *s, const struct key *k,
+                    CK_OBJECT_HANDLE handle, const void *data, size_t len,
+                    uint8_t signature[64], struct error *e)
+{
+    CK_MECHANISM m = {k->use == HSM_LOG_ED25519 ? CKM_EDDSA : CKM_ECDSA, NULL,
+                      0};
+    CK_ULONG n = 64;
+    enum code rc = HSM_CALL(s, e, k->label, C_SignInit, &m, handle);
+    if (!rc)
+        rc = HSM_CALL(s, e, k->label, C_Sign, (CK_BYTE_PTR)(uintptr_t)data,
+                      (CK_ULONG)len, signature, &n);
+    if (!rc && n != 64)
+        rc = error_set(e, ERR_HSM_FAILED,
+                       "HSM: C_Sign on %s gave %lu bytes, not 64", k->label,
+                       (unsigned long)n);
+    return rc;
+}
+
 enum code keyring_sign(struct session *s, const struct keyring *r,
                        enum hsm_use use, const uint8_t digest[32],
                        uint8_t signature[64], struct error *e)
 {
-    const char *label = r->set->keys[use].label;
-    CK_MECHANISM m = {CKM_ECDSA, NULL, 0};
-    CK_ULONG len = 64;
-    enum code rc = HSM_CALL(s, e, label, C_SignInit, &m, r->handles[use]);
-    if (!rc)
-        rc = HSM_CALL(s, e, label, C_Sign, (CK_BYTE_PTR)(uintptr_t)digest, 32,
-                      signature, &len);
-    if (!rc && len != 64)
-        rc = error_set(e, ERR_HSM_FAILED,
-                       "HSM: C_Sign on %s gave %lu bytes, not 64", label,
-                       (unsigned long)len);
-    return rc;
+    return keys_sign(s, &r->set->keys[use], r->handles[use], digest, 32,
+                     signature, e);
 }
 
 enum code keyring_sign_ed25519(struct session *s, const struct keyring *r,
                                const void *text, size_t len,
                                uint8_t signature[64], struct error *e)
 {
-    const char *label = r->set->keys[HSM_LOG_ED25519].label;
-    CK_MECHANISM m = {CKM_EDDSA, NULL, 0};
-    CK_ULONG n = 64;
-    enum code rc = HSM_CALL(s, e, label, C_SignInit, &m,
-                            r->handles[HSM_LOG_ED25519]);
-    if (!rc)
-        rc = HSM_CALL(s, e, label, C_Sign, (CK_BYTE_PTR)(uintptr_t)text,
-                      (CK_ULONG)len, signature, &n);
-    if (!rc && n != 64)
-        rc = error_set(e, ERR_HSM_FAILED,
-                       "HSM: C_Sign on %s gave %lu bytes, not 64", label,
-                       (unsigned long)n);
-    return rc;
+    return keys_sign(s, &r->set->keys[HSM_LOG_ED25519],
+                     r->handles[HSM_LOG_ED25519], text, len, signature, e);
 }
 
 /* ---- find and check ---- */
@@ -179,8 +188,8 @@ static enum code check_rules(struct session *s, const char *label,
     return OK;
 }
 
-static enum code check_id(struct session *s, const struct key *k,
-                          CK_OBJECT_HANDLE handle, struct error *e)
+enum code keys_check_id(struct session *s, const struct key *k,
+                        CK_OBJECT_HANDLE handle, struct error *e)
 {
     uint8_t id[KEY_ID];
     CK_ULONG len;
@@ -197,20 +206,18 @@ static enum code check_id(struct session *s, const struct key *k,
 }
 
 /* It signs, and what it signs verifies with the pinned public key. */
-static enum code prove_ec(struct session *s, const struct keyring *r,
-                          enum hsm_use use, struct error *e)
+static enum code prove_ec(struct session *s, const struct key *k,
+                          CK_OBJECT_HANDLE handle, struct error *e)
 {
     uint8_t digest[32], signature[64];
-    const struct key *k = &r->set->keys[use];
-    bool ed = use == HSM_LOG_ED25519;
     enum code rc = text_random(digest, sizeof digest, e);
     if (!rc)
-        rc = ed ? keyring_sign_ed25519(s, r, digest, 32, signature, e)
-                : keyring_sign(s, r, use, digest, signature, e);
+        rc = keys_sign(s, k, handle, digest, sizeof digest, signature, e);
     if (rc)
         return rc;
-    if (ed ? !soft_verify_ed25519(k->public, digest, 32, signature)
-           : !soft_verify(k->public, digest, signature))
+    if (k->use == HSM_LOG_ED25519
+            ? !soft_verify_ed25519(k->public, digest, 32, signature)
+            : !soft_verify(k->public, digest, signature))
         return error_set(e, ERR_HSM_KEYS,
                          "HSM: key %s is not the one that was pinned: its "
                          "signature does not verify",
@@ -247,22 +254,37 @@ static enum key_kind kind_of(const struct keyset *k, enum hsm_use use)
     return seal_is_rsa(k->mechanism) ? KEY_RSA : KEY_AES;
 }
 
-static enum code check_one(struct session *s, struct keyring *r,
-                           enum hsm_use use, struct error *e)
+static enum code check_one(struct session *s, const struct keyset *set,
+                           const struct key *k, CK_OBJECT_HANDLE *handle,
+                           struct error *e)
 {
-    const struct key *k = &r->set->keys[use];
-    enum key_kind kind = kind_of(r->set, use);
+    enum key_kind kind = kind_of(set, k->use);
     CK_OBJECT_CLASS class = kind == KEY_AES ? CKO_SECRET_KEY : CKO_PRIVATE_KEY;
-    CK_OBJECT_HANDLE handle = CK_INVALID_HANDLE;
-    enum code rc = find_one(s, k->label, class, &handle, e);
+    *handle = CK_INVALID_HANDLE;
+    enum code rc = find_one(s, k->label, class, handle, e);
     if (!rc)
-        rc = check_id(s, k, handle, e);
+        rc = keys_check_id(s, k, *handle, e);
     if (!rc)
-        rc = check_rules(s, k->label, handle, kind, e);
-    r->handles[use] = handle;
+        rc = check_rules(s, k->label, *handle, kind, e);
     if (!rc && kind == KEY_EC)
-        rc = prove_ec(s, r, use, e);
+        rc = prove_ec(s, k, *handle, e);
     return rc;
+}
+
+/* One that only opens may be gone: what is sealed anew opens without it. */
+static enum code check_old(struct session *s, struct keyring *r, size_t i,
+                           struct error *e)
+{
+    const struct old_key *old = &r->set->old[i];
+    size_t n = 0;
+    r->old[i] = CK_INVALID_HANDLE;
+    if (old->role != OLD_SIGNS &&
+        (old->role != OLD_OPENS || old->key.use != HSM_SEAL))
+        return OK;
+    enum code rc = keys_count(s, old->key.label, &n, e);
+    if (rc || (n == 0 && old->role == OLD_OPENS))
+        return rc;
+    return check_one(s, r->set, &old->key, &r->old[i], e);
 }
 
 enum code keys_check(struct session *s, struct keyring *r, struct error *e)
@@ -270,7 +292,13 @@ enum code keys_check(struct session *s, struct keyring *r, struct error *e)
     for (int use = 0; use < HSM_USES; use++) {
         if (!keyset_has(r->set, (enum hsm_use)use))
             continue;
-        enum code rc = check_one(s, r, (enum hsm_use)use, e);
+        enum code rc =
+            check_one(s, r->set, &r->set->keys[use], &r->handles[use], e);
+        if (rc)
+            return rc;
+    }
+    for (size_t i = 0; i < r->set->old_n; i++) {
+        enum code rc = check_old(s, r, i, e);
         if (rc)
             return rc;
     }

@@ -2,8 +2,9 @@
  * one of the log where the HSM can.
  *
  * A keyset is what the daemon stores ("pins") and gives at each start: labels,
- * ids, fingerprints and public keys, the probe and the sealed HMAC key. It
- * does not change once made. Handles belong to one initialisation of the HSM;
+ * ids, fingerprints and public keys, the probe and the sealed HMAC key, and the
+ * keys that were in use before. It does not change once made; a rotation makes
+ * another one (rekey.h). Handles belong to one initialisation of the HSM;
  * keys_check() finds them anew and trusts nothing but the pins. */
 #ifndef HSMINT_KEYS_H
 #define HSMINT_KEYS_H
@@ -28,10 +29,26 @@ struct key {
     EVP_PKEY *public;
 };
 
+enum old_role {    /* what a key that was followed by another is still for */
+    OLD_KEPT,      /* its public half verifies what it signed */
+    OLD_OPENS,     /* seal, blob: it opens what it sealed, while it is there */
+    OLD_SIGNS,     /* log: it signs each checkpoint beside the new one */
+    OLD_DESTROYED, /* it is not on the HSM any more */
+    OLD_ROLES
+};
+struct old_key {
+    enum old_role role;
+    struct key key;
+};
+#define KEYS_OLD_MAX 64
+
 struct keyset {
     char instance[33];
     enum seal_mechanism mechanism;
     struct key keys[HSM_USES];
+    struct old_key old[KEYS_OLD_MAX]; /* the oldest first */
+    size_t old_n;
+    struct keyset *before; /* that this one took the place of. Owned */
     uint8_t *probe; /* a blob that must still open */
     size_t probe_len;
     uint8_t *hmac; /* the sealed HMAC key */
@@ -42,6 +59,7 @@ struct keyset {
 struct keyring {
     const struct keyset *set;
     CK_OBJECT_HANDLE handles[HSM_USES];
+    CK_OBJECT_HANDLE old[KEYS_OLD_MAX]; /* 0: not there, or of no use */
 };
 
 static inline bool keyset_has(const struct keyset *k, enum hsm_use use)
@@ -66,9 +84,27 @@ MUST_CHECK enum code key_complete(struct key *k, struct error *e);
 void keyset_fingerprint_probe(struct keyset *k);
 
 const char *keys_use_name(enum hsm_use use);
+bool keys_find_use(const char *name, enum hsm_use *use);
+/* OK where `next` may take the place of `now`: the same instance, and no key of
+ * an earlier version. ERR_HSM_KEYS. */
+MUST_CHECK enum code keyset_follows(const struct keyset *now,
+                                    const struct keyset *next,
+                                    struct error *e);
+MUST_CHECK enum code keyset_dup(const struct keyset *k, struct keyset **out,
+                                struct error *e);
+/* The key of this use becomes an old one, and `next` (emptied) has its place.
+ * ERR_LIMIT: there are too many. */
+MUST_CHECK enum code keyset_replace(struct keyset *k, struct key *next,
+                                    enum old_role role, struct error *e);
+void key_clear(struct key *k);
 void keys_label(enum hsm_use use, uint32_t version, char label[BLOB_LABEL_MAX]);
 
 struct seal_key keyring_seal_key(const struct keyring *r);
+/* EC: `len` is 32, a digest. Ed25519: a whole text. */
+MUST_CHECK enum code keys_sign(struct session *s, const struct key *k,
+                               CK_OBJECT_HANDLE handle, const void *data,
+                               size_t len, uint8_t signature[64],
+                               struct error *e);
 MUST_CHECK enum code keyring_sign(struct session *s, const struct keyring *r,
                                   enum hsm_use use, const uint8_t digest[32],
                                   uint8_t signature[64], struct error *e);
@@ -97,6 +133,23 @@ MUST_CHECK enum code keys_make(struct session *s,
  * one: the HSM cannot, or another object has its name; why goes to the log. */
 MUST_CHECK enum code keys_add_ed25519(struct session *s, struct keyset *k,
                                       struct keyring *r, struct error *e);
+
+/* A key of this use, version, label and id, of the set's mechanism. It is there,
+ * with its public half, and is not checked yet. */
+MUST_CHECK enum code keys_make_one(struct session *s,
+                                   enum seal_mechanism mechanism, struct key *k,
+                                   CK_OBJECT_HANDLE *handle, struct error *e);
+/* A new probe, and `hmac` sealed, with the ring's keys, for `k`, its set. */
+MUST_CHECK enum code keys_make_blobs(struct session *s, struct keyset *k,
+                                     const struct keyring *r,
+                                     const struct secret *hmac,
+                                     struct error *e);
+/* All objects of the label. */
+MUST_CHECK enum code keys_destroy(struct session *s, const char *label,
+                                  struct error *e);
+/* Its CKA_ID. ERR_HSM_KEYS: another. */
+MUST_CHECK enum code keys_check_id(struct session *s, const struct key *k,
+                                   CK_OBJECT_HANDLE handle, struct error *e);
 
 /* ---- the rules of a key's attributes: one table to make and to check ---- */
 

@@ -36,7 +36,7 @@ enum code hsm_sign(struct hsm *h, enum hsm_use use, const uint8_t digest[32],
     return hsm_run(h, NEED_READY, true, op_sign, &a, e);
 }
 
-/* The keyset never changes once it is there: no session is needed. */
+/* A keyset never changes and is never freed: no session is needed. */
 static enum code known_keys(struct hsm *h, const struct keyset **k,
                             struct error *e)
 {

@@ -153,83 +153,6 @@ static enum code read_public(struct session *s, struct key *k, bool ec,
     return rc ? rc : key_complete(k, e);
 }
 
-static enum code make_ec(struct session *s, struct keyset *k, struct keyring *r,
-                         enum hsm_use use, struct error *e)
-{
-    struct pair pair = {0};
-    enum code rc = new_key(&k->keys[use], use, e);
-    if (!rc)
-        rc = make_pair(s, &k->keys[use], true, &pair, e);
-    r->handles[use] = pair.private;
-    return rc ? rc : read_public(s, &k->keys[use], true, pair.public, e);
-}
-
-/* ---- the seal key: the first mechanism that passes ---- */
-
-/* What goes by our labels now was made here: keys_make looked before. */
-static void destroy_label(struct session *s, const char *label)
-{
-    CK_OBJECT_HANDLE found[OBJECTS_MAX];
-    size_t n = 0;
-    CK_ATTRIBUTE match[] = {ATTR_TEXT(CKA_LABEL, label)};
-    if (object_find(s, label, match, 1, found, &n, NULL))
-        return;
-    for (size_t i = 0; i < n; i++)
-        if (object_destroy(s, label, found[i], NULL))
-            return;
-}
-
-static enum code make_seal_key(struct session *s, struct keyset *k,
-                               struct keyring *r, bool rsa, struct error *e)
-{
-    struct key *key = &k->keys[HSM_SEAL];
-    struct pair pair = {0};
-    enum code rc = new_key(key, HSM_SEAL, e);
-    if (rc)
-        return rc;
-    if (!rsa)
-        return make_secret(s, key, &r->handles[HSM_SEAL], e);
-    rc = make_pair(s, key, false, &pair, e);
-    r->handles[HSM_SEAL] = pair.private;
-    return rc ? rc : read_public(s, key, false, pair.public, e);
-}
-
-static void drop_key(struct session *s, struct key *key)
-{
-    if (key->label[0])
-        destroy_label(s, key->label);
-    EVP_PKEY_free(key->public);
-    free(key->spki);
-    *key = (struct key){0};
-}
-
-static enum code choose_seal(struct session *s, const enum seal_mechanism *try,
-                             size_t n, struct keyset *k, struct keyring *r,
-                             struct error *e)
-{
-    enum code rc = error_set(e, ERR_HSM_FAILED,
-                             "HSM: no mechanism to seal with is allowed");
-    enum made { NONE, AES, RSA } have = NONE;
-    for (size_t i = 0; i < n; i++) {
-        enum made want = seal_is_rsa(try[i]) ? RSA : AES;
-        if (have != want) {
-            drop_key(s, &k->keys[HSM_SEAL]);
-            have = NONE;
-            rc = make_seal_key(s, k, r, want == RSA, e);
-            if (rc)
-                continue;
-            have = want;
-        }
-        k->mechanism = try[i];
-        struct seal_key key = keyring_seal_key(r);
-        rc = seal_self_test(s, &key, e);
-        if (!rc)
-            return OK;
-    }
-    (void)error_prefix(e, "HSM: none of the ways to seal works; the last");
-    return rc;
-}
-
 /* ---- the log's Ed25519 key, where the HSM can ---- */
 
 /* By its OID, or by the name that PKCS#11 3.0 has for it. */
@@ -276,16 +199,97 @@ static enum code make_ed25519(struct session *s, struct key *k,
     const CK_ATTRIBUTE curves[] = {ATTR(CKA_EC_PARAMS, ed25519_oid),
                                    ATTR(CKA_EC_PARAMS, ed25519_name)};
     struct pair pair = {0};
-    enum code rc = new_key(k, HSM_LOG_ED25519, e);
-    if (rc)
-        return rc;
     CK_RV rv = make_ed25519_pair(s, k, &curves[0], &pair);
     if (rv != CKR_OK && rv != CKR_MECHANISM_INVALID)
         rv = make_ed25519_pair(s, k, &curves[1], &pair);
-    rc = session_check(s, rv, "C_GenerateKeyPair", k->label, e);
+    enum code rc = session_check(s, rv, "C_GenerateKeyPair", k->label, e);
     *handle = pair.private;
     return rc ? rc : read_ed25519(s, k, pair.public, e);
 }
+
+/* ---- any of them ---- */
+
+enum code keys_make_one(struct session *s, enum seal_mechanism mechanism,
+                        struct key *k, CK_OBJECT_HANDLE *handle,
+                        struct error *e)
+{
+    bool ec = k->use != HSM_SEAL;
+    struct pair pair = {0};
+    if (k->use == HSM_LOG_ED25519)
+        return make_ed25519(s, k, handle, e);
+    if (!ec && !seal_is_rsa(mechanism))
+        return make_secret(s, k, handle, e);
+    enum code rc = make_pair(s, k, ec, &pair, e);
+    *handle = pair.private;
+    return rc ? rc : read_public(s, k, ec, pair.public, e);
+}
+
+static enum code make_first(struct session *s, struct keyset *k,
+                            struct keyring *r, enum hsm_use use,
+                            struct error *e)
+{
+    enum code rc = new_key(&k->keys[use], use, e);
+    return rc ? rc
+              : keys_make_one(s, k->mechanism, &k->keys[use], &r->handles[use],
+                              e);
+}
+
+/* ---- the seal key: the first mechanism that passes ---- */
+
+enum code keys_destroy(struct session *s, const char *label, struct error *e)
+{
+    CK_OBJECT_HANDLE found[OBJECTS_MAX];
+    size_t n = 0;
+    CK_ATTRIBUTE match[] = {ATTR_TEXT(CKA_LABEL, label)};
+    enum code rc = object_find(s, label, match, 1, found, &n, e);
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = object_destroy(s, label, found[i], e);
+    return rc;
+}
+
+/* What goes by our labels now was made here: keys_make looked before. */
+static void destroy_label(struct session *s, const char *label)
+{
+    struct error none = {.code = OK};
+    if (keys_destroy(s, label, &none))
+        log_warning("HSM: %s is left: %s", label, none.text);
+}
+
+static void drop_key(struct session *s, struct key *key)
+{
+    if (key->label[0])
+        destroy_label(s, key->label);
+    key_clear(key);
+}
+
+static enum code choose_seal(struct session *s, const enum seal_mechanism *try,
+                             size_t n, struct keyset *k, struct keyring *r,
+                             struct error *e)
+{
+    enum code rc = error_set(e, ERR_HSM_FAILED,
+                             "HSM: no mechanism to seal with is allowed");
+    enum made { NONE, AES, RSA } have = NONE;
+    for (size_t i = 0; i < n; i++) {
+        enum made want = seal_is_rsa(try[i]) ? RSA : AES;
+        k->mechanism = try[i];
+        if (have != want) {
+            drop_key(s, &k->keys[HSM_SEAL]);
+            have = NONE;
+            rc = make_first(s, k, r, HSM_SEAL, e);
+            if (rc)
+                continue;
+            have = want;
+        }
+        struct seal_key key = keyring_seal_key(r);
+        rc = seal_self_test(s, &key, e);
+        if (!rc)
+            return OK;
+    }
+    (void)error_prefix(e, "HSM: none of the ways to seal works; the last");
+    return rc;
+}
+
+/* ---- the log's Ed25519 key, of an instance that has none ---- */
 
 enum code keys_add_ed25519(struct session *s, struct keyset *k,
                            struct keyring *r, struct error *e)
@@ -305,7 +309,7 @@ enum code keys_add_ed25519(struct session *s, struct keyset *k,
                     label);
         return OK;
     }
-    rc = make_ed25519(s, key, &r->handles[HSM_LOG_ED25519], &why);
+    rc = make_first(s, k, r, HSM_LOG_ED25519, &why);
     if (!rc)
         rc = keys_check(s, r, &why);
     if (!rc)
@@ -328,23 +332,34 @@ static enum code make_blob(struct session *s, const struct keyring *r,
     return envelope_make(s, r, &subject, plain, out, len, e);
 }
 
-static enum code make_blobs(struct session *s, struct keyset *k,
-                            const struct keyring *r, struct error *e)
+enum code keys_make_blobs(struct session *s, struct keyset *k,
+                          const struct keyring *r, const struct secret *hmac,
+                          struct error *e)
 {
     SECRET probe = NULL;
-    SECRET hmac = NULL;
+    free(k->probe);
+    free(k->hmac);
+    k->probe = k->hmac = NULL;
     enum code rc = secret_dup(&probe, k->instance, strlen(k->instance), e);
     if (!rc)
         rc = make_blob(s, r, SEAL_PROBE, probe, &k->probe, &k->probe_len, e);
-    if (!rc)
-        rc = secret_new(&hmac, 32, e);
+    if (rc)
+        return rc;
+    keyset_fingerprint_probe(k);
+    return make_blob(s, r, SEAL_HMAC_KEY, hmac, &k->hmac, &k->hmac_len, e);
+}
+
+static enum code make_blobs(struct session *s, struct keyset *k,
+                            const struct keyring *r, struct error *e)
+{
+    SECRET hmac = NULL;
+    enum code rc = secret_new(&hmac, 32, e);
     if (!rc)
         rc = text_random(secret_bytes(hmac), 32, e);
     if (rc)
         return rc;
     secret_set_len(hmac, 32);
-    keyset_fingerprint_probe(k);
-    return make_blob(s, r, SEAL_HMAC_KEY, hmac, &k->hmac, &k->hmac_len, e);
+    return keys_make_blobs(s, k, r, hmac, e);
 }
 
 /* ---- all ---- */
@@ -379,7 +394,7 @@ static enum code make_all(struct session *s, const enum seal_mechanism *try,
     enum code rc = text_random(instance, sizeof instance, e);
     text_hex(k->instance, instance, sizeof instance);
     for (int use = HSM_BLOB; !rc && use <= HSM_LOG; use++)
-        rc = make_ec(s, k, r, (enum hsm_use)use, e);
+        rc = make_first(s, k, r, (enum hsm_use)use, e);
     if (!rc)
         rc = choose_seal(s, try, n, k, r, e);
     if (!rc)

@@ -16,7 +16,8 @@ struct hsm {
     struct pin_rules pins;
     const enum seal_mechanism *mechanisms; /* to try, best first */
     size_t mechanisms_count;
-    /* Set once, then for ever: */
+    /* Never NULL again once it is set, and never freed before the end; in
+     * exclusive use a rotation sets another one: */
     struct keyset *_Atomic keys;
     /* Written in exclusive use of the pool, read in any use: */
     struct token token;

@@ -1,0 +1,270 @@
+/* Another generation of the keys, and the end of an old one: hsm_rekey_* of
+ * hsm.h. spec/SEAL.md, "Rotation". */
+#include "config.h"
+
+#include "common/log.h"
+#include "common/text.h"
+#include "hsm/envelope.h"
+#include "hsm/object.h"
+#include "hsm/state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define VERSION_MAX 255 /* the last byte of CKA_ID */
+
+static const struct {
+    const char *name;
+    enum hsm_use uses[2];
+    size_t n;
+    enum old_role role; /* of the keys of before */
+} kinds[] = {
+    {"call", {HSM_CALL}, 1, OLD_KEPT},
+    {"log", {HSM_LOG, HSM_LOG_ED25519}, 2, OLD_SIGNS},
+    {"seal", {HSM_SEAL, HSM_BLOB}, 2, OLD_OPENS},
+};
+#define KINDS (sizeof kinds / sizeof kinds[0])
+
+static enum code find_kind(const char *name, size_t *kind, struct error *e)
+{
+    for (*kind = 0; *kind < KINDS; (*kind)++)
+        if (strcmp(kinds[*kind].name, name) == 0)
+            return OK;
+    return error_set(e, ERR_INVALID,
+                     "HSM: \"%.32s\" is no key that rotates: it is seal, call "
+                     "or log",
+                     name);
+}
+
+/* ---- plan ---- */
+
+struct plan {
+    size_t kind;
+    json_t *keys; /* [{use, version, id}] */
+};
+
+/* The first version that nothing on the token is called by: what is there
+ * belongs to a newer state of this instance, or to nobody. */
+static enum code plan_one(struct session *s, const struct key *now,
+                          json_t *keys, struct error *e)
+{
+    char label[BLOB_LABEL_MAX], hex[2 * KEY_ID + 1];
+    uint8_t id[KEY_ID];
+    uint32_t version = now->version;
+    size_t there = 1;
+    enum code rc = OK;
+    while (!rc && there > 0 && ++version <= VERSION_MAX) {
+        keys_label(now->use, version, label);
+        rc = keys_count(s, label, &there, e);
+    }
+    if (!rc && version > VERSION_MAX)
+        rc = error_set(e, ERR_LIMIT, "HSM: no version is left for another %s "
+                                     "key",
+                       keys_use_name(now->use));
+    if (!rc)
+        rc = text_random(id, sizeof id, e);
+    if (rc)
+        return rc;
+    id[KEY_ID - 1] = (uint8_t)version;
+    text_hex(hex, id, sizeof id);
+    return json_array_append_new(
+               keys, json_pack("{ss si ss}", "use", keys_use_name(now->use),
+                               "version", (int)version, "id", hex))
+               ? error_set(e, ERR_NOMEM, "HSM: a key's plan")
+               : OK;
+}
+
+static enum code op_plan(struct hsm *h, struct session *s, void *arg,
+                         struct error *e)
+{
+    struct plan *p = arg;
+    enum code rc = OK;
+    json_array_clear(p->keys); /* of a try that was cut off */
+    for (size_t i = 0; !rc && i < kinds[p->kind].n; i++) {
+        enum hsm_use use = kinds[p->kind].uses[i];
+        if (keyset_has(h->ring.set, use))
+            rc = plan_one(s, &h->ring.set->keys[use], p->keys, e);
+    }
+    return rc;
+}
+
+enum code hsm_rekey_plan(struct hsm *h, const char *which, json_t **keys,
+                         struct error *e)
+{
+    JSON list = json_array();
+    struct plan p = {.keys = list};
+    enum code rc = find_kind(which, &p.kind, e);
+    if (!rc && !list)
+        rc = error_set(e, ERR_NOMEM, "HSM: a key's plan");
+    if (!rc)
+        rc = hsm_run(h, NEED_READY, true, op_plan, &p, e);
+    if (rc)
+        return rc;
+    *keys = list;
+    list = NULL;
+    return OK;
+}
+
+/* ---- make ---- */
+
+struct make {
+    size_t kind;
+    const json_t *plan;
+    struct keyset *set; /* what is made */
+};
+
+static enum code parse_planned(const json_t *one, struct key *k,
+                               struct error *e)
+{
+    const char *use = "", *id = "";
+    json_int_t version = 0;
+    size_t len = 0;
+    const struct json_field fields[] = {
+        {"use", FIELD_STRING, true, &use, NULL},
+        {"version", FIELD_INT, true, &version, NULL},
+        {"id", FIELD_STRING, true, &id, NULL},
+    };
+    *k = (struct key){.label = ""};
+    enum code rc = json_decode((json_t *)(uintptr_t)one, JSON_FIELDS(fields),
+                               false, "a planned key", e);
+    if (!rc)
+        rc = text_unhex(k->id, KEY_ID, &len, id, e);
+    if (!rc && (len != KEY_ID || version < 2 || version > VERSION_MAX ||
+                k->id[KEY_ID - 1] != version || !keys_find_use(use, &k->use)))
+        rc = error_set(e, ERR_INVALID, "HSM: a planned key is none");
+    if (rc)
+        return rc;
+    k->version = (uint32_t)version;
+    keys_label(k->use, k->version, k->label);
+    return OK;
+}
+
+/* What an attempt that was cut off left has the planned id. Anything else by
+ * this name is not ours to destroy. */
+static enum code clear_left(struct session *s, const struct key *k,
+                            struct error *e)
+{
+    CK_OBJECT_HANDLE found[OBJECTS_MAX];
+    CK_ATTRIBUTE match[] = {ATTR_TEXT(CKA_LABEL, k->label)};
+    size_t n = 0;
+    enum code rc = object_find(s, k->label, match, 1, found, &n, e);
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = keys_check_id(s, k, found[i], e);
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = object_destroy(s, k->label, found[i], e);
+    if (!rc && n > 0)
+        log_info("HSM: %s was left by a rotation that was cut off: destroyed",
+                 k->label);
+    return rc;
+}
+
+static bool belongs(size_t kind, enum hsm_use use)
+{
+    for (size_t i = 0; i < kinds[kind].n; i++)
+        if (kinds[kind].uses[i] == use)
+            return true;
+    return false;
+}
+
+static enum code make_one(struct session *s, struct make *m,
+                          struct keyring *ring, const json_t *planned,
+                          struct error *e)
+{
+    struct key next CLEANUP(key_clear) = {.label = ""};
+    struct keyset *set = m->set;
+    enum code rc = parse_planned(planned, &next, e);
+    enum hsm_use use = next.use;
+    if (!rc && (!belongs(m->kind, use) ||
+                next.version <= set->keys[use].version))
+        rc = error_set(e, ERR_INVALID, "HSM: %s is not the next key of %s",
+                       next.label, kinds[m->kind].name);
+    if (!rc)
+        rc = clear_left(s, &next, e);
+    if (!rc)
+        rc = keys_make_one(s, set->mechanism, &next, &ring->handles[use], e);
+    return rc ? rc : keyset_replace(set, &next, kinds[m->kind].role, e);
+}
+
+/* The HMAC key goes over; who has the old handles is the old ring. */
+static enum code seal_anew(struct session *s, struct hsm *h,
+                           struct keyring *ring, struct error *e)
+{
+    const struct keyset *now = h->ring.set;
+    struct keyset *next = (struct keyset *)(uintptr_t)ring->set;
+    struct seal_key key = keyring_seal_key(ring);
+    struct blob b;
+    SECRET hmac = NULL;
+    SECRET again = NULL;
+    enum code rc = seal_self_test(s, &key, e);
+    if (!rc)
+        rc = envelope_verify(now, now->hmac, now->hmac_len, &b, e);
+    if (!rc)
+        rc = envelope_open(s, &h->ring, now->hmac, &b, &hmac, e);
+    if (!rc)
+        rc = keys_make_blobs(s, next, ring, hmac, e);
+    if (!rc)
+        rc = envelope_verify(next, next->hmac, next->hmac_len, &b, e);
+    if (!rc)
+        rc = envelope_open(s, ring, next->hmac, &b, &again, e);
+    if (!rc && !secret_equal(hmac, again))
+        rc = error_set(e, ERR_HSM_FAILED,
+                       "HSM: the HMAC key does not open as it was sealed");
+    return rc;
+}
+
+static enum code make_all(struct hsm *h, struct session *s, struct make *m,
+                          struct keyring *ring, struct error *e)
+{
+    size_t n = json_array_size(m->plan);
+    enum code rc = OK;
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = make_one(s, m, ring, json_array_get(m->plan, i), e);
+    for (size_t i = 0; !rc && i < kinds[m->kind].n; i++) {
+        enum hsm_use use = kinds[m->kind].uses[i];
+        if (keyset_has(h->ring.set, use) &&
+            m->set->keys[use].version == h->ring.set->keys[use].version)
+            rc = error_set(e, ERR_INVALID, "HSM: no %s key is planned",
+                           keys_use_name(use));
+    }
+    if (!rc && belongs(m->kind, HSM_SEAL))
+        rc = seal_anew(s, h, ring, e);
+    return rc ? rc : keys_check(s, ring, e);
+}
+
+static void destroy_made(struct hsm *h, struct session *s, const struct make *m)
+{
+    for (size_t i = 0; i < json_array_size(m->plan); i++) {
+        struct key k;
+        if (parse_planned(json_array_get(m->plan, i), &k, NULL) == OK &&
+            k.version > h->ring.set->keys[k.use].version &&
+            clear_left(s, &k, NULL))
+            log_warning("HSM: %s is left; the next attempt destroys it",
+                        k.label);
+    }
+}
+
+static enum code op_make(struct hsm *h, struct session *s, void *arg,
+                         struct error *e)
+{
+    struct make *m = arg;
+    enum code rc = keyset_dup(h->ring.set, &m->set, e);
+    if (rc)
+        return rc;
+    struct keyring ring = h->ring;
+    ring.set = m->set;
+    rc = make_all(h, s, m, &ring, e);
+    if (rc)
+        destroy_made(h, s, m);
+    return rc;
+}
+
+enum code hsm_rekey_make(struct hsm *h, const char *which, const json_t *plan,
+                         json_t **out, struct error *e)
+{
+    struct make m = {.plan = plan};
+    enum code rc = find_kind(which, &m.kind, e);
+    if (!rc)
+        rc = hsm_run_exclusive(h, NEED_READY, op_make, &m, e);
+    struct keyset *made CLEANUP(keyset_freep) = m.set;
+    return rc ? rc : keyset_json(made, out, e);
+}

@@ -1,0 +1,34 @@
+/* The verb rotate-key: another generation of the HSM's keys. */
+#include "config.h"
+
+#include "hsm/keeper.h"
+
+#include <string.h>
+
+enum code rekey_rotate(struct channel *c, struct frame *in, struct frame *out,
+                       struct error *e)
+{
+    const char *which = NULL, *step = NULL;
+    json_t *plan = NULL;
+    const struct json_field fields[] = {
+        {"which", FIELD_STRING, true, &which, NULL},
+        {"step", FIELD_STRING, true, &step, NULL},
+        {"keys", FIELD_ARRAY, false, &plan, NULL},
+    };
+    struct hsm *h = c->keeper->hsm;
+    JSON keys = NULL;
+    enum code rc =
+        json_decode(in->head, JSON_FIELDS(fields), false, "rotate-key", e);
+    if (rc)
+        return rc;
+    if (strcmp(step, "make") == 0 && plan)
+        return hsm_rekey_make(h, which, plan, &out->head, e);
+    if (strcmp(step, "plan") != 0 || plan)
+        return error_set(e, ERR_INVALID,
+                         "rotate-key: \"plan\", or \"make\" with its keys");
+    rc = hsm_rekey_plan(h, which, &keys, e);
+    if (rc)
+        return rc;
+    out->head = json_pack("{sO}", "keys", keys);
+    return out->head ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
+}
