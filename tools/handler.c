@@ -253,6 +253,19 @@ enum code handle_rotate_config(struct call *c, const struct arguments *a,
                        out, e);
 }
 
+enum code handle_rotate_hsm(struct call *c, const struct arguments *a,
+                            json_t **out, struct error *e)
+{
+    struct caller by = handler_caller(c);
+    json_t *rotation = NULL;
+    enum code rc =
+        core_rotate_hsm(c->daemon->core, &by, a->name, &rotation, e);
+    if (rc)
+        return rc;
+    *out = json_pack("{s:o}", "rotation", rotation);
+    return *out ? OK : error_set(e, ERR_NOMEM, "reply to RotateHsm");
+}
+
 enum code handle_delete_config(struct call *c, const struct arguments *a,
                                json_t **out, struct error *e)
 {

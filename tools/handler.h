@@ -31,6 +31,7 @@ HANDLER(init);
 HANDLER(set_config);
 HANDLER(get_config);
 HANDLER(rotate_config);
+HANDLER(rotate_hsm);
 HANDLER(delete_config);
 HANDLER(set_role);
 HANDLER(get_role);

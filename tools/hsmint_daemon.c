@@ -13,6 +13,21 @@ enum code command_hsm_unlock(struct cli *c, struct error *e)
     return cli_login(c, true, e);
 }
 
+enum code command_hsm_rotate(struct cli *c, struct error *e)
+{
+    JSON reply = NULL;
+    enum code code =
+        cli_call(c, "RotateHsm", cli_named(c, CLI_CHANGE, e), NULL, &reply,
+                 NULL, e);
+    if (code)
+        return code;
+    if (c->args->json)
+        output_json(json_object_get(reply, "rotation"));
+    else
+        output_fields(json_object_get(reply, "rotation"));
+    return OK;
+}
+
 enum code command_lock(struct cli *c, struct error *e)
 {
     return cli_call(c, "Lock", cli_parameters(c, CLI_PLAIN, e), NULL, NULL,

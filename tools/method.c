@@ -123,6 +123,8 @@ const struct method method_table[] = {
      CAP(ADMINISTER) | CAP(STATUS)},
     {"RotateConfig", handle_rotate_config, CHANGE, P(ORG) | P(COMPROMISED),
      METHOD_JOURNAL, CAP(ROTATE)},
+    {"RotateHsm", handle_rotate_hsm, P(NAME) | CHANGE, 0,
+     METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},
     {"DeleteConfig", handle_delete_config, CHANGE, P(ORG) | P(REVOKE),
      METHOD_JOURNAL,
      CAP(ADMINISTER)},

@@ -62,6 +62,7 @@ static const struct row {
     [RECORD_RESTORE] = {API_ACTIVITY, OTHER, HIGH},
     [RECORD_ADOPT] = {API_ACTIVITY, API_UPDATE, LOW},
     [RECORD_KEY_STATE] = {API_ACTIVITY, API_UPDATE, LOW},
+    [RECORD_ROTATE_KEY] = {API_ACTIVITY, API_UPDATE, LOW},
 };
 
 static const char *text(const json_t *object, const char *name)

@@ -48,6 +48,7 @@ static const char *const names[RECORD_KINDS] = {
     [RECORD_RESTORE] = "restore",
     [RECORD_ADOPT] = "adopt",
     [RECORD_KEY_STATE] = "key-state",
+    [RECORD_ROTATE_KEY] = "rotate-key",
 };
 
 const char *record_kind_name(enum record_kind k)

@@ -51,6 +51,7 @@ enum record_kind {
     RECORD_RESTORE,
     RECORD_ADOPT,
     RECORD_KEY_STATE,
+    RECORD_ROTATE_KEY,
     RECORD_KINDS
 };
 const char *record_kind_name(enum record_kind k); /* "login-failed" */

@@ -33,9 +33,25 @@ static enum code append_log_key(json_t *out, json_t *key, struct error *e)
     return OK;
 }
 
-enum code core_audit_keys(struct core *c, json_t **out, struct error *e)
+static enum code keys_of(const json_t *pins, json_t **out, struct error *e)
 {
     JSON keys = json_array();
+    json_t *all = json_object_get(pins, "keys");
+
+    for (size_t i = 0; i < json_array_size(all); i++) {
+        enum code code = append_log_key(keys, json_array_get(all, i), e);
+
+        if (code)
+            return code;
+    }
+    if (!keys)
+        return error_set(e, ERR_NOMEM, "no memory for the log's keys");
+    *out = json_incref(keys);
+    return OK;
+}
+
+enum code core_audit_keys(struct core *c, json_t **out, struct error *e)
+{
     JSON pins = NULL;
     FREE void *text = NULL;
     size_t len;
@@ -46,16 +62,7 @@ enum code core_audit_keys(struct core *c, json_t **out, struct error *e)
     else if (code ||
              (code = json_parse(text, len, "pinned HSM keys", &pins, e)))
         return code;
-    json_t *all = json_object_get(pins, "keys");
-    for (size_t i = 0; i < json_array_size(all); i++) {
-        code = append_log_key(keys, json_array_get(all, i), e);
-        if (code)
-            return code;
-    }
-    if (!keys)
-        return error_set(e, ERR_NOMEM, "no memory for the log's keys");
-    *out = json_incref(keys);
-    return OK;
+    return keys_of(pins, out, e);
 }
 
 /* ---- as keys of signed notes ---- */
@@ -78,12 +85,11 @@ static enum code vkey(const char *origin, json_t *key, struct note_key *out,
     return note_key(out, origin, NOTE_ECDSA, spki, len, e);
 }
 
-enum code notary_keys(struct core *c, const char *origin, json_t **out,
-                      struct error *e)
+static enum code vkeys(json_t *keys, const char *origin, json_t **out,
+                       struct error *e)
 {
-    JSON keys = NULL;
     JSON list = json_array();
-    enum code code = core_audit_keys(c, &keys, e);
+    enum code code = OK;
 
     for (size_t i = 0; !code && *origin && i < json_array_size(keys); i++) {
         FREE char *text = NULL;
@@ -97,6 +103,24 @@ enum code notary_keys(struct core *c, const char *origin, json_t **out,
     }
     *out = code ? NULL : json_incref(list);
     return code;
+}
+
+enum code notary_keys(struct core *c, const char *origin, json_t **out,
+                      struct error *e)
+{
+    JSON keys = NULL;
+    enum code code = core_audit_keys(c, &keys, e);
+
+    return code ? code : vkeys(keys, origin, out, e);
+}
+
+enum code notary_keys_of(const json_t *pins, const char *origin, json_t **out,
+                         struct error *e)
+{
+    JSON keys = NULL;
+    enum code code = keys_of(pins, &keys, e);
+
+    return code ? code : vkeys(keys, origin, out, e);
 }
 
 enum code checkpoint_verify(struct core *c, const struct note *n,

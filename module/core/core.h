@@ -134,6 +134,12 @@ MUST_CHECK enum code core_config_get(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_rotate(struct core *c, const struct caller *by,
                                  const char *org, bool compromised,
                                  json_t **out, struct error *e);
+/* Another generation of the HSM's keys ("call"): core/keyrotate.h. *out: {key,
+ * state: "done"}. ERR_EXISTS: one is under way. After an error that says so the
+ * daemon goes on by itself. */
+MUST_CHECK enum code core_rotate_hsm(struct core *c, const struct caller *by,
+                                     const char *which, json_t **out,
+                                     struct error *e);
 /* ERR_EXISTS while leases live, or a rotation is under way. revoke: they are
  * ended first, with no mint meanwhile. */
 MUST_CHECK enum code core_config_delete(struct core *c, const struct caller *by,

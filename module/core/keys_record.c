@@ -54,13 +54,29 @@ static enum code members(struct core *c, const char *pins_text, json_t **out,
     if (!code)
         code = notary_origin(c, origin, e);
     if (!code)
-        code = notary_keys(c, origin, &logs, e);
+        code = notary_keys_of(pins, origin, &logs, e);
     if (code)
         return code;
     *out = json_pack("{sO sO sO* so}", "call", calls, "log", logs, "mechanism",
                      json_object_get(pins, "mechanism"), "pins",
                      logbook_digest(pins_text));
     return *out ? OK : error_set(e, ERR_NOMEM, "no memory for the log's keys");
+}
+
+enum code keys_record_add(struct core *c, struct store_tx *tx, json_t *more,
+                          struct error *e)
+{
+    FREE char *text = more ? json_dumps(more, JSON_COMPACT) : NULL;
+    const struct logbook_entry r = {.kind = RECORD_KEYS,
+                                    .more = json_incref(more)};
+    enum code code;
+
+    if (!more)
+        return OK;
+    code = logbook_add(c, tx, &r, e);
+    if (!text)
+        return error_set(e, ERR_NOMEM, "no memory for the log's keys");
+    return code ? code : store_meta_put(tx, META_KEYS, text, strlen(text), e);
 }
 
 struct keys {
@@ -71,14 +87,8 @@ struct keys {
 static enum code write_keys(struct store_tx *tx, void *ctx, struct error *e)
 {
     const struct keys *k = ctx;
-    FREE char *text = json_dumps(k->more, JSON_COMPACT);
-    const struct logbook_entry r = {.kind = RECORD_KEYS,
-                                    .more = json_incref(k->more)};
-    enum code code = logbook_add(k->core, tx, &r, e);
 
-    if (!text)
-        return error_set(e, ERR_NOMEM, "no memory for the log's keys");
-    return code ? code : store_meta_put(tx, META_KEYS, text, strlen(text), e);
+    return keys_record_add(k->core, tx, k->more, e);
 }
 
 static enum code read_meta(struct core *c, const char *name, char **text,
@@ -95,23 +105,33 @@ static enum code read_meta(struct core *c, const char *name, char **text,
     return OK;
 }
 
+enum code keys_record_of(struct core *c, const char *pins, json_t **more,
+                         struct error *e)
+{
+    FREE char *last_text = NULL;
+    JSON last = NULL;
+    JSON now = NULL;
+    enum code code = read_meta(c, META_KEYS, &last_text, e);
+
+    *more = NULL;
+    if (!code && last_text)
+        code = json_parse(last_text, strlen(last_text), META_KEYS, &last, e);
+    if (!code)
+        code = members(c, pins, &now, e);
+    if (!code && !json_equal(last, now))
+        *more = json_incref(now);
+    return code;
+}
+
 enum code keys_record_write(struct core *c, struct error *e)
 {
     FREE char *pins = NULL;
-    FREE char *last_text = NULL;
-    JSON last = NULL;
     JSON more = NULL;
     enum code code = read_meta(c, META_PINS, &pins, e);
 
-    if (!code)
-        code = read_meta(c, META_KEYS, &last_text, e);
-    if (code || !pins)
-        return code;
-    if (last_text)
-        code = json_parse(last_text, strlen(last_text), META_KEYS, &last, e);
-    if (!code)
-        code = members(c, pins, &more, e);
-    if (code || json_equal(last, more))
+    if (!code && pins)
+        code = keys_record_of(c, pins, &more, e);
+    if (code || !more)
         return code;
     struct keys k = {c, more};
     return store_commit(c->store, STORE_RESERVE, write_keys, &k, e);

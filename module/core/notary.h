@@ -90,6 +90,9 @@ MUST_CHECK enum code notary_origin(struct core *c, char origin[NOTE_NAME_MAX],
 /* [vkey] of the HSM's keys that sign the log of this name, as pinned. */
 MUST_CHECK enum code notary_keys(struct core *c, const char *origin,
                                  json_t **out, struct error *e);
+/* The same of pins that are not stored yet. */
+MUST_CHECK enum code notary_keys_of(const json_t *pins, const char *origin,
+                                    json_t **out, struct error *e);
 /* An administrator has looked at the rollback. The reason is recorded.
  * ERR_NOT_FOUND: there is none. */
 MUST_CHECK enum code core_accept_rollback(struct core *c,

@@ -470,6 +470,21 @@ enum code unlock_call(struct core *c, const struct frame *request,
     }
 }
 
+enum code unlock_take_pins(struct core *c, struct error *e)
+{
+    uint64_t generation;
+    enum code code = OK;
+
+    begin(&c->unlock); /* who is at it may have read the ones before */
+    generation = atomic_load(&c->unlock.ready);
+    if (generation != 0)
+        code = check_keys(c, generation, e);
+    if (may_help(code))
+        lost(c, generation);
+    finish(&c->unlock, NULL);
+    return code ? code : unlock_ready(c, &generation, e);
+}
+
 void unlock_clear(struct core *c)
 {
     if (c->unlock.escrow >= 0)

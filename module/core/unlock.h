@@ -60,6 +60,8 @@ bool unlock_again(struct core *c);
 bool unlock_is_locked(struct core *c);
 /* The HSM's PIN is configured. */
 bool unlock_has_source(const struct core *c);
+/* Other pins were stored: OK once the keeper works with them. */
+MUST_CHECK enum code unlock_take_pins(struct core *c, struct error *e);
 void unlock_clear(struct core *c);
 
 /* keeper_call() on a keeper that is ready; made ready and asked once more

@@ -43,6 +43,11 @@ enum step {
     STEP_KEEPER_SIGNED,
     STEP_KEEPER_EXECUTE,
     STEP_KEEPER_EXECUTED, /* it has the service's answer */
+    /* Of the verb that the page names: */
+    STEP_ASK,         /* the daemon is about to ask the keeper */
+    STEP_KEEPER_ASKED,
+    STEP_KEEPER_DONE, /* it is about to answer */
+    STEP_ANSWERED,    /* the daemon has the answer */
 };
 
 struct page {
@@ -56,6 +61,7 @@ struct page {
     _Atomic int32_t seen;    /* how many there were */
     _Atomic int32_t error;   /* errno of it */
     _Atomic int32_t failed;  /* how many failed */
+    _Atomic int32_t verb;    /* of the last four steps */
 };
 
 struct frame_header { /* spec/KEEPER.md */
@@ -70,6 +76,7 @@ static _Atomic int last_method; /* in the keeper, whose threads differ */
 /* Where this thread's call is. */
 static __thread enum step at;
 static __thread int method;
+static __thread int verb; /* of this thread's last frame */
 /* The daemon's last call that is about to commit. The store's writer, which
  * commits for others, speaks to no keeper: it is at the step of that one. */
 static _Atomic int shared_at, shared_method;
@@ -123,6 +130,12 @@ static void reach(enum step step)
         wait_to_go();
 }
 
+static void reach_verb(enum step step)
+{
+    if (page && verb && verb == atomic_load(&page->verb))
+        reach(step);
+}
+
 static void note_method(const char *head, size_t len)
 {
     static const char member[] = "\"method\"";
@@ -150,12 +163,15 @@ static void going_out(const struct msghdr *m)
     if (v->iov_len != sizeof(*h) || h->magic != FRAME_MAGIC)
         return;
     if (is_keeper) {
+        reach_verb(STEP_KEEPER_DONE);
         if (at)
             reach(at == STEP_KEEPER_SIGN ? STEP_KEEPER_SIGNED
                                          : STEP_KEEPER_EXECUTED);
         at = STEP_NONE;
         return;
     }
+    verb = h->verb;
+    reach_verb(STEP_ASK);
     at = h->verb == VERB_SIGN_CALL ? STEP_SIGN
          : h->verb == VERB_EXECUTE ? STEP_EXECUTE
                                    : STEP_NONE;
@@ -174,6 +190,7 @@ static void came_in(const struct msghdr *m, size_t n)
     if (n < sizeof(*h) || h->magic != FRAME_MAGIC)
         return;
     if (!is_keeper) {
+        reach_verb(STEP_ANSWERED);
         at = at == STEP_SIGN      ? STEP_SIGNED
              : at == STEP_EXECUTE ? STEP_EXECUTED
                                   : at;
@@ -184,6 +201,8 @@ static void came_in(const struct msghdr *m, size_t n)
         }
         return;
     }
+    verb = h->verb;
+    reach_verb(STEP_KEEPER_ASKED);
     at = h->verb == VERB_SIGN_CALL ? STEP_KEEPER_SIGN
          : h->verb == VERB_EXECUTE ? STEP_KEEPER_EXECUTE
                                    : STEP_NONE;

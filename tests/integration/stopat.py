@@ -10,8 +10,9 @@ from conftest import Daemon, program, wait_for
 STEPS = (
     "- sign signed intent-write intent-sync intent execute executed outcome-write outcome-sync outcome answer"
     " keeper-sign keeper-signed keeper-execute keeper-executed"
+    " ask keeper-asked keeper-done answered"
 ).split()
-FIELDS = "step method skip stopped go fail nth seen error failed".split()
+FIELDS = "step method skip stopped go fail nth seen error failed verb".split()
 
 
 class StoppedAt(Daemon):
@@ -51,6 +52,12 @@ class StoppedAt(Daemon):
         """The next thread that comes to `step` of a call of `method` stays there."""
         self.set(step=0)
         self.set(stopped=0, go=0, skip=skip, method=ord(method[0]) if method else 0)
+        self.set(step=STEPS.index(step))
+
+    def stop_at_verb(self, step, verb, skip=0):
+        """The same of the frames of a verb, by its number in common/frame.h."""
+        self.set(step=0)
+        self.set(stopped=0, go=0, skip=skip, method=0, verb=verb)
         self.set(step=STEPS.index(step))
 
     def stopped(self):

@@ -319,6 +319,126 @@ static void older_instances_get_the_ed25519_key(void **state)
     must_fail(ERR_HSM_KEYS, hsm_provision(f->hsm, true, pins, &none, &error));
 }
 
+/* ---- another generation ---- */
+
+static json_t *plan_of(struct hsm *h, const char *which)
+{
+    json_t *plan = NULL;
+    must(hsm_rekey_plan(h, which, &plan, &error));
+    return plan;
+}
+
+static json_t *made(struct hsm *h, const char *which, const json_t *plan)
+{
+    JSON out = NULL;
+    must(hsm_rekey_make(h, which, plan, &out, &error));
+    return json_incref(json_object_get(out, "pins"));
+}
+
+static void signed_by(struct hsm *h, const char *keyid_begin)
+{
+    char id[64];
+    uint8_t spki[HSM_SPKI_MAX], digest[32] = {7}, signature[64];
+    size_t len;
+    EVP_PKEY *public = NULL;
+    must(hsm_keyid(h, HSM_CALL, id, &error));
+    assert_memory_equal(id, keyid_begin, strlen(keyid_begin));
+    must(hsm_public(h, HSM_CALL, spki, &len, &error));
+    must(soft_public(spki, len, SOFT_EC, &public, &error));
+    must(hsm_sign(h, HSM_CALL, digest, signature, &error));
+    assert_true(soft_verify(public, digest, signature));
+    EVP_PKEY_free(public);
+}
+
+/* What is made is used once its pins are given, and for good. */
+static void a_new_generation_is_taken_when_pinned(void **state)
+{
+    struct fixture *f = fixture(state);
+    struct hsm *h = provisioned(state);
+    JSON plan = plan_of(h, "call");
+    JSON pins = made(h, "call", plan);
+    JSON out = NULL;
+    signed_by(h, "hsmint-call-1:");
+    must(hsm_provision(h, true, pins, &out, &error));
+    assert_true(json_equal(json_object_get(out, "pins"), pins));
+    signed_by(h, "hsmint-call-2:");
+    json_decref(out);
+    must_fail(ERR_HSM_KEYS, hsm_provision(h, true, f->pins, &out, &error));
+    signed_by(h, "hsmint-call-2:");
+    assert_int_equal(count(h, "hsmint-call-1"), 2); /* left */
+    /* The same for a keeper that was started again; then another one. */
+    log_in_again(f);
+    must(hsm_provision(f->hsm, true, pins, &out, &error));
+    signed_by(f->hsm, "hsmint-call-2:");
+    JSON third = plan_of(f->hsm, "call");
+    JSON more = made(f->hsm, "call", third);
+    json_decref(out);
+    must(hsm_provision(f->hsm, true, more, &out, &error));
+    signed_by(f->hsm, "hsmint-call-3:");
+    assert_int_equal(json_array_size(json_object_get(more, "old")), 2);
+    /* An old one that is only kept need not be there. */
+    destroy(f->hsm, "hsmint-call-1");
+    log_in_again(f);
+    json_decref(out);
+    must(hsm_provision(f->hsm, true, more, &out, &error));
+    signed_by(f->hsm, "hsmint-call-3:");
+}
+
+/* A cut-off attempt's keys go, and nobody else's. */
+static void what_is_left_is_made_anew(void **state)
+{
+    struct hsm *h = provisioned(state);
+    const uint8_t id[16] = "somebody else's";
+    JSON plan = plan_of(h, "call");
+    JSON first = made(h, "call", plan);
+    JSON again = made(h, "call", plan);
+    JSON out = NULL;
+    assert_int_equal(count(h, "hsmint-call-2"), 2);
+    assert_false(json_equal(first, again));
+    /* The first's key is gone: its pins are refused. */
+    must_fail(ERR_HSM_KEYS, hsm_provision(h, true, first, &out, &error));
+    signed_by(h, "hsmint-call-1:");
+    destroy(h, "hsmint-call-2");
+    plant_aes(h, "hsmint-call-2", id, true);
+    must_fail(ERR_HSM_KEYS, hsm_rekey_make(h, "call", plan, &out, &error));
+    assert_int_equal(count(h, "hsmint-call-2"), 1);
+    /* Its name is passed over. */
+    JSON other = plan_of(h, "call");
+    JSON pins = made(h, "call", other);
+    must(hsm_provision(h, true, pins, &out, &error));
+    signed_by(h, "hsmint-call-3:");
+}
+
+static void plans_of_others_are_refused(void **state)
+{
+    static const char *const plans[] = {
+        "[]",
+        "[{\"use\": \"call\", \"version\": 1, \"id\": "
+        "\"00000000000000000000000000000001\"}]",
+        "[{\"use\": \"log\", \"version\": 2, \"id\": "
+        "\"00000000000000000000000000000002\"}]",
+        "[{\"use\": \"call\", \"version\": 2, \"id\": "
+        "\"00000000000000000000000000000003\"}]",
+        "[{\"use\": \"call\", \"version\": 256, \"id\": "
+        "\"00000000000000000000000000000000\"}]",
+        "[{\"use\": \"call\", \"version\": 2, \"id\": \"02\"}]",
+        "[7]",
+    };
+    struct hsm *h = provisioned(state);
+    JSON out = NULL;
+    JSON none = NULL;
+    for (size_t i = 0; i < sizeof plans / sizeof plans[0]; i++) {
+        JSON plan = NULL;
+        must(json_parse(plans[i], strlen(plans[i]), "plan", &plan, &error));
+        assert_int_not_equal(hsm_rekey_make(h, "call", plan, &out, &error), OK);
+        assert_null(out);
+    }
+    must_fail(ERR_INVALID, hsm_rekey_plan(h, "blob", &none, &error));
+    signed_by(h, "hsmint-call-1:");
+    assert_int_equal(count(h, "hsmint-call-1"), 2);
+    assert_int_equal(count(h, "hsmint-log-1"), 2);
+}
+
 /* Nothing is left over from an init that found no way to seal. */
 static void failed_init_leaves_nothing(void **state)
 {
@@ -349,6 +469,9 @@ int main(void)
         FIXTURE_TEST(other_keys_of_the_same_ids),
         FIXTURE_TEST(public_key_may_sign_only),
         FIXTURE_TEST(broken_pins),
+        FIXTURE_TEST(a_new_generation_is_taken_when_pinned),
+        FIXTURE_TEST(what_is_left_is_made_anew),
+        FIXTURE_TEST(plans_of_others_are_refused),
         FIXTURE_TEST(failed_init_leaves_nothing),
         FIXTURE_TEST(older_instances_get_the_ed25519_key),
     };

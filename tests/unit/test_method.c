@@ -130,6 +130,7 @@ static const struct {
     {"SetConfig", CAP(ADMINISTER)},
     {"GetConfig", CAP(ADMINISTER) | CAP(STATUS)},
     {"RotateConfig", CAP(ROTATE)},
+    {"RotateHsm", CAP(ADMINISTER)},
     {"DeleteConfig", CAP(ADMINISTER)},
     {"SetRole", CAP(ADMINISTER)},
     {"GetRole", SHOWN},

@@ -1,0 +1,261 @@
+/* keyrotate - see keyrotate.h. */
+#include "config.h"
+
+#include "module/core/keyrotate.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "module/core/internal.h"
+#include "module/core/keyrotation.h"
+#include "module/core/keys_record.h"
+#include "module/core/logbook.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAKE_FACTOR = 6 /* making keys on a slow HSM */ };
+#define HOLD "hsm-keys"
+
+struct step {
+    struct core *core;
+    const struct caller *by; /* NULL: nobody asks */
+    struct keyrotation r;
+    /* Stored with the next step: */
+    char *pins;
+    json_t *keys; /* the record about them; NULL: it would say nothing new */
+};
+
+static void step_clear(struct step *s)
+{
+    keyrotation_clear(&s->r);
+    free(s->pins);
+    json_decref(s->keys);
+}
+#define STEP CLEANUP(step_clear) struct step
+
+/* ---- rows ---- */
+
+/* ["hsmint-call-2"] */
+static json_t *labels(const json_t *plan)
+{
+    JSON list = json_array();
+
+    for (size_t i = 0; i < json_array_size(plan); i++) {
+        json_t *key = json_array_get(plan, i);
+
+        if (json_array_append_new(
+                list, json_sprintf("hsmint-%s-%lld",
+                                   json_string_value(json_object_get(key, "use")),
+                                   (long long)json_integer_value(
+                                       json_object_get(key, "version")))) != 0)
+            return NULL;
+    }
+    return json_incref(list);
+}
+
+static enum code save(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct step *s = ctx;
+    const struct logbook_entry r = {
+        .kind = RECORD_ROTATE_KEY,
+        .by = s->by,
+        .more = json_pack("{ss ss so}", "key", s->r.which, "state",
+                          keyrotation_state_name(s->r.state), "new",
+                          labels(s->r.plan))};
+    enum code code = logbook_add(s->core, tx, &r, e);
+
+    if (!code)
+        code = keyrotation_save(tx, &s->r, e);
+    if (!code && s->pins)
+        code = store_meta_put(tx, META_PINS, s->pins, strlen(s->pins), e);
+    return code ? code : keys_record_add(s->core, tx, s->keys, e);
+}
+
+static enum code commit(struct step *s, struct error *e)
+{
+    enum code code = store_commit(s->core->store, STORE_NORMAL, save, s, e);
+
+    if (code)
+        return code;
+    notary_note(s->core);
+    free(s->pins);
+    json_decref(s->keys);
+    s->pins = NULL;
+    s->keys = NULL;
+    return OK;
+}
+
+static enum code advance(struct step *s, enum keyrotation_event event,
+                         struct error *e)
+{
+    enum code code = keyrotation_next(s->r.state, event, &s->r.state, e);
+
+    s->r.begun_ms = clock_wall_ms();
+    return code ? code : commit(s, e);
+}
+
+/* ---- the keeper ---- */
+
+/* Takes `head`. */
+static enum code ask(struct step *s, json_t *head, struct frame *reply,
+                     struct error *e)
+{
+    FRAME request = FRAME_INIT;
+
+    request.verb = VERB_ROTATE_KEY;
+    request.head = head;
+    if (!head)
+        return error_set(e, ERR_NOMEM, "no memory for a rotation");
+    return unlock_call(s->core, &request,
+                       (int)s->core->settings->hsm_deadline_ms * MAKE_FACTOR,
+                       reply, NULL, e);
+}
+
+static enum code plan(struct step *s, const char *which, struct error *e)
+{
+    FRAME reply = FRAME_INIT;
+    json_t *keys = NULL;
+    const struct json_field fields[] = {
+        {"keys", FIELD_ARRAY, true, &keys, NULL},
+    };
+    enum code code = ask(
+        s, json_pack("{ss ss}", "which", which, "step", "plan"), &reply, e);
+
+    if (!code)
+        code = json_decode(reply.head, JSON_FIELDS(fields), true,
+                           "the keeper's plan of keys", e);
+    if (code)
+        return code;
+    s->r = (struct keyrotation){.state = KEYROTATION_MAKE,
+                                .plan = json_incref(keys),
+                                .begun_ms = clock_wall_ms()};
+    snprintf(s->r.which, sizeof(s->r.which), "%s", which);
+    return OK;
+}
+
+/* ---- the steps ---- */
+
+/* The keeper, the HSM or the way to them ended: what it made, nobody knows. */
+static bool is_unknown(enum code code)
+{
+    return code == ERR_KEEPER || code == ERR_DEADLINE || code == ERR_LOCKED ||
+           code == ERR_HSM_ABSENT || code == ERR_NOMEM;
+}
+
+/* From here on no call is signed by the new key before its record is there:
+ * record and pins are one transaction, and the keeper gets the pins after. */
+static enum code make(struct step *s, struct error *e)
+{
+    FRAME reply = FRAME_INIT;
+    struct error why = {0};
+    enum code code = ask(s,
+                         json_pack("{ss ss sO}", "which", s->r.which, "step",
+                                   "make", "keys", s->r.plan),
+                         &reply, &why);
+    json_t *pins = json_object_get(reply.head, "pins");
+
+    if (!code && !json_is_object(pins))
+        code = error_set(&why, ERR_KEEPER, "the keeper told no pins");
+    if (!code)
+        s->pins = json_dumps(pins, JSON_COMPACT);
+    if (!code && !s->pins)
+        code = error_set(&why, ERR_NOMEM, "no memory for the HSM's pins");
+    if (!code)
+        code = keys_record_of(s->core, s->pins, &s->keys, &why);
+    if (!code)
+        return advance(s, KEYROTATION_MADE, e);
+    free(s->pins);
+    s->pins = NULL;
+    if (!is_unknown(code) && advance(s, KEYROTATION_NOTHING, e) == OK)
+        log_failure(&why, "the HSM made no new %s key", s->r.which);
+    if (e)
+        *e = why;
+    return code;
+}
+
+static enum code take(struct step *s, struct error *e)
+{
+    enum code code = unlock_take_pins(s->core, e);
+
+    return code ? code : advance(s, KEYROTATION_TAKEN, e);
+}
+
+static enum code (*const steps[KEYROTATION_DONE])(struct step *s,
+                                                  struct error *e) = {
+    [KEYROTATION_MAKE] = make,
+    [KEYROTATION_TAKE] = take,
+};
+
+static enum code go_on(struct step *s, struct error *e)
+{
+    enum code code = OK;
+
+    while (!code && s->r.state != KEYROTATION_DONE)
+        code = steps[s->r.state](s, e);
+    if (!code)
+        log_info("the HSM's %s key was rotated", s->r.which);
+    return code;
+}
+
+/* ---- on command, and by itself ---- */
+
+static enum code none_under_way(struct core *c, struct error *e)
+{
+    KEYROTATION r = {.which = ""};
+    enum code code = keyrotation_load(c->store, &r, e);
+
+    if (code == ERR_NOT_FOUND) {
+        error_clear(e);
+        return OK;
+    }
+    return code ? code
+                : error_set(e, ERR_EXISTS,
+                            "a rotation of the HSM's %s key is under way (%s): "
+                            "it ends by itself",
+                            r.which, keyrotation_state_name(r.state));
+}
+
+enum code core_rotate_hsm(struct core *c, const struct caller *by,
+                          const char *which, json_t **out, struct error *e)
+{
+    STEP s = {.core = c, .by = by};
+    INFLIGHT hold = {0};
+    enum code code =
+        inflight_enter(&c->inflight, HOLD, NULL, NULL, NULL, &hold, e);
+
+    if (!code)
+        code = none_under_way(c, e);
+    if (!code)
+        code = plan(&s, which, e);
+    if (!code)
+        code = commit(&s, e);
+    if (code)
+        return code;
+    code = go_on(&s, e);
+    if (code && s.r.state != KEYROTATION_DONE)
+        return error_prefix(e, "the rotation goes on by itself");
+    if (code)
+        return code;
+    *out = keyrotation_json(&s.r);
+    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
+}
+
+void keyrotate_go_on(struct core *c)
+{
+    STEP s = {.core = c};
+    INFLIGHT hold = {0};
+    struct error e = {0};
+    enum code code;
+
+    if (atomic_load(&c->unlock.ready) == 0 ||
+        !inflight_try(&c->inflight, HOLD, NULL, &hold))
+        return;
+    code = keyrotation_load(c->store, &s.r, &e);
+    if (code == ERR_NOT_FOUND)
+        return;
+    if (!code)
+        code = go_on(&s, &e);
+    if (code)
+        log_failure(&e, "rotation of the HSM's keys");
+}

@@ -1,0 +1,56 @@
+/* keyrotation - the steps in which a key of the HSM's gets another generation,
+ * as the store has them: one document of kind "hsm-rotation", written before
+ * each step. One rotation at a time. spec/SEAL.md, "Rotation".
+ *
+ *   make   keys of this version and id may be on the HSM; nobody uses them
+ *   take   they are pinned, the old ones as such; the keeper is to take them
+ *   done   no document
+ */
+#ifndef HSMINT_CORE_KEYROTATION_H
+#define HSMINT_CORE_KEYROTATION_H
+
+#include "common/error.h"
+#include "common/json.h"
+#include "module/store/store.h"
+
+enum keyrotation_state {
+    KEYROTATION_MAKE,
+    KEYROTATION_TAKE,
+    KEYROTATION_DONE,
+    KEYROTATION_STATES
+};
+enum keyrotation_event {
+    KEYROTATION_MADE,    /* the keeper made and checked them; they are pinned */
+    KEYROTATION_NOTHING, /* for sure: it refused, and took back what it made */
+    KEYROTATION_TAKEN,   /* the keeper works with them */
+    KEYROTATION_EVENTS
+};
+const char *keyrotation_state_name(enum keyrotation_state s);
+/* ERR_INTERNAL for an event that cannot be in this state. */
+MUST_CHECK enum code keyrotation_next(enum keyrotation_state state,
+                                      enum keyrotation_event event,
+                                      enum keyrotation_state *next,
+                                      struct error *e);
+
+#define KEYROTATION_WHICH_MAX 16
+
+struct keyrotation {
+    char which[KEYROTATION_WHICH_MAX]; /* "call"; "": none */
+    enum keyrotation_state state;
+    json_t *plan; /* [{use, version, id}], the keeper's. Owned */
+    int64_t begun_ms; /* this state, wall */
+};
+void keyrotation_clear(struct keyrotation *r);
+#define KEYROTATION CLEANUP(keyrotation_clear) struct keyrotation
+
+/* ERR_NOT_FOUND: there is none. */
+MUST_CHECK enum code keyrotation_load(struct store *s, struct keyrotation *r,
+                                      struct error *e);
+/* {key, state}; NULL: no memory. */
+json_t *keyrotation_json(const struct keyrotation *r);
+/* In KEYROTATION_DONE the document is deleted. */
+MUST_CHECK enum code keyrotation_save(struct store_tx *tx,
+                                      const struct keyrotation *r,
+                                      struct error *e);
+
+#endif

@@ -1,0 +1,183 @@
+"""The HSM's own keys get another generation: in the HSM, while all goes on, and whatever ends
+in the middle."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from auditcli import hsmint, verdict
+from conftest import SOURCE, not_sanitized, wait_for
+from stopat import StoppedAt
+from varlink import Error, request_id
+
+
+def verb(name):
+    """Its number in the frames between daemon and keeper."""
+    text = (SOURCE / "common/frame.h").read_text()
+    names = re.findall(r"^ +(VERB_[A-Z_]+)\b", text[text.index("enum verb {"):], re.M)
+    return names.index(f"VERB_{name}") + 1
+
+
+def rotate(daemon, key):
+    with daemon.attached(timeout=60) as c:
+        return c.change("RotateHsm", name=key)["rotation"]
+
+
+def keys(daemon):
+    """use → its label, of those in use."""
+    with daemon.attached() as c:
+        return {k["use"]: k["label"] for k in c.call("Status")["status"]["hsm"]["keys"]}
+
+
+def mints(daemon):
+    with daemon.attached() as c:
+        return c.call("Mint", role="my-app", request_id=request_id()).secret.decode()
+
+
+def records(daemon, kind):
+    with daemon.attached() as c:
+        return [json.loads(line) for line in c.call("Records", kind=kind)["lines"]]
+
+
+def holds(daemon, place, *words):
+    """The log, exported and verified from nothing."""
+    copy = place / f"copy-{time.monotonic_ns()}.jsonl"
+    hsmint("audit", "export", "--jsonl", copy, env={"HSMINT_SOCKET": str(daemon.socket)})
+    return verdict(copy, *words)
+
+
+def test_the_call_key(ready, service, place):
+    old = keys(ready)
+    assert rotate(ready, "call") == {"key": "call", "state": "done"}
+    new = keys(ready)
+    assert new == {**old, "call": "hsmint-call-2"}
+    assert service.accepts(mints(ready))
+    # The record of the new key comes before its first signature, and both are verified.
+    signed = records(ready, "call")
+    first = next(r for r in signed if r["signed"]["keyid"].startswith("hsmint-call-2:"))
+    told = [r for r in records(ready, "keys") if any(k["keyid"] == first["signed"]["keyid"] for k in r["call"])]
+    assert told and told[0]["seq"] < first["seq"]
+    assert [r["state"] for r in records(ready, "rotate-key")] == ["make", "take", "done"]
+    assert any(r["signed"]["keyid"].startswith("hsmint-call-1:") for r in signed)
+    holds(ready, place)
+    # After a restart the new one signs; the old one is there still.
+    ready.stop()
+    ready.start()
+    assert service.accepts(mints(ready)) and keys(ready) == new
+    assert rotate(ready, "call")["state"] == "done" and keys(ready)["call"] == "hsmint-call-3"
+    assert service.accepts(mints(ready))
+    holds(ready, place)
+
+
+def test_what_does_not_rotate(ready):
+    for name in ("blob", "log-ed25519", "x" * 300, ""):
+        with pytest.raises(Error) as e:
+            rotate(ready, name)
+        assert e.value.name == "Invalid", name
+    assert rotate(ready, "call")["state"] == "done"  # nothing is left of those
+
+
+def test_mints_go_on(ready, service, place):
+    """Callers at full speed, five rotations: no mint fails, each signature verifies."""
+    stop, failed, made = threading.Event(), [], []
+
+    def caller():
+        while not stop.is_set():
+            try:
+                made.append(mints(ready))
+            except (Error, OSError, EOFError) as e:
+                failed.append(str(e))
+
+    threads = [threading.Thread(target=caller) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for _ in range(5):
+        rotate(ready, "call")
+        time.sleep(0.2)
+    stop.set()
+    for t in threads:
+        t.join()
+    assert not failed and len(made) > 20, failed[:3]
+    assert keys(ready)["call"] == "hsmint-call-6"
+    holds(ready, place)
+    print(f"# {len(made)} mints across 5 rotations, none failed")
+
+
+# ---- the crash matrix ----
+
+STEPS = [(v, step, skip)
+         for v, skips in (("ROTATE_KEY", (0, 1)), ("PROVISION", (0,)))
+         for skip in skips
+         for step in ("ask", "keeper-asked", "keeper-done", "answered")]
+
+
+@pytest.fixture
+def stoppable(place, token, service):
+    not_sanitized("a sanitizer wants to be loaded first")
+    d = StoppedAt(place, token, service)
+    d.settings["hsm"]["deadline"] = "2s"
+    yield d.start().prepare()
+    d.end()
+
+
+def objects(token):
+    """label → how many, of what is on the token."""
+    r = subprocess.run(["pkcs11-tool", "--module", token.module, "--token-label", token.label, "--login", "--pin", token.pin, "-O"],
+                       env={**os.environ, **token.environment}, capture_output=True, text=True, check=True)
+    found = re.findall(r"label: +(\S+)", r.stdout)
+    return {label: found.count(label) for label in found}
+
+
+def settled(daemon, token, service, place, key):
+    """Nothing is under way, there is one key of each label that is pinned, and no other."""
+    def ended():
+        try:
+            return rotate(daemon, key)["state"] == "done"
+        except Error as e:
+            assert e.name in ("Exists", "Keeper", "Locked", "HsmAbsent", "Deadline", "NotLogged"), e
+            return False
+
+    wait_for(ended, 40, "the rotation to end, and another to be made")
+    assert service.accepts(mints(daemon))
+    label = keys(daemon)[key]
+    there = objects(token)
+    versions = sorted(int(l.rsplit("-", 1)[1]) for l in there if l.startswith(f"hsmint-{key}-") and l.rsplit("-", 1)[1].isdigit())
+    assert versions == list(range(1, int(label.rsplit("-", 1)[1]) + 1)), there
+    holds(daemon, place)
+    return versions[-1]
+
+
+@pytest.mark.parametrize("who", ["daemon", "keeper"])
+def test_killed_at_every_step_of_the_call_key(who, stoppable, token, service, place):
+    d = stoppable
+    version = 1
+    for v, step, skip in STEPS:
+        d.stop_at_verb(step, verb(v), skip)
+        t = threading.Thread(target=quietly, args=(d, "call"))
+        t.start()
+        wait_for(d.stopped, 20, f"{v} {step} {skip}")
+        if who == "daemon":
+            d.kill()
+        else:
+            os.kill(d.keeper(), signal.SIGKILL)
+        d.go_on()
+        t.join()
+        if who == "daemon":
+            d.start()
+        now = settled(d, token, service, place, "call")
+        assert now in (version + 1, version + 2), (v, step, skip)
+        print(f"# {who} killed at {v.lower()} {step} {skip}: version {version} → {now}")
+        version = now
+
+
+def quietly(daemon, key):
+    try:
+        rotate(daemon, key)
+    except (Error, OSError, EOFError):
+        pass
