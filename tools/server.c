@@ -435,6 +435,7 @@ static bool drain(struct server *s)
 {
     struct error e;
     int64_t now = clock_monotonic_ms(), until = now + SERVER_DRAIN_MS;
+    leave(s); /* the loop may have failed */
     for (size_t i = 0; i < s->listeners_n; i++)
         fd_closep(&s->listeners[i]);
     s->listeners_n = 0;
