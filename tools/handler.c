@@ -199,9 +199,10 @@ enum code handle_end_session(struct call *c, const struct arguments *a,
     (void)out;
     if (a->session <= 0)
         return error_set(e, ERR_INVALID, "session: has to be positive");
-    if (application_bound(c->daemon->applications, *c->application))
-        core_end_session(c->daemon->core, (*c->application)->hash, a->session);
-    return OK;
+    if (!application_bound(c->daemon->applications, *c->application))
+        return OK;
+    return core_close_session(c->daemon->core, (*c->application)->hash,
+                              a->session, e);
 }
 
 enum code handle_init(struct call *c, const struct arguments *a, json_t **out,

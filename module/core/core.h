@@ -290,6 +290,10 @@ MUST_CHECK enum code core_lease_label(struct core *c, const struct caller *by,
 /* The session closed (session > 0), or the application is gone (0): its bound
  * leases are handed to the sweeper at once. */
 void core_end_session(struct core *c, const char *application, int64_t session);
+/* The same for a session of an application that lives on and may return to the
+ * next daemon: on disk when it succeeds. What fails is tried again, too. */
+MUST_CHECK enum code core_close_session(struct core *c, const char *application,
+                                        int64_t session, struct error *e);
 /* JSON of a lease as the protocol shows it (no value); NULL: no memory. */
 json_t *core_lease_json(struct core *c, const struct store_lease *l);
 

@@ -3,6 +3,7 @@
 
 #include "common/clock.h"
 #include "common/text.h"
+#include "module/core/ending.h"
 #include "module/core/internal.h"
 #include "module/core/lease.h"
 
@@ -243,6 +244,19 @@ void core_end_session(struct core *c, const char *application, int64_t session)
         return;
     ended_add(&c->ended, application, session, clock_monotonic_ms());
     sweep_wake(c);
+}
+
+/* First what is there, then what is minted meanwhile. */
+enum code core_close_session(struct core *c, const char *application,
+                             int64_t session, struct error *e)
+{
+    const struct store_lease_query q = {
+        .application = application, .session = session, .live_only = true};
+    size_t n;
+    enum code code = ending_mark(c, &q, "session", NULL, &n, e);
+
+    core_end_session(c, application, session);
+    return code;
 }
 
 /* ---- JSON ---- */

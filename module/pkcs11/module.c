@@ -422,7 +422,10 @@ enum code module_ask(struct call *c, const char *method, json_t *parameters,
         json_decref(parameters);
         return rc;
     }
-    return client_call(client, method, parameters, in, reply, out, &c->e);
+    rc = client_call(client, method, parameters, in, reply, out, &c->e);
+    if (!rc)
+        session_tell_unended(c);
+    return rc;
 }
 
 enum code module_tell(struct call *c, const char *method, json_t *parameters)

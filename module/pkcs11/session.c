@@ -161,6 +161,15 @@ static bool tell_ends(struct call *c, const json_int_t *numbers, size_t n)
     return !away;
 }
 
+void session_tell_unended(struct call *c)
+{
+    module_lock(c->in);
+    bool any = module_sessions(c->in)->n_unended > 0;
+    module_unlock(c->in);
+    if (any)
+        tell_ends(c, NULL, 0);
+}
+
 /* ---- open, close ---- */
 
 static CK_RV add_session(struct call *c, CK_SLOT_ID slot, bool rw,

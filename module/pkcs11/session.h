@@ -39,6 +39,8 @@ CK_RV session_login(struct call *c, CK_USER_TYPE user, const CK_BYTE *pin,
                     CK_ULONG name_len);
 CK_RV session_logout(struct call *c);
 CK_RV session_cancel(struct call *c, CK_FLAGS flags);
+/* What a daemon that was away was not told; after each call that it answers. */
+void session_tell_unended(struct call *c);
 /* C_Finalize: end what is bound; no session is left. */
 void session_end_all(struct call *c);
 

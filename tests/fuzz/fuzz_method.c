@@ -527,6 +527,13 @@ void core_end_session(struct core *c, const char *application, int64_t session)
     (void)c;
     CHECK(strlen(application) == 64 && session >= 0);
 }
+enum code core_close_session(struct core *c, const char *application,
+                             int64_t session, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(strlen(application) == 64 && session > 0);
+    return OK;
+}
 json_t *core_lease_json(struct core *c, const struct store_lease *l)
 {
     (void)c, (void)l;

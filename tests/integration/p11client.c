@@ -2,6 +2,7 @@
  * standard input; each is answered by one line, "ok …" or the CK_RV in hex.
  *
  *   p11client /path/hsmint-pkcs11.so
+ *   use N                              the session that all below is about, 0 to 3
  *   open | close | login [PIN] | logout | initialize | finalize | why | exit
  *   loginuser NAME SECRET              by the module's own C_LoginUser
  *   find LEASE_ID                      → ok HANDLE
@@ -33,7 +34,8 @@
 static CK_FUNCTION_LIST *p11;
 static const char *path;
 static CK_OBJECT_HANDLE found;
-static CK_SESSION_HANDLE session;
+static CK_SESSION_HANDLE sessions[4], session;
+static unsigned session_in_use;
 
 static void answer(CK_RV rv, const char *text)
 {
@@ -261,7 +263,12 @@ static void command(char **w)
     char text[2048] = "";
     CK_OBJECT_HANDLE object = 0;
     CK_RV rv;
-    if (strcmp(w[0], "open") == 0) {
+    if (strcmp(w[0], "use") == 0 && w[1]) {
+        sessions[session_in_use] = session;
+        session_in_use = (unsigned)strtoul(w[1], NULL, 10) % 4;
+        session = sessions[session_in_use];
+        rv = CKR_OK;
+    } else if (strcmp(w[0], "open") == 0) {
         rv = open_session();
     } else if (strcmp(w[0], "close") == 0) {
         rv = p11->C_CloseSession(session);

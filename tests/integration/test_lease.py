@@ -223,28 +223,6 @@ def test_stop_with_living_leases(ready, service):
         assert service.accepts(key)
 
 
-@pytest.mark.parametrize("how", ["kill", "stop"])
-def test_return_after_a_restart(ready, service, how):
-    """The client that comes back keeps its bound leases, the other loses them."""
-    stays, leaves = ready.attached("stays"), ready.attached("leaves")
-    _, kept = mint(stays, bound=True)
-    _, lost = mint(leaves, bound=True)
-    _, free = mint(leaves)
-    getattr(ready, how)()
-    began = time.monotonic()
-    ready.start()
-    with ready.attached("stays", token=stays.token) as c:
-        assert c.call("ListLeases", live=True)["leases"]
-        wait_for(lambda: not service.accepts(lost), 15, "the key of who did not return to die")
-        assert time.monotonic() - began >= 10  # of grace
-        assert service.accepts(kept) and service.accepts(free)
-        with ready.connect() as late, pytest.raises(Error) as e:
-            late.attach(token=leaves.token)
-        assert e.value.name == "NotFound"
-    wait_for(lambda: not service.accepts(kept), 2, "the key to die with its application")
-    assert service.accepts(free)
-
-
 def test_a_token_without_leases_is_not_taken_back(ready):
     c = ready.attached()
     mint(c)
