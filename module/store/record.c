@@ -136,6 +136,19 @@ static enum code first_record(struct conn *c, uint64_t *sequence,
     return code;
 }
 
+/* Those of trees that cannot be loaded any more. */
+static enum code prune_checkpoints(struct conn *c, uint64_t before,
+                                   struct error *e)
+{
+    QUERY q = {.st = NULL};
+    enum code code = query_open(&q, c, "prune checkpoints",
+                                "DELETE FROM checkpoint WHERE size < ?", e);
+    if (code)
+        return code;
+    query_int(&q, (int64_t)before);
+    return query_run(&q, e);
+}
+
 enum code store_record_prune(struct store_tx *tx, uint64_t before, int tiles,
                              uint64_t *pruned, struct error *e)
 {
@@ -162,9 +175,10 @@ enum code store_record_prune(struct store_tx *tx, uint64_t before, int tiles,
         return code;
     query_int(&q, (int64_t)(to * STORE_TILE));
     code = query_run(&q, e);
-    if (code == OK)
-        *pruned = (uint64_t)query_changes(&q);
-    return code;
+    if (code)
+        return code;
+    *pruned = (uint64_t)query_changes(&q);
+    return prune_checkpoints(tx->c, to * STORE_TILE, e);
 }
 
 /* ---- version 1 ---- */

@@ -474,7 +474,7 @@ MUST_CHECK enum code store_tree_leaves(struct store *s, uint64_t from,
 /* Removes whole tiles of records that are in the tree of the first `before`
  * records, oldest first, at most `tiles` of them; the hashes of whole tiles
  * stay, and so does the tile of the last record. A tree whose size is inside
- * of a tile that is gone cannot be loaded any more. */
+ * of a tile that is gone cannot be loaded any more: its checkpoint goes, too. */
 MUST_CHECK enum code store_record_prune(struct store_tx *tx, uint64_t before,
                                         int tiles, uint64_t *pruned,
                                         struct error *e);

@@ -395,6 +395,25 @@ static void checkpoints_are_found_by_size(void **state)
     assert_int_equal(seen, 609);
 }
 
+/* One is made every few seconds for years. */
+static void checkpoints_go_with_their_records(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t seen = 0;
+    add(f, 600);
+    for (uint64_t size = 10; size <= 70; size += 60)
+        SUCCEEDS(store_commit(f->s, STORE_NORMAL, put_checkpoint, &size, e));
+    for (uint64_t size = 255; size <= 257; size++)
+        SUCCEEDS(store_commit(f->s, STORE_NORMAL, put_checkpoint, &size, e));
+    assert_int_equal(pruned(f, 255), 0);
+    SUCCEEDS(store_checkpoint_each(f->s, 0, 2, count_checkpoint, &seen, e));
+    assert_int_equal(seen, 1070);
+    assert_int_equal(pruned(f, 256), 256);
+    seen = 0;
+    SUCCEEDS(store_checkpoint_each(f->s, 0, 0, count_checkpoint, &seen, e));
+    assert_int_equal(seen, 256 * 100 + 257);
+}
+
 struct minted {
     uint8_t hmac[STORE_KEY_HMAC];
     char lease[32];
@@ -440,6 +459,7 @@ int main(void)
         TEST(whole_tiles_go_and_the_tree_stays),
         TEST(the_first_log_is_kept_apart),
         TEST(checkpoints_are_found_by_size),
+        TEST(checkpoints_go_with_their_records),
         TEST(keys_are_found_by_their_hash),
     };
     return cmocka_run_group_tests_name("store: log", tests, NULL, NULL);
