@@ -4,6 +4,7 @@
 #include "module/audit/report.h"
 
 #include "common/clock.h"
+#include "common/file.h"
 #include "module/audit/plan.h"
 
 #include <stdio.h>
@@ -147,8 +148,7 @@ static json_t *row_of(struct report *r, json_t *table, const char *key,
         count(r, r->out, "omitted", 1);
         return NULL;
     }
-    /* A key that was cut need not be UTF-8. */
-    if (!row || json_object_set_nocheck(table, key, row) != 0) {
+    if (!row || json_object_set(table, key, row) != 0) {
         r->failed = true;
         return NULL;
     }
@@ -160,14 +160,16 @@ static json_t *row_of(struct report *r, json_t *table, const char *key,
 /* Who had a key made: the service is unit or login, else the program. */
 static void take_caller(struct report *r, const struct record *record)
 {
-    char key[1024];
+    FREE char *key = NULL;
     const char *service = actor(record, "unit");
     if (!*service)
         service = actor(record, "exe");
-    int n = snprintf(key, sizeof key, "%s\n%s\n%s\n%s", record->owner, service,
-                     record->org, record->role);
-    if (n < 0 || (size_t)n >= sizeof key)
-        key[sizeof key - 1] = '\0';
+    if (asprintf(&key, "%s\n%s\n%s\n%s", record->owner, service, record->org,
+                 record->role) < 0) {
+        key = NULL;
+        r->failed = true;
+        return;
+    }
     json_t *row = row_of(
         r, r->callers, key,
         json_pack("{ss ss ss ss si ss}", "owner", record->owner, "service",
@@ -337,12 +339,15 @@ static void take_rotate(struct report *r, const struct record *record,
 
 static void take_refusal(struct report *r, const struct record *record)
 {
-    char key[1024], asked[RECORD_TEXT_MAX];
+    char asked[RECORD_TEXT_MAX];
+    FREE char *key = NULL;
     const char *capability = record_text(record, "capability", asked);
-    int n = snprintf(key, sizeof key, "%s\n%s\n%s", record->owner, capability,
-                     text(record, "code"));
-    if (n < 0 || (size_t)n >= sizeof key)
-        key[sizeof key - 1] = '\0';
+    if (asprintf(&key, "%s\n%s\n%s", record->owner, capability,
+                 text(record, "code")) < 0) {
+        key = NULL;
+        r->failed = true;
+        return;
+    }
     json_t *row =
         row_of(r, r->refusals, key,
                json_pack("{ss ss ss si ss ss}", "owner", record->owner,
