@@ -182,6 +182,16 @@ static enum code add_call(struct keyring *k, const char *keyid,
     return OK;
 }
 
+size_t keyring_calls(const struct keyring *k)
+{
+    return k->calls_n;
+}
+
+const char *keyring_call_id(const struct keyring *k, size_t i)
+{
+    return k->calls[i].keyid;
+}
+
 static enum code learn_log(struct keyring *k, const struct note_key *key,
                            struct error *e)
 {

@@ -2,8 +2,8 @@
  * of witnesses, those of calls.
  *
  * Keys of the log come from the person who verifies, or else from the log's
- * own `keys` records; keys of calls come from those records always, for the
- * log's signature covers them.
+ * own `keys` records; keys of calls come from those records always. The log's
+ * signature covers those, and does not say that they are true.
  */
 #ifndef HSMINT_AUDIT_KEYRING_H
 #define HSMINT_AUDIT_KEYRING_H
@@ -29,6 +29,10 @@ bool keyring_was_given(const struct keyring *k);
  * keyid. */
 MUST_CHECK enum code keyring_learn(struct keyring *k, json_t *record,
                                    struct error *e);
+/* How many keys of calls are known, and the keyid of each, in the order in
+ * which they came. */
+size_t keyring_calls(const struct keyring *k);
+const char *keyring_call_id(const struct keyring *k, size_t i);
 /* A good signature of a key of the log. ERR_SEAL: bad, or none. */
 MUST_CHECK enum code keyring_check_note(const struct keyring *k,
                                         const struct note *n,

@@ -180,6 +180,8 @@ enum code record_parse(struct record *r, const char *line, size_t len,
                          .call = "",
                          .method = "",
                          .body = ""};
+    if (memchr(line, '\n', len)) /* JSON has no use for one */
+        return error_set(e, ERR_INVALID, "record: more than one line");
     enum code rc = json_parse(line, len, "record", &r->json, e);
     if (rc == OK && !json_is_object(r->json))
         rc = error_set(e, ERR_INVALID, "record: no object");
@@ -193,11 +195,20 @@ enum code record_parse(struct record *r, const char *line, size_t len,
     return rc;
 }
 
+/* Letter by letter; a 0 of the form stands for any digit. */
+static bool has_form(const char *text, const char *form)
+{
+    for (; *text && *form; text++, form++)
+        if (*form == '0' ? *text < '0' || *text > '9' : *text != *form)
+            return false;
+    return *text == *form;
+}
+
 bool record_time_ms(const char *text, int64_t *ms)
 {
     struct tm tm = {.tm_isdst = 0};
     int milli = 0, n = 0;
-    if (strlen(text) != 24 ||
+    if (!has_form(text, "0000-00-00T00:00:00.000Z") ||
         sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d.%3dZ%n", &tm.tm_year, &tm.tm_mon,
                &tm.tm_mday, &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &milli,
                &n) != 7 ||

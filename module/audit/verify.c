@@ -8,6 +8,7 @@
 #include "common/sigbase.h"
 #include "module/audit/kept.h"
 #include "module/audit/pending.h"
+#include "module/audit/seen.h"
 #include "module/audit/tile.h"
 
 #include <inttypes.h>
@@ -24,7 +25,7 @@ static const char *const names[VERIFY_WHATS] = {
     [VERIFY_CHECKPOINT] = "checkpoint", [VERIFY_SIGNATURE] = "signature",
     [VERIFY_ORPHAN] = "orphan",         [VERIFY_FORMAT] = "format",
     [VERIFY_LOST] = "lost",             [VERIFY_OPEN] = "open",
-    [VERIFY_RESUMED] = "resumed",
+    [VERIFY_RESUMED] = "resumed",       [VERIFY_CALL_KEY] = "call-key",
 };
 
 const char *verify_what_name(enum verify_what w)
@@ -49,6 +50,7 @@ struct state {
     bool told;               /* it was told already that it was changed */
     uint64_t bad_tile;       /* of leaf hashes: told already; UINT64_MAX */
     struct pending *open;
+    struct seen *seen;
     struct kept *kept; /* NULL: lines keep none */
     struct level levels[TILE_LEVELS];
 };
@@ -63,7 +65,7 @@ static void found(struct state *s, enum verify_what what, int64_t seq,
     va_start(args, fmt);
     vsnprintf(f.text, sizeof f.text, fmt, args);
     va_end(args);
-    if (what != VERIFY_OPEN && what != VERIFY_RESUMED)
+    if (what < VERIFY_FAULTS)
         s->result->faults++;
     s->v->found(s->v->ctx, &f);
 }
@@ -125,6 +127,19 @@ static enum code check_call(const struct state *s, const struct record *r,
 
 /* ---- one record ---- */
 
+/* A call that was made once is told of once. */
+static enum code check_once(struct state *s, const struct record *r,
+                            struct error *e)
+{
+    bool known;
+    enum code rc = seen_add(s->seen, r->signature.nonce, &known, e);
+    if (rc == OK && known)
+        found(s, VERIFY_INSERTED, r->seq,
+              "the call with nonce %.64s was told of before, and is made once",
+              r->signature.nonce);
+    return rc;
+}
+
 static enum code take_call(struct state *s, const struct record *r,
                            struct error *e)
 {
@@ -143,17 +158,29 @@ static enum code take_call(struct state *s, const struct record *r,
     if (known)
         found(s, VERIFY_INSERTED, r->seq, "call %.64s was begun before",
               r->call);
-    return rc;
+    return rc ? rc : check_once(s, r, e);
+}
+
+/* What of `keys` is nobody's word but the daemon's. */
+static void take_keys(struct state *s, const struct record *r)
+{
+    struct error why = {.code = OK};
+    size_t before = keyring_calls(s->v->keys);
+    if (keyring_learn(s->v->keys, r->json, &why))
+        found(s, VERIFY_FORMAT, r->seq, "%s", why.text);
+    for (size_t i = before; before && i < keyring_calls(s->v->keys); i++)
+        found(s, VERIFY_CALL_KEY, r->seq,
+              "calls may be signed with key %s from here on: was it made by "
+              "you?",
+              keyring_call_id(s->v->keys, i));
 }
 
 static enum code take_kind(struct state *s, const struct record *r,
                            struct error *e)
 {
-    struct error why = {.code = OK};
     switch (r->kind) {
     case RECORD_KEYS:
-        if (keyring_learn(s->v->keys, r->json, &why))
-            found(s, VERIFY_FORMAT, r->seq, "%s", why.text);
+        take_keys(s, r);
         return OK;
     case RECORD_CALL:
         return take_call(s, r, e);
@@ -487,6 +514,7 @@ static void state_freep(struct state **s)
 {
     if (*s) {
         pending_free((*s)->open);
+        seen_free((*s)->seen);
         kept_free((*s)->kept);
     }
     free(*s);
@@ -506,6 +534,8 @@ enum code verify_run(const struct verify *v, struct verify_result *result,
                         .bad_tile = UINT64_MAX};
     learn_size(v);
     enum code rc = pending_new(&s->open, e);
+    if (rc == OK)
+        rc = seen_new(&s->seen, e);
     if (rc == OK && source_has_tiles(v->source))
         rc = kept_open(&s->kept, source_path(v->source), e);
     if (rc == OK)

@@ -1,6 +1,6 @@
 /* verify - does a copy of the log hold? spec/AUDIT.md, "Verification".
  *
- * One pass in order, in bounded memory. Needs neither daemon, store nor HSM.
+ * One pass in order; of each call 16 bytes stay in memory. Needs neither daemon, store nor HSM.
  */
 #ifndef HSMINT_AUDIT_VERIFY_H
 #define HSMINT_AUDIT_VERIFY_H
@@ -21,8 +21,10 @@ enum verify_what {
     VERIFY_ORPHAN,
     VERIFY_FORMAT,
     VERIFY_LOST,    /* calls were made and given up: spec/KEEPER.md */
-    VERIFY_OPEN,    /* a call without an outcome: no fault */
-    VERIFY_RESUMED, /* the keeper had forgotten the log: no fault */
+    VERIFY_FAULTS,  /* those from here on are none */
+    VERIFY_OPEN = VERIFY_FAULTS, /* a call without an outcome */
+    VERIFY_RESUMED,              /* the keeper had forgotten the log */
+    VERIFY_CALL_KEY,             /* a new key that signs calls */
     VERIFY_WHATS
 };
 const char *verify_what_name(enum verify_what w); /* "changed" */

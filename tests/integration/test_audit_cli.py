@@ -212,6 +212,51 @@ def test_a_signature_that_does_not_fit(write):
     assert [(f["what"], f["seq"]) for f in v["findings"]] == [("signature", seq)]
 
 
+def add_again(log, seq, **changed):
+    """The record once more, in its own place in the chain: what a daemon may have signed."""
+    record = json.loads(log.lines[seq - 1])
+    own = {k: v for k, v in record.items() if k not in ("v", "seq", "prev", "time", "sync", "kind")}
+    return log.add(record["kind"], **{**own, **changed})
+
+
+def test_a_call_that_is_invented(write):
+    log = a_log()
+    first = log.call("once", actor=OWNER)
+    log.outcome("once")
+    again = add_again(log, first, call="other", actor={"owner": "user:1001"})
+    log.outcome("other")
+    v = verdict(write(log), status=1)
+    assert [(f["what"], f["seq"]) for f in v["findings"]] == [("inserted", again)]
+
+
+def test_another_key_of_calls_is_told(write):
+    log = a_log()
+    of_log = ("--key", log.keys[0].vkey)
+    assert verdict(write(log), *of_log)["findings"] == []
+    add_again(log, 2)  # the same key: nothing new
+    record = json.loads(log.lines[1])
+    strange = auditlog.Log().lines[1]  # a key that no HSM has
+    key = {**json.loads(strange)["call"][0], "keyid": "mine:0011"}
+    seq = add_again(log, 2, call=[*record["call"], key])
+    v = verdict(write(log), *of_log)
+    assert [(f["what"], f["seq"]) for f in v["findings"]] == [("call-key", seq)]
+    assert "mine:0011" in v["findings"][0]["text"]
+
+
+@pytest.mark.parametrize("time", ["2026-\n\n1-\n\n\n\n\n1T1:1:1.1Z", "2026-01-01T00:00:00.+01Z", "2026-01-01 00:00:00.001Z"])
+def test_a_time_is_one(write, time):
+    log = a_log()
+    seq = log.add("policy")
+    log.lines[-1] = log.lines[-1].replace(auditlog.time_text(log.ms).encode(), json.dumps(time)[1:-1].encode())
+    names(verdict(write(log), status=1), "format", seq)
+
+
+def test_a_record_is_one_line(tmp_path):
+    log = a_log()
+    log.lines[-1] = log.lines[-1].replace(b'{"v":2,', b'{"v":2,\n')
+    names(verdict(log.write_tiles(tmp_path), status=1), "format", len(log.lines))
+
+
 def test_garbage(tmp_path):
     garbage = tmp_path / "garbage"
     garbage.write_bytes(b"x" + os.urandom(4 << 20).replace(b"\n\n", b"xx"))
@@ -423,6 +468,16 @@ def test_rotations_that_are_due(write, plan, due, overdue):
     assert of(overdue + 1) == [("overdue", due, True)]
     assert of(overdue, 0) == [("retire", due, False)]
     assert of(overdue + 10, overdue + 1) == [("retire", due, True)]
+
+
+def test_a_long_path_hides_no_role(write):
+    log = a_log(10)
+    of_long = [{"owner": "user:1001", "uid": 1001, "exe": "/" + "x" * 4000 + end} for end in "ab"]
+    lease(log, 900, role="batch", actor=of_long[0])
+    lease(log, 901, role="secret", actor=of_long[0])
+    lease(log, 902, role="secret", actor=of_long[1])
+    callers = [c for c in report(write(log))["callers"] if c["owner"] == "user:1001"]
+    assert [(c["service"][-1], c["role"], c["keys"]) for c in callers] == [("a", "batch", 1), ("a", "secret", 1), ("b", "secret", 1)]
 
 
 def test_a_report_on_a_log_that_does_not_hold(write):

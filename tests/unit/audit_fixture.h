@@ -271,7 +271,7 @@ struct verdict {
 static inline void take_finding(void *ctx, const struct verify_finding *f)
 {
     struct verdict *v = ctx;
-    if (f->what != VERIFY_OPEN && v->first.text[0] == '\0')
+    if (f->what < VERIFY_FAULTS && v->first.text[0] == '\0')
         v->first = *f;
     v->faults[f->what]++;
 }

@@ -486,6 +486,73 @@ static void replays_the_file(void **state)
     expect(ERR_NOT_LOGGED, sign_from(l, before, &r));
 }
 
+/* As if it had been made twice, and for somebody else. */
+static void tells_of_a_call_again(void **state)
+{
+    struct lie *l = *state;
+    int found[VERIFY_WHATS];
+    JSON record = NULL;
+    json_t *own = json_object();
+    expect_on(l->f, OK, call(l, HONEST));
+    const char *line = l->b.lines[l->b.n - 1];
+    assert_int_equal(json_parse(line, strlen(line), "line", &record, NULL), OK);
+    json_object_set(own, "method", json_object_get(record, "method"));
+    json_object_set(own, "body", json_object_get(record, "body"));
+    json_object_set(own, "signed", json_object_get(record, "signed"));
+    json_object_set_new(own, "call", json_string("another"));
+    put(&l->b, write_line(&l->b, "call", own));
+    /* The keeper sees hashes: it is for `verify` to notice. */
+    expect_on(l->f, OK, checkpoint(l));
+    verify(l, l->b.n, l->b.note, NULL, found);
+    assert_int_equal(found[VERIFY_INSERTED], 1);
+}
+
+/* No HSM has made it; with it calls could be invented. */
+static void brings_a_key_of_its_own(void **state)
+{
+    struct lie *l = *state;
+    int found[VERIFY_WHATS];
+    uint8_t spki[128], *at = spki;
+    JSON record = NULL;
+    EVP_PKEY *mine = EVP_EC_gen("P-256");
+    int len = i2d_PUBKEY(mine, &at);
+    FREE char *text = base64_encode(spki, (size_t)len);
+    assert_int_equal(json_parse(l->b.lines[1], strlen(l->b.lines[1]), "line",
+                                &record, NULL),
+                     OK);
+    put(&l->b, write_line(&l->b, "keys",
+                          json_pack("{s:O, s:[{s:s, s:s}]}", "log",
+                                    json_object_get(record, "log"), "call",
+                                    "keyid", "mine", "public_key", text)));
+    expect_on(l->f, OK, checkpoint(l));
+    verify(l, l->b.n, l->b.note, NULL, found);
+    assert_int_equal(found[VERIFY_CALL_KEY], 1);
+    EVP_PKEY_free(mine);
+}
+
+/* The keeper is shown the record, and nobody else is. */
+static void shows_the_record_to_the_keeper_alone(void **state)
+{
+    struct lie *l = *state;
+    int found[VERIFY_WHATS];
+    expect_on(l->f, OK, call(l, HONEST));
+    expect_on(l->f, OK, checkpoint(l));
+    size_t at = l->b.n - 1;
+    char *shown = l->b.lines[at];
+    struct book was = l->b;
+    l->b.n = at;
+    l->b.last = leaf_of(l->b.lines[at - 1]);
+    l->b.lines[at] =
+        write_line(&l->b, "policy", json_pack("{s:s}", "name", "x"));
+    verify(l, was.n, was.note, NULL, found); /* another in its place */
+    assert_int_equal(found[VERIFY_ROOT], 1);
+    verify(l, at, was.note, NULL, found); /* none */
+    assert_int_equal(found[VERIFY_CUT], 1);
+    free(l->b.lines[at]);
+    l->b = was;
+    l->b.lines[at] = shown;
+}
+
 static void kills_the_keeper(void **state)
 {
     struct lie *l = *state;
@@ -507,6 +574,8 @@ int main(void)
         TEST(drops_a_record),        TEST(shows_no_checkpoint),
         TEST(sends_without_commit),  TEST(forks_the_tree),
         TEST(shows_a_shorter_tree),  TEST(replays_the_file),
+        TEST(tells_of_a_call_again), TEST(brings_a_key_of_its_own),
+        TEST(shows_the_record_to_the_keeper_alone),
         TEST(kills_the_keeper),
     };
     if (!softhsm_module()) {
