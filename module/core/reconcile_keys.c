@@ -71,24 +71,23 @@ static enum code ask_org(const struct store_org *o, void *ctx, struct error *e)
 {
     struct question *q = ctx;
     CONFIG config = {0};
-    ROTATION r = {.org = ""};
-    struct error none = {0};
     enum code code = config_parse(&config, o->config, e);
 
     if (!code && strcmp(config.admin_api_key_id, q->id) == 0)
         q->known = true;
-    if (code || q->known)
-        return code;
-    code = rotation_load(q->core->store, o->name, &r, &none);
-    if (code == ERR_NOT_FOUND)
-        return OK;
-    if (code) {
-        *e = none;
-        return code;
-    }
+    return code;
+}
+
+/* What is being made, and what is to go: that is the rotation's to end. */
+static enum code ask_rotation(const struct rotation *r, void *ctx,
+                              struct error *e)
+{
+    struct question *q = ctx;
+
+    (void)e;
     /* While its id is not known, the rotation itself looks for it. */
-    if (strcmp(r.new_id, q->id) == 0 || strcmp(r.old_id, q->id) == 0 ||
-        (!*r.new_id && strcmp(r.name, q->name) == 0))
+    if (strcmp(r->new_id, q->id) == 0 || strcmp(r->old_id, q->id) == 0 ||
+        (!*r->new_id && strcmp(r->name, q->name) == 0))
         q->known = true;
     return OK;
 }
@@ -140,6 +139,8 @@ static enum code judge(struct run *r, const char *id, const char *name,
 
     if (!code)
         code = store_org_each(r->core->store, ask_org, &q, e);
+    if (!code && !q.known)
+        code = rotation_each(r->core->store, NULL, ask_rotation, &q, e);
     if (code || q.known)
         return code;
     run_count(r, RECONCILE_ADMIN_UNKNOWN, 1);

@@ -428,14 +428,13 @@ static enum code take_text(char **field, const char *text, struct error *e)
     return OK;
 }
 
-/* Calls in flight end on the old key, but for one that others may have. */
-static int64_t overlap_ms(const struct rotate_step *s)
+int64_t rotate_overlap_ms(const struct core *c, const char *cause)
 {
-    const struct settings *set = s->core->settings;
+    const struct settings *s = c->settings;
 
-    if (strcmp(s->r.cause, ROTATE_COMPROMISED) == 0)
+    if (strcmp(cause, ROTATE_COMPROMISED) == 0)
         return 0;
-    return set->hsm_deadline_ms + set->connect_ms + set->call_ms;
+    return s->hsm_deadline_ms + s->connect_ms + s->call_ms;
 }
 
 static enum code take_key(struct rotate_step *s, struct error *e)
@@ -451,7 +450,8 @@ static enum code take_key(struct rotate_step *s, struct error *e)
     s->config.rotation_wanted[0] = '\0';
     s->config.wanted_ms = 0;
     s->new_config = true;
-    code = advance(s, ROTATION_WORKS, NULL, NULL, overlap_ms(s), e);
+    code = advance(s, ROTATION_WORKS, NULL, NULL,
+                   rotate_overlap_ms(s->core, s->r.cause), e);
     if (!code)
         code = use_key(s, s->r.sealed, s->r.sealed_len, false, e);
     if (code)
@@ -482,6 +482,15 @@ static enum code prove(struct rotate_step *s, struct error *e)
 
 /* ---- the end of a key ---- */
 
+/* A key that was tried in vain may not have shown itself yet: then the 404
+ * says nothing. One that was found by its name had. */
+static bool is_too_young(const struct rotate_step *s,
+                         const struct gate_reply *reply)
+{
+    return reply->http.status == 404 && s->r.state == ROTATION_DROP &&
+           s->r.sealed && clock_wall_ms() < s->r.begun_ms + PROVE_MS;
+}
+
 static enum code delete_key(struct rotate_step *s, const char *id,
                             struct error *e)
 {
@@ -502,6 +511,9 @@ static enum code delete_key(struct rotate_step *s, const char *id,
         reply.fate = GATE_NOTHING;
     if (!code)
         code = gate_send(s->core, &call, &reply, &why);
+    if (!code && is_too_young(s, &reply))
+        code = error_set(&why, ERR_NOT_FOUND,
+                         "the new admin key does not show itself yet");
     if (!code)
         return advance(s, ROTATION_GONE, &call, &reply, 0, e);
     return try_later(s, &call, &reply,

@@ -22,6 +22,9 @@ struct rotate_step { /* one rotation, and what it is about */
     struct rotation r;
     bool new_config; /* s->config is written with the next step */
 };
+/* Calls in flight end on the old key for so long, but not on one that others
+ * may have. */
+int64_t rotate_overlap_ms(const struct core *c, const char *cause);
 void rotate_step_clear(struct rotate_step *s);
 #define ROTATE_STEP CLEANUP(rotate_step_clear) struct rotate_step
 

@@ -12,6 +12,7 @@
 #include "module/core/orgconfig.h"
 #include "module/core/revoke.h"
 #include "module/core/rotate.h"
+#include "module/core/rotate_step.h"
 #include "module/core/rotation.h"
 #include "module/core/schedule.h"
 #include "module/core/setup.h"
@@ -95,6 +96,7 @@ static bool retires_old(struct setup *s, struct rotation *old)
     const char *what = s->asked->old;
     bool same = strcmp(s->was_endpoint, s->config.api_endpoint) == 0 &&
                 strcmp(s->was_organization, s->config.organization_id) == 0;
+    int64_t now = clock_wall_ms();
     bool goes = same && (what ? strcmp(what, "retire") == 0 : !s->was_by_hand);
 
     if (!s->blob || !s->org.admin_blob || !*s->was_key_id ||
@@ -106,8 +108,9 @@ static bool retires_old(struct setup *s, struct rotation *old)
         return false;
     }
     *old = (struct rotation){.state = ROTATION_RETIRE,
-                             .begun_ms = clock_wall_ms(),
-                             .due_ms = clock_wall_ms(),
+                             .begun_ms = now,
+                             .due_ms =
+                                 now + rotate_overlap_ms(s->core, "by hand"),
                              .old_sealed = s->org.admin_blob,
                              .old_sealed_len = s->org.admin_blob_len};
     snprintf(old->org, sizeof(old->org), "%s", s->org.name);

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from checker import reconcile
 from conftest import wait_for
 from varlink import Error, request_id
 
@@ -166,19 +167,31 @@ def test_a_service_that_does_not_forget(ready, service):
 
 
 def test_another_key_by_hand_wins(ready, service):
-    """While a new key is being tried, an administrator sets a third one."""
+    """While a new key is being tried, an administrator sets a third one. The service denies
+    that the new key is there, for a while: it goes all the same."""
+    third = service.control("admin_keys", {"name": "by-hand"})
+    service.control("settings", {"visibility_ms": 30000, "visibility_delete": True})
     service.fault(kind="status", status=401, method="GET", path=KEYS, times=-1)
     with pytest.raises(Error) as e:
         rotate(ready)
     assert "not accepted yet" in str(e.value)
     service.control("faults", method="DELETE")
-    third = service.control("admin_keys", {"name": "by-hand"})
     with ready.attached(timeout=60) as c:
         c.change("SetConfig", secret=third["value"].encode(), fields={"api_endpoint": service.url}, keep_first=True)
     assert key_id(ready) in (third["id"], *alive(service))
     mints(ready)
     wait_for(lambda: not [k for k in service.control("state?alive=1")["admin_keys"]
                           if k["name"].startswith("hsmint-") and k["id"] != key_id(ready)], 60, "ours to be gone")
+
+
+def test_reconcile_leaves_a_key_that_is_to_go_to_its_rotation(ready, service):
+    """It belongs to nobody's configuration, and calls in flight still need it."""
+    rotate(ready)
+    wait_for(lambda: not under_way(ready), 40, "the first rotation to end")
+    old = rotate(ready)["retiring"]
+    report = reconcile(ready)
+    assert old in alive(service) and report["admin_unknown"] == 0, report
+    settled(ready, service)
 
 
 def test_the_old_key_set_again_by_hand_stays(ready, service):
