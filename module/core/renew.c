@@ -95,6 +95,17 @@ static enum code choose_ttl(struct core *c, const struct store_lease *l,
     return OK;
 }
 
+/* By the service's own clock, where it tells when the key was made: ours may
+ * be another. 0: it told no expiry. */
+static int64_t told_end(const struct store_lease *l, const struct openai_key *k)
+{
+    if (k->expires_at <= 0)
+        return 0;
+    return k->created_at > 0
+               ? l->issued_ms + (k->expires_at - k->created_at) * 1000
+               : k->expires_at * 1000;
+}
+
 /* What the service said to the wish. OK with *extended false: it does not
  * expire this key at all, so that our end holds alone. */
 static enum code judge(struct core *c, struct store_lease *l,
@@ -111,7 +122,7 @@ static enum code judge(struct core *c, struct store_lease *l,
                                "lease stays as it was");
     if (!code)
         code = openai_decode_project_key(&r->http, &key, e);
-    told = code ? 0 : key.expires_at * 1000;
+    told = code ? 0 : told_end(l, &key);
     openai_key_clear(&key);
     if (!code && told > 0 && told + SHORTFALL_MS < l->expires_ms)
         return error_set(e, ERR_SERVICE_REFUSED,

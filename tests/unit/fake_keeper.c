@@ -54,6 +54,7 @@ static json_t *create(struct fake *f, json_t *body, long *status)
     json_t *when = json_null();
 
     f->expires_s = json_integer_value(expires);
+    f->created_s = clock_wall_ms() / 1000;
     if (expires && f->refuses_expiry) {
         *status = 400;
         return json_pack("{s{ss ss}}", "error", "message",
@@ -116,13 +117,15 @@ static json_t *delete_account(struct fake *f, const char *path, long *status)
 
 static json_t *update_key(struct fake *f, json_t *body)
 {
-    f->key_expires =
-        clock_wall_ms() / 1000 +
+    /* The service's clock began with CREATED. */
+    int64_t expires =
+        CREATED + clock_wall_ms() / 1000 - f->created_s +
         json_integer_value(json_object_get(body, "expires_in_seconds"));
+
     return json_pack("{ss ss si so}", "id", "key_1", "name", "Secret Key",
                      "created_at", CREATED, "expires_at",
                      f->ignores_expiry ? json_null()
-                                       : json_integer(f->key_expires));
+                                       : json_integer(expires));
 }
 
 static json_t *serve(struct fake *f, const struct fake_call *c, long *status)

@@ -49,7 +49,7 @@ struct fake {
     atomic_bool ignores_expiry, refuses_expiry, project_archived, person;
     atomic_bool demands_expiry; /* and any that is asked is too long */
     atomic_llong expires_s;     /* last asked for; 0: none */
-    int64_t key_expires;    /* what the last update said */
+    atomic_llong created_s;     /* when the last one was made, by our clock */
     /* faults: the next `faults` executed calls that match `method` */
     enum fake_fault fault;
     int faults;
