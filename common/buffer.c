@@ -67,12 +67,12 @@ static int append_piece(const char *piece, size_t len, void *ctx)
 }
 
 enum code buffer_append_json(struct buffer *b, const json_t *json,
-                             struct error *e)
+                             size_t flags, struct error *e)
 {
-    /* By callback: json_dumps would return memory of an allocator that the
+    /* By callback: json_dumps() would return memory of an allocator that the
      * application may have replaced. */
     struct dump d = {b, e, OK};
-    int failed = json_dump_callback(json, append_piece, &d, JSON_COMPACT);
+    int failed = json_dump_callback(json, append_piece, &d, flags);
     if (d.rc) /* Jansson forgets a failure at a member's name */
         return d.rc;
     return !failed ? OK

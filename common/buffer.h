@@ -27,8 +27,9 @@ MUST_CHECK enum code buffer_reserve(struct buffer *b, size_t more,
                                     struct error *e);
 MUST_CHECK enum code buffer_append(struct buffer *b, const void *data,
                                    size_t len, struct error *e);
+/* `flags`: Jansson's. */
 MUST_CHECK enum code buffer_append_json(struct buffer *b, const json_t *json,
-                                        struct error *e);
+                                        size_t flags, struct error *e);
 /* The first `n` bytes go, the others move to the front. */
 void buffer_consume(struct buffer *b, size_t n);
 

@@ -77,7 +77,7 @@ enum code frame_send(int sock, const struct frame *f, int deadline_ms,
 {
     BUFFER head = BUFFER_INIT(FRAME_HEAD_MAX);
     if (f->head) {
-        enum code rc = buffer_append_json(&head, f->head, e);
+        enum code rc = buffer_append_json(&head, f->head, JSON_COMPACT, e);
         if (rc)
             return rc;
     }

@@ -2,6 +2,9 @@
 
 #include "common/json.h"
 
+#include "common/buffer.h"
+
+#include <stdint.h>
 #include <string.h>
 
 void json_freep(json_t **j)
@@ -175,4 +178,15 @@ enum code json_parse(const char *text, size_t len, const char *what,
         return error_set(e, ERR_NOMEM, "%s: out of memory", what);
     return error_set(e, ERR_INVALID, "%s:%d:%d: %s", what, je.line, je.column,
                      reason(&je));
+}
+
+char *json_text(const json_t *json, size_t flags)
+{
+    BUFFER text = BUFFER_INIT(SIZE_MAX / 4);
+    if (!json || buffer_append_json(&text, json, flags, NULL) ||
+        buffer_append(&text, "", 1, NULL))
+        return NULL;
+    char *taken = text.data;
+    text.data = NULL;
+    return taken;
 }

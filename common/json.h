@@ -43,6 +43,10 @@ MUST_CHECK enum code json_decode(json_t *object,
  * duplicates refused: "WHAT:LINE:COLUMN: why". */
 MUST_CHECK enum code json_parse(const char *text, size_t len, const char *what,
                                 json_t **out, struct error *e);
+/* Its text, for free(); NULL: no memory, or no `json`. `flags`: Jansson's. Not
+ * json_dumps(): short of memory that may leave a member's name out, and say
+ * nothing. */
+MUST_CHECK char *json_text(const json_t *json, size_t flags);
 /* At most so many values are in the text (what it says is not looked at): one
  * of three bytes takes some hundred in memory. */
 size_t json_values(const char *text, size_t len);

@@ -121,7 +121,7 @@ static enum code put_message(struct wire *w, const json_t *message,
     if (rc)
         return rc;
     w->out.len = w->sent = 0;
-    rc = buffer_append_json(&w->out, message, e);
+    rc = buffer_append_json(&w->out, message, JSON_COMPACT, e);
     return rc ? rc : buffer_append(&w->out, "", 1, e);
 }
 

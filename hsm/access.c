@@ -159,7 +159,7 @@ static void keep_pins(struct keeper *k, json_t *pins)
 {
     struct error why = {.code = OK};
     JSON there = NULL;
-    FREE char *text = pins ? json_dumps(pins, JSON_COMPACT) : NULL;
+    FREE char *text = json_text(pins, JSON_COMPACT);
     if (!text || (hsm_data_get(k->hsm, PINS_LABEL, take_pins, &there, NULL) ==
                       OK &&
                   there && json_equal(there, pins)))

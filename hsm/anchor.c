@@ -306,7 +306,7 @@ enum code anchor_write(struct hsm *h, const char *note, uint32_t epoch,
     JSON j = json_pack("{s:i, s:I, s:I, s:s}", "format", ANCHOR_FORMAT, "epoch",
                        (json_int_t)epoch, "time_ms", (json_int_t)made.time_ms,
                        "note", note);
-    FREE char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    FREE char *text = json_text(j, JSON_COMPACT);
     if (!text)
         return error_set(e, ERR_NOMEM, "the log's anchor");
     memcpy(a->tried, made.digest, sizeof a->tried);

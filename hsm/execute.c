@@ -185,7 +185,7 @@ static enum code hide_admin_key(struct keeper *k, const struct call *c,
         rc = error_set(e, ERR_SERVICE_REPLY, "the reply lacks id or value");
     if (rc == OK && value && id)
         rc = seal_new_key(k, c, rest, value, id, e);
-    take_body(r, rc == OK ? json_dumps(rest, JSON_COMPACT) : NULL);
+    take_body(r, rc == OK ? json_text(rest, JSON_COMPACT) : NULL);
     if (rc == OK && !r->body)
         rc = error_set(e, ERR_NOMEM, "no memory for a reply");
     if (rc == OK && value) /* whatever else it was called */

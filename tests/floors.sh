@@ -51,7 +51,10 @@ mkdir "$probe/common"
 echo '#include "module/core/core.h"' >"$probe/common/up.c"
 caught=$(cd "$probe" && check common/up.c)
 
-echo 1..2
+# A way around the one that checks (common/json.h) is no floor's.
+dumps=$(find common hsm module tools -name '*.c' -exec grep -nH 'json_dump[sb](' {} + | grep -v '/\*')
+
+echo 1..3
 if [ -z "$bad" ]; then
 	echo "ok 1 - every include stays on its floor"
 else
@@ -62,4 +65,10 @@ if [ -n "$caught" ]; then
 	echo "ok 2 - an include upward is caught"
 else
 	echo "not ok 2 - an include upward is caught"
+fi
+if [ -z "$dumps" ]; then
+	echo "ok 3 - json_text() prints all JSON"
+else
+	echo "not ok 3 - json_text() prints all JSON"
+	printf '%s\n' "$dumps" | sed 's/^/# /'
 fi

@@ -31,7 +31,7 @@ static void print_member(const char *name, json_t *value)
     char text[OUTPUT_TEXT_MAX], label[64];
     (void)text_escape(label, sizeof label, name, strlen(name));
     if (json_is_object(value) || json_is_array(value)) {
-        char *dump = json_dumps(value, JSON_COMPACT);
+        char *dump = json_text(value, JSON_COMPACT);
         (void)text_escape(text, 80, dump ? dump : "", dump ? strlen(dump) : 0);
         free(dump);
     } else {

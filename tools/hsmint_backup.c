@@ -163,7 +163,7 @@ static enum code sync_parent(const char *path, struct error *e)
 static enum code write_backup(int to, int from, json_t *manifest,
                               const char *path, struct error *e)
 {
-    FREE char *json = json_dumps(manifest, JSON_COMPACT | JSON_SORT_KEYS);
+    FREE char *json = json_text(manifest, JSON_COMPACT | JSON_SORT_KEYS);
     struct backup_head h;
     if (!json)
         return error_set(e, ERR_NOMEM, "no memory for a backup");
@@ -297,7 +297,7 @@ static char *mark_text(const struct backup_head *h)
                    clock_text(h->time_ms, at));
     JSON mark = json_pack("{ss sI}", "reason", reason, "since_ms",
                           (json_int_t)clock_wall_ms());
-    return mark ? json_dumps(mark, JSON_COMPACT) : NULL;
+    return json_text(mark, JSON_COMPACT);
 }
 
 static enum code put_back(int from, const char *dir,

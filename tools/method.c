@@ -374,10 +374,12 @@ static void keep_answer(const char *name, const struct call *c,
                         const char *request_id, const json_t *out)
 {
     struct error e = {.code = OK};
-    FREE char *text = out ? json_dumps(out, JSON_COMPACT) : strdup("{}");
+    FREE char *text = out ? json_text(out, JSON_COMPACT) : strdup("{}");
     struct journal_entry j = {c, name, request_id, text};
-    if (text &&
-        store_commit(c->daemon->store, STORE_NORMAL, put_journal, &j, &e))
+    enum code rc =
+        text ? store_commit(c->daemon->store, STORE_NORMAL, put_journal, &j, &e)
+             : error_set(&e, ERR_NOMEM, "no memory for an answer");
+    if (rc)
         log_failure(&e, "%s: keep the answer for a retry", name);
 }
 

@@ -423,7 +423,7 @@ static enum code init(struct core *c, const struct caller *by, const char *org,
     if (code)
         return code;
     rows.instance = json_string_value(json_object_get(answer, "instance"));
-    pins = json_dumps(json_object_get(answer, "pins"), JSON_COMPACT);
+    pins = json_text(json_object_get(answer, "pins"), JSON_COMPACT);
     if (!rows.instance || !pins)
         return error_set(e, ERR_KEEPER, "the keeper named no keys");
     rows.pins = is_first ? pins : NULL;

@@ -88,7 +88,7 @@ enum code held_write(struct store_tx *tx, const char *application,
                        (json_int_t)h->uid, "borrowed", (int)h->borrowed, "unit",
                        h->unit, "run", h->run, "since_ms",
                        (json_int_t)h->since_ms);
-    FREE char *body = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    FREE char *body = json_text(j, JSON_COMPACT);
     if (!body)
         return error_set(e, ERR_NOMEM, "held login");
     return store_document_put(tx, HELD_KIND, application, body, clock_wall_ms(),

@@ -158,7 +158,7 @@ static enum code make(struct step *s, struct error *e)
     if (!code && !json_is_object(pins))
         code = error_set(&why, ERR_KEEPER, "the keeper told no pins");
     if (!code)
-        s->pins = json_dumps(pins, JSON_COMPACT);
+        s->pins = json_text(pins, JSON_COMPACT);
     if (!code && !s->pins)
         code = error_set(&why, ERR_NOMEM, "no memory for the HSM's pins");
     if (!code)

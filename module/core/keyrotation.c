@@ -121,7 +121,7 @@ enum code keyrotation_save(struct store_tx *tx, const struct keyrotation *r,
     JSON body = json_pack("{ss ss sO sI}", "which", r->which, "state",
                           names[r->state], "plan", r->plan, "begun_ms",
                           (json_int_t)r->begun_ms);
-    FREE char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    FREE char *text = json_text(body, JSON_COMPACT);
 
     return text ? store_document_put(tx, KIND, DOCUMENT, text, clock_wall_ms(),
                                      e)

@@ -66,7 +66,7 @@ static enum code members(struct core *c, const char *pins_text, json_t **out,
 enum code keys_record_add(struct core *c, struct store_tx *tx, json_t *more,
                           struct error *e)
 {
-    FREE char *text = more ? json_dumps(more, JSON_COMPACT) : NULL;
+    FREE char *text = json_text(more, JSON_COMPACT);
     const struct logbook_entry r = {.kind = RECORD_KEYS,
                                     .more = json_incref(more)};
     enum code code;

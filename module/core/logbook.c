@@ -4,7 +4,6 @@
 #include "module/core/logbook.h"
 
 #include "common/base64.h"
-#include "common/buffer.h"
 #include "common/clock.h"
 #include "common/file.h"
 #include "module/core/internal.h"
@@ -14,7 +13,6 @@
 #include <string.h>
 #include <sys/timex.h>
 
-#define LINE_ROOM (1024 * 1024) /* the store has the bound that counts */
 #define DOCUMENT_MAX 16384 /* bytes; longer ones are in it by their digest */
 enum { SEAL_MECHANISM_AT = 5, SEAL_VERSION_AT = 6 }; /* spec/SEAL.md */
 
@@ -142,22 +140,6 @@ static json_t *begin(const struct logbook_entry *r,
 
 /* ---- adding ---- */
 
-/* Not json_dumps(): short of memory it may leave a member's name out, and say
- * nothing. */
-static char *print(const json_t *record)
-{
-    BUFFER text = BUFFER_INIT(LINE_ROOM);
-    char *line;
-
-    if (buffer_append_json(&text, record, NULL) != OK ||
-        buffer_append(&text, "", 1, NULL) != OK)
-        return NULL;
-    line = (char *)text.data;
-    text.data = NULL;
-    text.len = text.cap = 0;
-    return line;
-}
-
 static enum code add(struct store_tx *tx, const struct logbook_entry *r,
                      json_t *more, char **line, struct error *e)
 {
@@ -169,7 +151,7 @@ static enum code add(struct store_tx *tx, const struct logbook_entry *r,
     JSON record = begin(r, &head);
     if (!record || (!more && !bare[r->kind]) ||
         (more && json_object_update_missing(record, more) != 0) ||
-        !(*line = print(record)))
+        !(*line = json_text(record, JSON_COMPACT)))
         return error_set(e, ERR_NOMEM, "no memory for an audit record (%s)",
                          record_kind_name(r->kind));
     return store_record_add(tx, *line, &sequence, e);

@@ -140,7 +140,7 @@ enum code login_body(const struct login *l, char **out, struct error *e)
     }
     JSON j = json_pack("{sI sO so}", "created_ms", (json_int_t)l->created_ms,
                        "secrets", secrets, "uids", uids_json(l));
-    *out = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    *out = json_text(j, JSON_COMPACT);
     return *out ? OK : error_set(e, ERR_NOMEM, "login");
 }
 

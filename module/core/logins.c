@@ -107,7 +107,7 @@ static enum code record_change(struct store_tx *tx, const struct change *w,
                                const char *action, struct error *e)
 {
     JSON now = w->deletes ? NULL : login_json(w->name, &w->login);
-    FREE char *body = now ? json_dumps(now, JSON_COMPACT) : NULL;
+    FREE char *body = json_text(now, JSON_COMPACT);
     const struct logbook_entry r = {
         .kind = RECORD_LOGIN_CHANGE,
         .by = w->by,
@@ -121,7 +121,7 @@ static enum code note_was(struct change *w, struct error *e)
 {
     JSON was = login_json(w->name, &w->login);
     free(w->was);
-    w->was = was ? json_dumps(was, JSON_COMPACT) : NULL;
+    w->was = json_text(was, JSON_COMPACT);
     return w->was ? OK : error_set(e, ERR_NOMEM, "login");
 }
 

@@ -178,7 +178,7 @@ enum code config_text(const struct config *c, char **text, struct error *e)
 
     *text = NULL;
     if (j && told && json_object_update(j, told) == 0)
-        *text = json_dumps(j, JSON_COMPACT);
+        *text = json_text(j, JSON_COMPACT);
     return *text ? OK
                  : error_set(e, ERR_NOMEM, "no memory for a configuration");
 }

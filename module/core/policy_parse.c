@@ -500,7 +500,7 @@ static enum code take_effect(struct parse *x)
 static enum code keep_body(struct parse *x)
 {
     *x->where = '\0';
-    x->p->body = json_dumps(x->fields, JSON_COMPACT);
+    x->p->body = json_text(x->fields, JSON_COMPACT);
     if (!x->p->body)
         return no_memory(x);
     return strlen(x->p->body) <= POLICY_BODY_MAX

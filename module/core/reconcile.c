@@ -91,9 +91,11 @@ static enum code put_document(struct store_tx *tx, void *ctx, struct error *e)
 static enum code keep(struct core *c, const char *name, json_t *body,
                       const struct logbook_entry *entry, struct error *e)
 {
-    FREE char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    FREE char *text = json_text(body, JSON_COMPACT);
     struct document d = {c, name, text, entry};
 
+    if (body && !text) /* without one it is deleted */
+        return error_set(e, ERR_NOMEM, "no memory for a reconciliation");
     return store_commit(c->store, STORE_RESERVE, put_document, &d, e);
 }
 

@@ -199,7 +199,7 @@ static enum code ask_store(struct page *p, struct error *e)
     }
     if (code || json_array_size(open) == 0)
         return code;
-    names = json_dumps(open, JSON_COMPACT);
+    names = json_text(open, JSON_COMPACT);
     if (!names)
         return error_set(e, ERR_NOMEM, "no memory for a page of accounts");
     return store_lease_named_dead(store, names, look_at_dead, p, e);

@@ -103,7 +103,7 @@ static enum code set_mark(struct core *c, const char *reason,
     int64_t now = clock_wall_ms();
     JSON j = json_pack("{ss sI}", "reason", reason, "since_ms",
                        (json_int_t)now);
-    FREE char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    FREE char *text = json_text(j, JSON_COMPACT);
     struct rows r = {.core = c,
                      .mark = text,
                      .place = place,

@@ -87,6 +87,6 @@ enum code revoke_job_body(const struct revoke_job *j, char **body, struct error 
         "refused", (json_int_t)j->refused, "unproven", (json_int_t)j->unproven,
         "leases", j->leases);
 
-    *body = doc ? json_dumps(doc, JSON_COMPACT) : NULL;
+    *body = json_text(doc, JSON_COMPACT);
     return *body ? OK : error_set(e, ERR_NOMEM, "no memory for a job");
 }

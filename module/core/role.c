@@ -171,7 +171,7 @@ enum code role_body(const struct role *r, char **body, struct error *e)
 {
     JSON j = pack(r);
 
-    *body = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    *body = json_text(j, JSON_COMPACT);
     return *body ? OK : error_set(e, ERR_NOMEM, "no memory for a role");
 }
 

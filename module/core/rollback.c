@@ -130,7 +130,7 @@ enum code rollback_note(struct core *c, const struct checkpoint_state *s,
     JSON anchor = tree_json(s->anchored ? &s->anchor : &s->tree);
     JSON before = NULL;
     JSON is = json_pack("{sO* ss}", "anchor", anchor, "reason", why->text);
-    FREE char *row = is ? json_dumps(is, JSON_COMPACT) : NULL;
+    FREE char *row = json_text(is, JSON_COMPACT);
     enum code code = remembered(c, &before, e);
 
     raise_alarm(c, why->text);

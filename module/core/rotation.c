@@ -236,7 +236,7 @@ enum code rotation_save(struct store_tx *tx, const struct rotation *r,
     if (code || !*name)
         return code;
     JSON body = write_body(r);
-    FREE char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    FREE char *text = json_text(body, JSON_COMPACT);
 
     return text ? store_document_put(tx, KIND, name, text, clock_wall_ms(), e)
                 : error_set(e, ERR_NOMEM, "no memory for a rotation");

@@ -176,7 +176,7 @@ static enum code put(struct store_tx *tx, void *ctx, struct error *e)
                        (json_int_t)s->wall_ms, "boot_ms",
                        (json_int_t)s->boot_ms, "steady_ms",
                        (json_int_t)s->steady_ms);
-    FREE char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    FREE char *text = json_text(j, JSON_COMPACT);
     enum code code;
 
     if (!text)

@@ -142,7 +142,7 @@ static void keep_pins(struct core *c, const json_t *old, const json_t *now)
     if (!json_is_object(now) || json_equal((json_t *)(uintptr_t)old,
                                            (json_t *)(uintptr_t)now))
         return;
-    text = json_dumps(now, JSON_COMPACT);
+    text = json_text(now, JSON_COMPACT);
     p.text = text;
     if (!text || store_commit(c->store, STORE_NORMAL, put_pins, &p, &why))
         log_error("the HSM's new key cannot be remembered: %s",

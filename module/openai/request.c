@@ -47,7 +47,7 @@ static enum code set(struct openai_request *r, const char *method,
 static enum code set_body(struct openai_request *r, json_t *body,
                           struct error *e)
 {
-    r->body = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    r->body = json_text(body, JSON_COMPACT);
     json_decref(body);
     if (r->body)
         return OK;

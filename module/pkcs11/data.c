@@ -227,7 +227,7 @@ static json_t *facts_of(json_t *fields)
     const char *source = json_string_value(json_object_get(fields, "source"));
     JSON copy = json_deep_copy(fields);
     drop_told(copy);
-    FREE char *text = json_dumps(copy, JSON_INDENT(2));
+    FREE char *text = json_text(copy, JSON_INDENT(2));
     return text ? json_pack("{ss sb}", "value", text, "fixed",
                             source && strcmp(source, "file") == 0)
                 : NULL;

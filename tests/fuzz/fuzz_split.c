@@ -65,7 +65,7 @@ static enum code take_all(struct wire *w, struct buffer *out)
         if (rc)
             return rc;
         if (message)
-            check(buffer_append_json(out, message, NULL) == OK &&
+            check(buffer_append_json(out, message, JSON_COMPACT, NULL) == OK &&
                   buffer_append(out, "\n", 1, NULL) == OK);
     }
 }
@@ -81,7 +81,7 @@ static enum code waiting(const uint8_t *data, size_t len, struct buffer *out)
         FD fd = -1;
         rc = wire_recv(l.w, &message, &fd, -1, NULL);
         if (rc == OK)
-            check(buffer_append_json(out, message, NULL) == OK &&
+            check(buffer_append_json(out, message, JSON_COMPACT, NULL) == OK &&
                   buffer_append(out, "\n", 1, NULL) == OK);
     }
     return rc;

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "common/buffer.h"
+#include "common/file.h"
 #include "common/json.h"
 
 #include <stdlib.h>
@@ -203,14 +204,41 @@ static void json_goes_into_buffers(void **state)
     (void)state;
     BUFFER b = BUFFER_INIT(64);
     JSON j = json_pack("{s:i}", "a", 1);
-    assert_int_equal(buffer_append_json(&b, j, NULL), OK);
+    assert_int_equal(buffer_append_json(&b, j, JSON_COMPACT, NULL), OK);
     assert_int_equal(b.len, 7);
     assert_memory_equal(b.data, "{\"a\":1}", 7);
     JSON large = json_pack("{s:s}", "a",
                            "01234567890123456789012345678901234567890123456789"
                            "0123456789");
-    assert_int_equal(buffer_append_json(&b, large, NULL), ERR_PROTOCOL);
-    assert_int_equal(buffer_append_json(&b, NULL, NULL), ERR_INTERNAL);
+    assert_int_equal(buffer_append_json(&b, large, JSON_COMPACT, NULL), ERR_PROTOCOL);
+    assert_int_equal(buffer_append_json(&b, NULL, JSON_COMPACT, NULL), ERR_INTERNAL);
+}
+
+/* Jansson forgets a failure at a member's name. */
+static void no_piece_is_left_out(void **state)
+{
+    (void)state;
+    JSON j = json_pack("{s:i, s:{s:s, s:[s, n]}}", "first", 1, "second", "a",
+                       "b", "c", "d");
+    FREE char *text = json_text(j, JSON_COMPACT);
+    assert_string_equal(text,
+                        "{\"first\":1,\"second\":{\"a\":\"b\",\"c\":[\"d\",null]}}");
+    for (size_t max = 0; max < strlen(text); max++) {
+        BUFFER b = BUFFER_INIT(max);
+        assert_int_equal(buffer_append_json(&b, j, JSON_COMPACT, NULL),
+                         ERR_PROTOCOL);
+    }
+}
+
+static void texts_as_asked(void **state)
+{
+    (void)state;
+    JSON j = json_pack("{s:i, s:i}", "b", 1, "a", 2);
+    FREE char *sorted = json_text(j, JSON_COMPACT | JSON_SORT_KEYS);
+    FREE char *lines = json_text(j, JSON_INDENT(2));
+    assert_string_equal(sorted, "{\"a\":2,\"b\":1}");
+    assert_string_equal(lines, "{\n  \"b\": 1,\n  \"a\": 2\n}");
+    assert_null(json_text(NULL, JSON_COMPACT));
 }
 
 int main(void)
@@ -227,6 +255,8 @@ int main(void)
         cmocka_unit_test(any_value_can_be_parsed),
         cmocka_unit_test(buffers_grow_to_their_bound),
         cmocka_unit_test(json_goes_into_buffers),
+        cmocka_unit_test(no_piece_is_left_out),
+        cmocka_unit_test(texts_as_asked),
     };
     return cmocka_run_group_tests_name("json", tests, NULL, NULL);
 }
