@@ -306,6 +306,22 @@ static enum lease_event deletion(struct core *c, const struct store_lease *l,
                : LEASE_ONE_GONE;
 }
 
+/* A proxy's own 404 says nothing of the account: its name is looked for, after
+ * a back-off. Reconcile's row is of its id alone; a wrong end of it is found
+ * by the next run. */
+static enum code doubt(struct store_lease *l, const struct gate_reply *r,
+                       struct error *e)
+{
+    if (openai_says_gone(&r->http) || strcmp(l->owner, LEASE_OWNER_SELF) == 0)
+        return OK;
+    if (lease_text(&l->account_id, "", e) != OK)
+        return ERR_NOMEM;
+    return error_set(e, ERR_SERVICE_REPLY,
+                     "lease %s: DELETE was answered HTTP 404 by what is not "
+                     "the service; its account is looked for",
+                     l->id);
+}
+
 /* The signature could not be had: the wish to revoke is kept all the same. */
 static enum code keep_wish(struct core *c, struct store_lease *l,
                            enum lease_state was, const char *reason,
@@ -351,6 +367,8 @@ static enum code delete_account(struct core *c, struct store_lease *l,
         *e = why;
         return keep_wish(c, l, was, l->reason, call->by, e);
     }
+    if (!code && (code = doubt(l, r, &why)) != OK)
+        ch.result = &why;
     ch.event = deletion(c, l, r, code);
     /* To the sweeper that is an answer like another: a failure would hold up
      * all that is due in this lane. */

@@ -191,15 +191,16 @@ enum code mint_failed(struct mint *m, const struct gate_call *call,
 
 /* ---- what was told ---- */
 
-/* A cache or a proxy may mix replies up: what is somebody else's is neither
- * given away nor, later, deleted. Ours is then searched by its name. */
+/* A cache or a proxy may mix replies up: what is somebody else's, or does not
+ * say whose it is, is neither given away nor, later, deleted. Ours is then
+ * searched by its name. */
 enum code mint_decode(struct mint *m, const struct gate_reply *r,
-                                struct error *e)
+                      struct error *e)
 {
     enum code code = openai_decode_created_account(&r->http, &m->account, e);
     const char *name = m->account.name;
 
-    if (!name || !*name || strcmp(name, m->lease.account_name) == 0)
+    if (!m->account.id || (name && strcmp(name, m->lease.account_name) == 0))
         return code;
     openai_account_clear(&m->account);
     return error_set(e, ERR_SERVICE_REPLY,

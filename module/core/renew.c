@@ -95,15 +95,34 @@ static enum code choose_ttl(struct core *c, const struct store_lease *l,
     return OK;
 }
 
-/* By the service's own clock, where it tells when the key was made: ours may
- * be another. 0: it told no expiry. */
-static int64_t told_end(const struct store_lease *l, const struct openai_key *k)
+/* When the key ends, as a time of leases: by the service's own clock, where it
+ * tells when it was made, for nobody knows how far ours are apart. 0: never. */
+static int64_t end_told(struct core *c, const struct store_lease *l,
+                        const struct openai_key *k)
 {
     if (k->expires_at <= 0)
         return 0;
-    return k->created_at > 0
-               ? l->issued_ms + (k->expires_at - k->created_at) * 1000
-               : k->expires_at * 1000;
+    if (k->created_at > 0)
+        return l->issued_ms + (k->expires_at - k->created_at) * 1000;
+    return steady_of_wall_ms(c, k->expires_at * 1000);
+}
+
+static enum code decode(struct core *c, const struct store_lease *l,
+                        const struct gate_reply *r, int64_t *told,
+                        struct error *e)
+{
+    struct openai_key key = {0};
+    enum code code = openai_decode_project_key(&r->http, &key, e);
+
+    if (!code && strcmp(key.id, l->key_id) != 0)
+        code = error_set(e, ERR_SERVICE_REPLY,
+                         "the service answered for another key than that of "
+                         "lease %s, which stays as it was",
+                         l->id);
+    if (!code)
+        *told = end_told(c, l, &key);
+    openai_key_clear(&key);
+    return code;
 }
 
 /* What the service said to the wish. OK with *extended false: it does not
@@ -112,18 +131,15 @@ static enum code judge(struct core *c, struct store_lease *l,
                        const struct gate_reply *r, enum code code,
                        const char *org, struct error *e)
 {
-    struct openai_key key = {0};
     bool has_expiry = l->provider_expires_ms != 0;
-    int64_t told;
+    int64_t told = 0;
 
     if (code &&
         (has_expiry || r->fate != GATE_ANSWERED || code == ERR_SERVICE_FAILED))
         return error_prefix(e, "the service did not extend the key, so its "
                                "lease stays as it was");
     if (!code)
-        code = openai_decode_project_key(&r->http, &key, e);
-    told = code ? 0 : told_end(l, &key);
-    openai_key_clear(&key);
+        code = decode(c, l, r, &told, e);
     if (!code && told > 0 && told + SHORTFALL_MS < l->expires_ms)
         return error_set(e, ERR_SERVICE_REFUSED,
                          "the service keeps the key's old expiry, so lease %s "

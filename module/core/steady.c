@@ -149,7 +149,7 @@ int64_t steady_ms(struct core *c)
     return now;
 }
 
-int64_t steady_wall_ms(struct core *c, int64_t ms)
+static int64_t ahead_ms(struct core *c)
 {
     struct steady *s = &c->steady;
     int64_t ahead;
@@ -157,7 +157,17 @@ int64_t steady_wall_ms(struct core *c, int64_t ms)
     pthread_mutex_lock(&s->lock);
     ahead = s->last_ms - s->anchor_ms;
     pthread_mutex_unlock(&s->lock);
-    return ms == 0 ? 0 : ms + ahead;
+    return ahead;
+}
+
+int64_t steady_wall_ms(struct core *c, int64_t ms)
+{
+    return ms == 0 ? 0 : ms + ahead_ms(c);
+}
+
+int64_t steady_of_wall_ms(struct core *c, int64_t ms)
+{
+    return ms == 0 ? 0 : ms - ahead_ms(c);
 }
 
 /* ---- keeping it ---- */

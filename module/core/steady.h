@@ -58,6 +58,8 @@ MUST_CHECK enum code steady_open(struct core *c, struct error *e);
 int64_t steady_ms(struct core *c);
 /* A lease's time as wall time, for people; 0 stays 0. */
 int64_t steady_wall_ms(struct core *c, int64_t ms);
+/* And back: what somebody else's wall clock says, as a time of leases. */
+int64_t steady_of_wall_ms(struct core *c, int64_t ms);
 /* The sweeper's: notes and tells a leap, ends what is in doubt, saves. */
 void steady_keep(struct core *c);
 

@@ -179,12 +179,53 @@ static enum code check_progress(const struct openai_request *r,
                      r->path, cursor);
 }
 
+/* ---- deletions ---- */
+
+/* A page of something on the way is no deletion, whatever its status. */
+static enum code check_deleted(const struct openai_request *r,
+                               const struct openai_reply *reply,
+                               struct error *e)
+{
+    JSON body = NULL;
+    const char *path = strrchr(r->path, '/') + 1, *id;
+    enum code rc = reply_object(reply, "a deletion", &body, e);
+    if (rc)
+        return rc;
+    id = reply_text(body, "id");
+    if (json_is_true(json_object_get(body, "deleted")) &&
+        (!id || !strcmp(id, path)))
+        return OK;
+    return error_set(e, ERR_SERVICE_REPLY,
+                     "DELETE %s: HTTP 200 that does not say that it is deleted",
+                     r->path);
+}
+
+/* The project is another organisation's: nothing of it was deleted. */
+static bool is_elsewhere(const struct openai_reply *reply)
+{
+    struct complaint c;
+    read_complaint(reply, &c);
+    return code_of(404, &c) == ERR_PROJECT;
+}
+
+bool openai_says_gone(const struct openai_reply *reply)
+{
+    JSON body = NULL;
+    struct error why;
+    return reply->status == 200 ||
+           (!reply_object(reply, "error", &body, &why) &&
+            json_object_get(body, "error"));
+}
+
 enum code openai_check(const struct openai_request *r,
                        const struct openai_reply *reply, struct error *e)
 {
+    bool deletes = !strcmp(r->method, "DELETE");
+    if (reply->status == 200 && deletes)
+        return reply_done(reply, check_deleted(r, reply, e), e);
     if (reply->status == 200)
         return reply_done(reply, check_progress(r, reply, e), e);
-    if (reply->status == 404 && !strcmp(r->method, "DELETE"))
+    if (reply->status == 404 && deletes && !is_elsewhere(reply))
         return OK; /* gone already; its body is not documented */
     return refuse(r, reply, e);
 }

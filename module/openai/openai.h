@@ -90,15 +90,19 @@ struct openai_reply {
     const char *request_id;  /* x-request-id or "" */
     uint32_t retry_after_ms; /* from header or message; 0 if not told */
 };
-/* OK for 200; else the error that status and body say, with request id and
+/* OK for 200, of a DELETE only where the reply says "deleted": true; else the
+ * error that status and body say, with request id and
  * retry-after. A DELETE's 404 is OK (already gone); another 404 is
- * ERR_NOT_FOUND (ERR_PROJECT with code project_not_found; with
+ * ERR_NOT_FOUND (any with code project_not_found is ERR_PROJECT; with
  * project_archived any 4xx is). Reads the message
  * of every known error shape, the bare string among them. Never a secret in
  * the text: anything like "sk-…" in a message is masked. */
 MUST_CHECK enum code openai_check(const struct openai_request *r,
                                   const struct openai_reply *reply,
                                   struct error *e);
+/* Of a DELETE that passed: the service itself says so, and not something on the
+ * way, whose 404 says nothing of the object. */
+bool openai_says_gone(const struct openai_reply *reply);
 
 struct openai_key {
     char *id;

@@ -368,6 +368,7 @@ static void test_gone_is_success(void **state)
 
     assert_int_equal(OK, mint(f, &m));
     f->fake.status = 404;
+    f->fake.body = "{\"error\":{\"message\":\"No such account\"}}";
     fake_set(&f->fake, FAKE_STATUS, 1, "DELETE");
     move_on(f, 100);
     SUCCEEDS(core_revoke(f->core, &administrator, m.lease.id, NULL, NULL, e));
@@ -382,6 +383,7 @@ static void test_gone_too_early(void **state)
 
     assert_int_equal(OK, mint(f, &m));
     f->fake.status = 404;
+    f->fake.body = "{\"error\":{\"message\":\"No such account\"}}";
     fake_set(&f->fake, FAKE_STATUS, 1, "DELETE");
     FAILS(ERR_SERVICE_UNKNOWN,
           core_revoke(f->core, &administrator, m.lease.id, NULL, NULL, e));
@@ -389,6 +391,24 @@ static void test_gone_too_early(void **state)
     assert_int_equal(1, fake_alive(&f->fake));
     move_on(f, 3);
     EVENTUALLY(settled(f));
+}
+
+/* A proxy's 404 says nothing of the account. */
+static void test_gone_says_a_proxy(void **state)
+{
+    struct core_fixture *f = *state;
+    MINTED m = {.key = NULL};
+
+    assert_int_equal(OK, mint(f, &m));
+    f->fake.status = 404;
+    f->fake.body = "<html>Not found</html>";
+    fake_set(&f->fake, FAKE_STATUS, 1, "DELETE");
+    move_on(f, 100);
+    FAILS(ERR_SERVICE_REPLY,
+          core_revoke(f->core, &administrator, m.lease.id, NULL, NULL, e));
+    assert_int_equal(LEASE_REVOKING, state_of(f, m.lease.id));
+    EVENTUALLY(settled(f));
+    assert_int_equal(0, fake_alive(&f->fake));
 }
 
 /* Locked: the wish is kept and carried out after the next login. */
@@ -523,6 +543,7 @@ int main(void)
         TEST(test_outage),
         TEST(test_gone_is_success),
         TEST(test_gone_too_early),
+        TEST(test_gone_says_a_proxy),
         TEST(test_revoke_while_locked),
         TEST(test_restart),
         TEST(test_value),

@@ -99,8 +99,53 @@ static void not_found(void **state)
     assert_int_equal(check_of("DELETE", "/organization/x", 404, "", 0), OK);
     assert_int_equal(check_of("DELETE", "/organization/x", 404, "<html>", 0),
                      OK);
+    /* Of another organisation: there is nothing that it could have deleted. */
+    assert_int_equal(check_of("DELETE", "/organization/x", 404, project, 0),
+                     ERR_PROJECT);
     assert_int_equal(check_of("DELETE", "/organization/x", 400, gone, 0),
                      ERR_SERVICE_REFUSED);
+}
+
+static void deleted(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body;
+        enum code code;
+    } cases[] = {
+        {"{\"id\":\"x\",\"deleted\":true}", OK},
+        {"{\"deleted\":true}", OK},
+        {"{\"id\":\"y\",\"deleted\":true}", ERR_SERVICE_REPLY},
+        {"{\"id\":\"x\",\"deleted\":false}", ERR_SERVICE_REPLY},
+        {"{}", ERR_SERVICE_REPLY},
+        {"", ERR_SERVICE_REPLY},
+        {"<html>Access denied</html>", ERR_SERVICE_REPLY},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(check_of("DELETE", "/organization/x", 200,
+                                  cases[i].body, 0),
+                         cases[i].code);
+}
+
+static void says_gone(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body;
+        bool says;
+    } cases[] = {
+        {"{\"error\":{\"message\":\"no\"}}", true},
+        {"{\"error\":\"no\"}", true},
+        {"{}", false},
+        {"", false},
+        {"<html>Not found</html>", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct openai_reply r = {.status = 404,
+                                       .body = cases[i].body,
+                                       .body_len = strlen(cases[i].body)};
+        assert_int_equal(openai_says_gone(&r), cases[i].says);
+    }
 }
 
 static void rate(void **state)
@@ -287,6 +332,8 @@ int main(void)
         cmocka_unit_test(refused_key),
         cmocka_unit_test(bare_string),
         cmocka_unit_test(not_found),
+        cmocka_unit_test(deleted),
+        cmocka_unit_test(says_gone),
         cmocka_unit_test(rate),
         cmocka_unit_test(money),
         cmocka_unit_test(other_statuses),

@@ -193,6 +193,7 @@ static void test_all_is_proven(void **state)
     mint_in(f, &administrator, "my-app", id);
     move_on(f, 100); /* a 404 is believed */
     f->fake.status = 404;
+    f->fake.body = "{\"error\":{\"message\":\"No such account\"}}";
     fake_set(&f->fake, FAKE_STATUS, 2, "DELETE");
     begin(f);
     EVENTUALLY(is(f, "done"));
