@@ -6,6 +6,7 @@
 #include "common/file.h"
 #include "module/core/gate.h"
 #include "module/core/internal.h"
+#include "module/core/projects.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -189,6 +190,8 @@ enum code setup_key_prove(struct setup *s, struct error *e)
     code = seal(s, s->asked->key_fd, e);
     if (!code)
         code = list_keys(s, e);
+    if (!code)
+        code = projects_check(s->core, &s->org, s->by, e);
     return code ? code : bind(s, e);
 }
 

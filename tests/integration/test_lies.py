@@ -95,3 +95,18 @@ def test_a_service_whose_clock_is_another(ready, service, hours):
         with pytest.raises(Error) as e:
             c.change("Renew", lease_id=lease["lease_id"], ttl=10800)
         assert e.value.name == "ServiceRefused", e.value
+
+
+def test_an_admin_key_of_another_organisation(ready, service):
+    """It could not delete what lives: it is refused, and the key before stays in use."""
+    lease, key = mint(ready)
+    other = service.control("admin_keys", {"name": "other"})["value"].encode()
+    service.fault(kind="status", status=404, body=ELSEWHERE, method="GET", path=f"*/projects/{PROJECT}")
+    with ready.attached() as c:
+        with pytest.raises(Error) as e:
+            c.change("SetConfig", fields={}, secret=other)
+        assert e.value.name == "Exists" and PROJECT in e.value.text, e.value
+        c.change("Revoke", lease_id=lease["lease_id"])
+        assert not service.accepts(key)
+        c.change("SetConfig", fields={}, secret=other)
+        c.change("Mint", role="my-app")
