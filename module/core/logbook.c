@@ -140,6 +140,21 @@ static json_t *begin(const struct logbook_entry *r,
 
 /* ---- adding ---- */
 
+/* Not json_object_update_missing(): it leaves out what there is no memory for,
+ * and says nothing. */
+static bool put_all(json_t *record, json_t *more)
+{
+    const char *name;
+    json_t *value;
+
+    json_object_foreach(more, name, value) {
+        if (!json_object_get(record, name) &&
+            json_object_set(record, name, value) != 0)
+            return false;
+    }
+    return true;
+}
+
 static enum code add(struct store_tx *tx, const struct logbook_entry *r,
                      json_t *more, char **line, struct error *e)
 {
@@ -150,7 +165,7 @@ static enum code add(struct store_tx *tx, const struct logbook_entry *r,
         return code;
     JSON record = begin(r, &head);
     if (!record || (!more && !bare[r->kind]) ||
-        (more && json_object_update_missing(record, more) != 0) ||
+        (more && !put_all(record, more)) ||
         !(*line = json_text(record, JSON_COMPACT)))
         return error_set(e, ERR_NOMEM, "no memory for an audit record (%s)",
                          record_kind_name(r->kind));
