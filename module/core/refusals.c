@@ -25,7 +25,7 @@ static struct refusals_owner *place(struct refusals *r, const char *owner)
             oldest = o;
     }
     r->all.left_out += oldest->left_out;
-    *oldest = (struct refusals_owner){.second = -1};
+    *oldest = (struct refusals_owner){.second = -1, .hour = -1};
     snprintf(oldest->owner, sizeof(oldest->owner), "%s", owner);
     return oldest;
 }
@@ -39,6 +39,15 @@ static bool has_room(struct refusals_owner *o, int64_t second, int most)
     return o->written < most;
 }
 
+static bool has_hour(struct refusals_owner *o, int64_t hour)
+{
+    if (o->hour != hour) {
+        o->hour = hour;
+        o->in_hour = 0;
+    }
+    return o->in_hour < REFUSALS_HOURLY;
+}
+
 bool refusals_take(struct refusals *r, const char *owner, int64_t now_ms,
                    int64_t *left_out, int64_t *left_out_others)
 {
@@ -48,10 +57,12 @@ bool refusals_take(struct refusals *r, const char *owner, int64_t now_ms,
     pthread_mutex_lock(&r->lock);
     o = place(r, owner);
     take = has_room(o, now_ms / 1000, REFUSALS_OF_ONE) &&
+           has_hour(o, now_ms / 3600000) &&
            has_room(&r->all, now_ms / 1000, REFUSALS_OF_ALL);
     *left_out = *left_out_others = 0;
     if (take) {
         o->written++;
+        o->in_hour++;
         r->all.written++;
         *left_out = o->left_out;
         *left_out_others = r->all.left_out;

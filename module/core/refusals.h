@@ -1,6 +1,7 @@
 /* refusals - each is recorded with its reason; one who is refused again and
- * again fills no store: some a second of one owner, and of all, are written,
- * and the next record of that owner counts those that were left out.
+ * again fills no store: some a second and an hour of one owner, and some a second
+ * of all, are written, and the next record of that owner counts those that were
+ * left out.
  * Thread-safe. */
 #ifndef HSMINT_CORE_REFUSALS_H
 #define HSMINT_CORE_REFUSALS_H
@@ -14,13 +15,14 @@
 enum {
     REFUSALS_OWNERS = 256,     /* remembered; one that is pushed out is summed */
     REFUSALS_OF_ONE = 4,       /* records a second of one owner */
-    REFUSALS_OF_ALL = 32       /* and of all */
+    REFUSALS_OF_ALL = 32,      /* and of all */
+    REFUSALS_HOURLY = 1000     /* an hour, of one owner */
 };
 
 struct refusals_owner {
     char owner[IDENTITY_OWNER_MAX];
-    int64_t second; /* monotonic */
-    int written;
+    int64_t second, hour; /* monotonic */
+    int written, in_hour;
     int64_t left_out;
 };
 struct refusals {

@@ -774,6 +774,26 @@ static void test_refusals_of_many(void **state)
     free(r);
 }
 
+/* A day long, by one who may do nothing at all. */
+static void test_refusals_for_a_day(void **state)
+{
+    struct refusals *r = calloc(1, sizeof(*r));
+    int64_t left, others, written = 0, told = 0, seconds = 24 * 3600;
+
+    (void)state;
+    *r = (struct refusals)REFUSALS_INIT;
+    for (int64_t i = 0; i < 10 * seconds; i++)
+        if (refusals_take(r, "user:1", 100 * i, &left, &others)) {
+            written++;
+            told += left + others;
+        }
+    assert_in_range(written, 24, 25 * 1000);
+    assert_int_equal(10 * seconds, written + told + refusals_rest(r));
+    /* Others are recorded all the same. */
+    assert_true(refusals_take(r, "user:2", 1000 * seconds - 1, &left, &others));
+    free(r);
+}
+
 /* ---- asking without doing ---- */
 
 static json_t *test_as(struct world *w, const char *who, const char *role,
@@ -1010,6 +1030,7 @@ int main(void)
         TEST(test_changes_are_recorded),
         TEST(test_refusals_are_bounded),
         cmocka_unit_test(test_refusals_of_many),
+        cmocka_unit_test(test_refusals_for_a_day),
         TEST(test_tests_agree),
         TEST(test_tests_explain),
         TEST(test_names),
