@@ -73,6 +73,13 @@ struct find_live {
     int64_t now_ms;
 };
 
+/* What was allowed when it was minted may be too much now. */
+static bool is_short_enough(const struct store_lease *l, int64_t now_ms,
+                            int64_t max_ttl_s)
+{
+    return l->expires_ms - now_ms <= max_ttl_s * 1000;
+}
+
 /* One that the service ends sooner is as long as they come. */
 static bool is_long_enough(const struct store_lease *l, int64_t ttl_s)
 {
@@ -89,7 +96,8 @@ static enum code take_live(const struct store_lease *l, void *ctx,
     if (!*f->id && l->state == LEASE_ACTIVE &&
         2 * (l->expires_ms - f->now_ms) > l->expires_ms - l->issued_ms &&
         strcmp(l->project, f->wanted->project) == 0 &&
-        is_long_enough(l, f->wanted->ttl_s))
+        is_long_enough(l, f->wanted->ttl_s) &&
+        is_short_enough(l, f->now_ms, f->wanted->max_ttl_s))
         snprintf(f->id, sizeof(f->id), "%s", l->id);
     return OK;
 }

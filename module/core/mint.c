@@ -396,24 +396,32 @@ static enum code add_holder(struct store_tx *tx, void *ctx, struct error *e)
                             clock_wall_ms(), e);
 }
 
+static void put_back(struct mint *m)
+{
+    store_lease_clear(&m->lease);
+    m->lease = (struct store_lease){0};
+    secret_free(m->account.key.value);
+    m->account.key.value = NULL;
+}
+
 /* One mints, the others of the same owner wait for it and take its key. One
- * that ends just now is none. */
+ * that ends just now is none. The right may have gone while they waited. */
 static enum code reuse(struct mint *m, const struct again_wanted *wanted,
                        struct error *e)
 {
     struct secret **value = &m->account.key.value;
     enum code code = again_reuse(m->core, wanted, &m->lease, value, e);
 
+    if (!code && *value)
+        code = core_permit(m->core, m->by, CAP_MINT, m->org.name, m->role_name,
+                           e);
     if (code || !*value || !is_holder(m))
         return code;
     code = store_commit(m->core->store, STORE_NORMAL, add_holder, m, e);
     if (code != ERR_NOT_FOUND)
         return code;
     error_clear(e);
-    store_lease_clear(&m->lease);
-    m->lease = (struct store_lease){0};
-    secret_free(*value);
-    *value = NULL;
+    put_back(m);
     return OK;
 }
 
@@ -428,7 +436,8 @@ static enum code run(struct mint *m, struct error *e)
                                         .org = m->org.id,
                                         .role = m->role_name,
                                         .project = m->role.project_id,
-                                        .ttl_s = a->ttl_s};
+                                        .ttl_s = a->ttl_s,
+                                        .max_ttl_s = m->max_ttl};
 
     if (!code && a->request_id && *a->request_id) {
         code = inflight_enter(table, "request", m->by->owner, a->request_id,

@@ -296,6 +296,76 @@ static void test_renewals_keep_to_the_policy(void **state)
     assert_true(k.expires_ms >= m.lease.issued_ms + 1795 * 1000);
 }
 
+/* A key that is there is given again only to who may have one like it now. */
+static void test_reuse_keeps_to_the_policy(void **state)
+{
+    struct world *w = *state;
+    const struct mint_request ask = {.reuse = true};
+    MINTED one = {.key = NULL}, two = {.key = NULL}, other = {.key = NULL},
+           shorter = {.key = NULL}, none = {.key = NULL};
+
+    SUCCEEDS(set_policy(w, "all", CALLER("user:*"), NULL, e));
+    assert_int_equal(OK, mint_as(w->f, &alice, &ask, &one));
+    assert_int_equal(OK, mint_as(w->f, &alice, &ask, &two));
+    assert_string_equal(one.lease.id, two.lease.id);
+    assert_int_equal(OK, mint_as(w->f, &bob, &ask, &other));
+    assert_string_not_equal(one.lease.id, other.lease.id);
+    SUCCEEDS(set_policy(
+        w, "all", ALLOW("user:*", "caller", LIMITS("\"max_ttl\":\"10m\"")),
+        NULL, e));
+    assert_int_equal(OK, mint_as(w->f, &alice, &ask, &shorter));
+    assert_string_not_equal(one.lease.id, shorter.lease.id);
+    assert_true(shorter.lease.expires_ms - shorter.lease.issued_ms <= 600000);
+    SUCCEEDS(core_policy_delete(w->f->core, &admin, "all", e));
+    assert_int_equal(ERR_DENIED, mint_as(w->f, &alice, &ask, &none));
+    assert_null(none.key);
+    assert_int_equal(3, w->f->fake.made);
+}
+
+struct waiting {
+    struct world *w;
+    pthread_t thread;
+    enum code code;
+};
+
+static void *wait_for_a_key(void *arg)
+{
+    struct waiting *x = arg;
+    MINTED m = {.key = NULL};
+
+    x->code =
+        mint_as(x->w->f, &alice, &(struct mint_request){.reuse = true}, &m);
+    assert_true(x->code ? !m.key : m.key != NULL);
+    return NULL;
+}
+
+static void take_policy_away(void *ctx)
+{
+    struct waiting *x = ctx;
+
+    x->w->f->fake.hook = NULL;
+    assert_int_equal(0,
+                     pthread_create(&x->thread, NULL, wait_for_a_key, x));
+    nanosleep(&(struct timespec){.tv_nsec = 200 * 1000000}, NULL);
+    SUCCEEDS(core_policy_delete(x->w->f->core, &admin, "all", e));
+}
+
+/* While the first one mints, the others wait for its key. */
+static void test_policy_goes_while_it_waits(void **state)
+{
+    struct waiting x = {.w = *state};
+    MINTED m = {.key = NULL};
+
+    SUCCEEDS(set_policy(x.w, "all", CALLER("user:*"), NULL, e));
+    x.w->f->fake.hook_ctx = &x;
+    x.w->f->fake.hook = take_policy_away;
+    assert_int_equal(OK, mint_as(x.w->f, &alice,
+                                 &(struct mint_request){.reuse = true}, &m));
+    assert_int_equal(0, pthread_join(x.thread, NULL));
+    assert_int_equal(ERR_DENIED, x.code);
+    assert_int_equal(1, x.w->f->fake.made);
+}
+
 struct racing {
     struct world *w;
     atomic_int made, limited, other;
@@ -1015,6 +1085,8 @@ int main(void)
         TEST(test_roles_are_not_told),
         TEST(test_first_whose_limits_are_kept),
         TEST(test_renewals_keep_to_the_policy),
+        TEST(test_reuse_keeps_to_the_policy),
+        TEST(test_policy_goes_while_it_waits),
         TEST(test_live_leases_race),
         TEST(test_mints_per_minute),
         TEST(test_hours),
