@@ -212,13 +212,14 @@ static void reach(struct core *c, struct crew_member *m, int at)
 
 /* ---- work ---- */
 
-/* The alarm is for what holds leases up, not for being asked to slow down. */
+/* The alarm is for what holds leases up, not for being asked to slow down, nor
+ * for one reply that was lost. */
 static void tell(struct core *c, int64_t org, enum pace_outcome outcome,
-                 bool fails, int refused, const struct error *why)
+                 bool fails, int in_a_row, const struct error *why)
 {
     char name[64];
 
-    if (outcome == PACE_RATE && refused < 2)
+    if ((outcome == PACE_RATE || outcome == PACE_LOST) && in_a_row < 2)
         return;
     core_org_name(c, org, name);
     if (outcome != PACE_DONE) {
@@ -236,8 +237,16 @@ static void note_failure(struct crew *w, int at, enum pace_outcome outcome)
     struct crew_org *o = &w->orgs[at];
 
     o->refused = outcome == PACE_RATE ? o->refused + 1 : 0;
-    if (outcome == PACE_PROJECT || outcome == PACE_SERVICE)
+    if (outcome == PACE_PROJECT || outcome == PACE_LOST ||
+        outcome == PACE_SERVICE)
         o->reach = REACH_UNKNOWN;
+}
+
+/* With the lock held. A service that loses all replies is away: what that holds
+ * is freed when it answers again, and waits like the rest until then. */
+static bool is_away(const struct crew *w, int at, enum pace_outcome outcome)
+{
+    return outcome == PACE_LOST && w->orgs[at].reach != REACH_YES;
 }
 
 /* With the lock held, which is given up while it works. */
@@ -251,7 +260,7 @@ static void work_on(struct core *c, struct crew_member *m, int lane)
     bool done = false, fails, low;
     enum pace_outcome outcome;
     int64_t org = w->pace.lanes[lane].org;
-    int at = w->pace.lanes[lane].at, refused, order;
+    int at = w->pace.lanes[lane].at, in_a_row, order;
 
     w->pace.lanes[lane].queued--;
     if (!t)
@@ -269,17 +278,20 @@ static void work_on(struct core *c, struct crew_member *m, int lane)
     if (!done && outcome == PACE_DONE) {
         pace_skip(&w->pace, &turn);
     } else {
-        if (pace_end(&w->pace, &turn, outcome, clock_monotonic_ms()))
+        if (pace_end(&w->pace, &turn,
+                     is_away(w, at, outcome) ? PACE_PROJECT : outcome,
+                     clock_monotonic_ms()))
             w->lanes[lane].again = true;
         note_failure(w, at, outcome);
     }
     fails = pace_fails(&w->pace, org);
-    refused = w->orgs[at].refused;
+    in_a_row = outcome == PACE_RATE ? w->orgs[at].refused
+                                    : w->pace.lanes[lane].fails;
     low = w->pace.lanes[lane].queued <= QUEUE_LOW / 2;
     pthread_cond_signal(&w->work);
     pthread_mutex_unlock(&w->lock);
     if (done || outcome != PACE_DONE)
-        tell(c, org, outcome, fails, refused, &why);
+        tell(c, org, outcome, fails, in_a_row, &why);
     if (low && done)
         sweep_wake(c);
     pthread_mutex_lock(&w->lock);

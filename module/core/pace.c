@@ -36,6 +36,7 @@ enum pace_outcome pace_outcome(const struct error *why)
     case ERR_SERVICE_AUTH:
         return PACE_SERVICE;
     case ERR_SERVICE_UNKNOWN:
+        return PACE_LOST;
     case ERR_SERVICE_FORBIDDEN:
     case ERR_SERVICE_REFUSED:
     case ERR_SERVICE_FAILED:
@@ -247,13 +248,27 @@ void pace_skip(struct pace *p, const struct pace_turn *t)
     p->suspects -= t->suspect;
 }
 
+/* What was under way when the last one failed is the same failure. */
+static void failed(const struct pace_turn *t, enum pace_outcome outcome,
+                   int64_t now_ms, int *fails, int64_t *failed_ms,
+                   int64_t *not_before_ms)
+{
+    int64_t most = outcome == PACE_LOCAL  ? PACE_LOCAL_MAX_MS
+                   : outcome == PACE_LOST ? PACE_LOST_MAX_MS
+                                          : PACE_BACKOFF_MAX_MS;
+
+    if (*fails > 0 && t->began_ms < *failed_ms)
+        return;
+    ++*fails;
+    *failed_ms = now_ms;
+    *not_before_ms = now_ms + backoff_ms(*fails, most);
+}
+
 bool pace_end(struct pace *p, const struct pace_turn *t,
               enum pace_outcome outcome, int64_t now_ms)
 {
     struct pace_lane *l = &p->lanes[t->lane];
     struct pace_org *o = &p->orgs[l->at];
-    int64_t most =
-        outcome == PACE_LOCAL ? PACE_LOCAL_MAX_MS : PACE_BACKOFF_MAX_MS;
 
     pace_skip(p, t);
     l->slow = now_ms - t->began_ms > PACE_SLOW_MS;
@@ -263,13 +278,12 @@ bool pace_end(struct pace *p, const struct pace_turn *t,
     case PACE_RATE: /* pace_hear() has it */
         break;
     case PACE_PROJECT:
-        l->fails++;
-        l->not_before_ms = now_ms + backoff_ms(l->fails, most);
+    case PACE_LOST:
+        failed(t, outcome, now_ms, &l->fails, &l->failed_ms, &l->not_before_ms);
         break;
     case PACE_SERVICE:
     case PACE_LOCAL:
-        o->fails++;
-        o->not_before_ms = now_ms + backoff_ms(o->fails, most);
+        failed(t, outcome, now_ms, &o->fails, &o->failed_ms, &o->not_before_ms);
         break;
     }
     return false;

@@ -25,12 +25,14 @@
 
 #define PACE_BACKOFF_FIRST_MS 250
 #define PACE_BACKOFF_MAX_MS 60000 /* of calls, each of which is recorded */
+#define PACE_LOST_MAX_MS 4000     /* a retry finds most of them done */
 #define PACE_LOCAL_MAX_MS 1500    /* where nothing was sent nor recorded */
 #define PACE_SLOW_MS 2000         /* a lane whose calls take longer is slow */
 
 enum pace_outcome {
     PACE_DONE,
     PACE_PROJECT, /* failed, for this project */
+    PACE_LOST,    /* sent, and no reply came, from a service that is there */
     PACE_RATE,    /* refused: too many requests */
     PACE_SERVICE, /* failed, whatever the project */
     PACE_LOCAL    /* the same, and nothing left this host */
@@ -42,6 +44,7 @@ struct pace_org {
     double window;
     int under_way;
     int fails;             /* in a row, that hold the organisation */
+    int64_t failed_ms;     /* when the last of them was counted */
     int64_t not_before_ms; /* after failures */
     int64_t held_ms;       /* until then by the service's word */
     int64_t cut_ms;        /* when the window was last halved */
@@ -55,6 +58,7 @@ struct pace_lane {
     int queued;    /* the sweeper's: what waits in its queue */
     int under_way;
     int fails; /* in a row */
+    int64_t failed_ms; /* when the last of them was counted */
     bool slow;
     int64_t not_before_ms;
     uint64_t turn;

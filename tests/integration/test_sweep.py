@@ -206,6 +206,19 @@ def test_the_service_says_how_fast(ready, service):
     assert len(told) < len(refused)
 
 
+def test_lost_replies_are_asked_for_again(ready, service):
+    """Eight deletions in a row whose replies are lost: all are known to be done within
+    seconds, and the alarm comes once at most."""
+    ready.stop()
+    backlog(ready, service, 8)
+    service.fault(kind="drop", method="DELETE", times=8)
+    ready.start()
+    with ready.attached() as c:
+        wait_for(lambda: c.call("ListLeases", live=True)["leases"] == [], 15, "all revoked in the store")
+    assert alive(service) == 0
+    assert ready.log().count("warning: alarm revocation-waits") <= 1
+
+
 def test_an_outage_is_probed_not_recorded(ready, service):
     """Fifty due leases, nobody there for five seconds: a few tries and not fifty, few
     records, and all are dead within two seconds of its return."""

@@ -71,6 +71,33 @@ static void outcomes(void **state)
                      pace_outcome(&(struct error){.code = ERR_LOCKED}));
 }
 
+static const struct error lost = {.code = ERR_SERVICE_UNKNOWN};
+
+/* The whole window at once is one failure; and one after another, of a service
+ * that is there, hold a lane for seconds. */
+static void lost_replies_hold_a_lane_for_seconds(void **state)
+{
+    struct pace *p = *state;
+    struct pace_turn turns[64];
+    int a = lane(p, 1, "a", 50);
+    int n = begin_all(p, 1000, turns);
+    int64_t now = 1010;
+
+    assert_int_equal(CEILING, n);
+    for (int i = 0; i < n; i++)
+        pace_end(p, &turns[i], pace_outcome(&lost), now);
+    assert_int_equal(1, p->lanes[a].fails);
+    for (int i = n; i < 12; i++) {
+        now = p->lanes[a].not_before_ms;
+        assert_int_equal(1, begin_all(p, now, turns));
+        pace_end(p, &turns[0], pace_outcome(&lost), now);
+    }
+    assert_int_equal(9, p->lanes[a].fails);
+    assert_true(p->lanes[a].not_before_ms - now <=
+                PACE_LOST_MAX_MS + PACE_LOST_MAX_MS / 4);
+    assert_true(p->lanes[a].not_before_ms < 32000);
+}
+
 static void a_window_for_each_organisation(void **state)
 {
     struct pace *p = *state;
@@ -351,6 +378,7 @@ int main(void)
     cmocka_unit_test_setup_teardown(fn, set_up_pace, tear_down_pace)
     const struct CMUnitTest tests[] = {
         TEST(outcomes),
+        TEST(lost_replies_hold_a_lane_for_seconds),
         TEST(a_window_for_each_organisation),
         TEST(one_place_is_for_others),
         TEST(projects_take_turns),
