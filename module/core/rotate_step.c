@@ -189,16 +189,21 @@ enum code rotate_step_hurry(struct rotate_step *s, const char *cause,
 
 /* ---- the keeper ---- */
 
-/* try: only to be tried, by calls that say `candidate`. */
+enum use {
+    USE_TRY,  /* only by calls that say `candidate` */
+    USE_HERE, /* the organisation's, in the keeper alone */
+    USE       /* and written to the HSM */
+};
+
 static enum code use_key(struct rotate_step *s, const uint8_t *blob, size_t len,
-                         bool try, struct error *e)
+                         enum use how, struct error *e)
 {
     FRAME request = FRAME_INIT;
     FRAME reply = FRAME_INIT;
 
     request.verb = VERB_USE_KEY;
-    request.head = json_pack("{ss sb sb}", "org", s->org.name, "publish", !try,
-                             "try", try);
+    request.head = json_pack("{ss sb sb}", "org", s->org.name, "publish",
+                             how == USE, "try", how == USE_TRY);
     request.body = malloc(len);
     if (!request.head || !request.body)
         return error_set(e, ERR_NOMEM, "no memory to use a key");
@@ -410,7 +415,7 @@ static enum code try_key(struct rotate_step *s, const uint8_t *blob, size_t len,
                              .by = s->by,
                              .request = &request,
                              .urgency = STORE_RESERVE};
-    enum code code = use_key(s, blob, len, true, e);
+    enum code code = use_key(s, blob, len, USE_TRY, e);
 
     if (!code)
         code = openai_admin_key_list(&request, NULL, e);
@@ -437,6 +442,19 @@ int64_t rotate_overlap_ms(const struct core *c, const char *cause)
     return s->hsm_deadline_ms + s->connect_ms + s->call_ms;
 }
 
+/* An HSM that stores no copy now keeps nobody from the new key: its copy is
+ * written again before the old key goes. */
+static enum code use_new(struct rotate_step *s, struct error *e)
+{
+    struct error why = {0};
+
+    if (use_key(s, s->r.sealed, s->r.sealed_len, USE, &why) == OK)
+        return OK;
+    log_failure(&why, "organisation %s: its new admin key is not on the HSM",
+                s->org.name);
+    return use_key(s, s->r.sealed, s->r.sealed_len, USE_HERE, e);
+}
+
 static enum code take_key(struct rotate_step *s, struct error *e)
 {
     enum code code =
@@ -453,7 +471,7 @@ static enum code take_key(struct rotate_step *s, struct error *e)
     code = advance(s, ROTATION_WORKS, NULL, NULL,
                    rotate_overlap_ms(s->core, s->r.cause), e);
     if (!code)
-        code = use_key(s, s->r.sealed, s->r.sealed_len, false, e);
+        code = use_new(s, e);
     if (code)
         return error_prefix(e, "the new admin key is stored and taken at the "
                                "next start, but not yet in use");
@@ -502,8 +520,8 @@ static enum code delete_key(struct rotate_step *s, const char *id,
                              .urgency = STORE_RESERVE};
     struct error why = {0};
     /* The key in use deletes: never the one that is to go. */
-    enum code code = use_key(s, s->org.admin_blob, s->org.admin_blob_len,
-                             false, &why);
+    enum code code = use_key(s, s->org.admin_blob, s->org.admin_blob_len, USE,
+                             &why);
 
     if (!code)
         code = openai_admin_key_delete(&request, id, &why);

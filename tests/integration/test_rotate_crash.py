@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from checker import reconcile
-from clocks import set_clock, spawn_with_clock
+from clocks import spawn_with_clock
 from conftest import PROJECT, Service, wait_for
 from varlink import Error, request_id
 
@@ -134,8 +134,7 @@ def cells_of(daemon, service, calls):
     for n, call in enumerate(calls):
         cells.append(Cell(daemon, service, n, call))
         daemon.doubles.callback(cells[-1].service.stop)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(Cell.prepare, cells))
+        cells[-1].prepare()  # SoftHSM fails, here and there, to make two objects at a time
     return cells
 
 
