@@ -140,6 +140,25 @@ enum code checkpoint_compare(struct core *c, const struct checkpoint *with,
     return code;
 }
 
+/* The number at an origin's end; a name without one is that of the first. */
+static unsigned long epoch_of(const char *origin)
+{
+    const char *slash = strrchr(origin, '/');
+    char *end = NULL;
+    unsigned long epoch = slash ? strtoul(slash + 1, &end, 10) : 0;
+
+    return slash && slash[1] && !*end ? epoch : 0;
+}
+
+/* The keeper remembers more than the HSM holds: its objects were restored. */
+static bool is_ahead(const struct checkpoint *tree,
+                     const struct checkpoint *anchor)
+{
+    unsigned long one = epoch_of(tree->origin), other = epoch_of(anchor->origin);
+
+    return one > other || (one == other && tree->size > anchor->size);
+}
+
 enum code checkpoint_compare_all(struct core *c,
                                  const struct checkpoint_state *s,
                                  struct error *e)
@@ -148,7 +167,7 @@ enum code checkpoint_compare_all(struct core *c,
 
     if (s->anchored)
         code = checkpoint_compare(c, &s->anchor, "the anchor on the HSM", e);
-    if (!code && s->begun)
+    if (!code && (s->begun || is_ahead(&s->tree, &s->anchor)))
         code = checkpoint_compare(c, &s->tree, "the last that was signed", e);
     return code;
 }

@@ -21,7 +21,7 @@ MUST_CHECK enum code checkpoint_look(struct core *c, uint64_t generation,
 MUST_CHECK enum code checkpoint_compare(struct core *c,
                                         const struct checkpoint *with,
                                         const char *whose, struct error *e);
-/* All trees that the keeper tells. */
+/* The anchor, and what the keeper remembers where that is not older. */
 MUST_CHECK enum code checkpoint_compare_all(struct core *c,
                                             const struct checkpoint_state *s,
                                             struct error *e);

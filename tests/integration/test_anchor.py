@@ -104,6 +104,29 @@ def test_a_snapshot(old, service):
         check_rolled_back(c, service, old.origin, 1)
 
 
+def test_a_restored_token(ready, service):
+    """The HSM's objects and the store went back together: the keeper's memory knows."""
+    token, memory, kept = ready.token.directory, ready.state / "keeper", ready.place / "kept"
+    with ready.attached() as c:
+        origin = head(c)["origin"]
+        mint(c)
+    ready.stop()
+    copy_state(ready.state, ready.place / "old")
+    copy_state(token, ready.place / "old-token")
+    ready.start()
+    with ready.attached() as c:
+        for _ in range(3):
+            mint(c)
+    ready.stop()
+    copy_state(memory, kept)
+    copy_state(ready.place / "old", ready.state)
+    copy_state(ready.place / "old-token", token)
+    copy_state(kept, memory)
+    ready.start()
+    with ready.attached() as c:
+        check_rolled_back(c, service, origin, 1)
+
+
 def test_a_restart_does_not_forget(old, service):
     copy_store(old.old, old.state)
     old.start()
