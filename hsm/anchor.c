@@ -60,17 +60,22 @@ static enum code text_of(const struct checkpoint *c, uint64_t lost,
     return OK;
 }
 
+static enum code make_key(const char *origin, enum hsm_use use,
+                          const uint8_t *spki, size_t len, struct note_key *key,
+                          struct error *e)
+{
+    return use == HSM_LOG
+               ? note_key(key, origin, NOTE_ECDSA, spki, len, e)
+               : note_key(key, origin, NOTE_ED25519, spki + len - 32, 32, e);
+}
+
 static enum code log_key(struct hsm *h, const char *origin, enum hsm_use use,
                          struct note_key *key, struct error *e)
 {
     uint8_t spki[HSM_SPKI_MAX];
     size_t len;
     enum code rc = hsm_public(h, use, spki, &len, e);
-    if (rc)
-        return rc;
-    return use == HSM_LOG
-               ? note_key(key, origin, NOTE_ECDSA, spki, len, e)
-               : note_key(key, origin, NOTE_ED25519, spki + len - 32, 32, e);
+    return rc ? rc : make_key(origin, use, spki, len, key, e);
 }
 
 static void put_signature(struct note_signature *s, const struct note_key *key)
@@ -79,54 +84,90 @@ static void put_signature(struct note_signature *s, const struct note_key *key)
     memcpy(s->id, key->id, sizeof s->id);
 }
 
-static enum code sign_ecdsa(struct hsm *h, const char *origin,
-                            const char *text, struct note_signature *s,
-                            struct error *e)
-{
-    struct note_key key;
-    uint8_t digest[32], raw[64];
-    enum code rc = log_key(h, origin, HSM_LOG, &key, e);
-    if (rc)
-        return rc;
-    soft_sha256(text, strlen(text), digest);
-    rc = hsm_sign(h, HSM_LOG, digest, raw, e);
-    if (rc)
-        return rc;
-    put_signature(s, &key);
-    return soft_der(raw, s->bytes, &s->len, e);
-}
+struct signing {
+    struct hsm *hsm;
+    const char *origin, *text;
+    uint8_t digest[32]; /* of the text, for ECDSA */
+    struct note_signature list[4];
+    size_t n;
+};
 
 /* ERR_NOT_FOUND: there is no such key. */
-static enum code sign_ed25519(struct hsm *h, const char *origin,
-                              const char *text, struct note_signature *s,
-                              struct error *e)
+static enum code sign_one(struct signing *g, enum hsm_use use, bool old,
+                          struct error *e)
 {
+    struct hsm_co_signer by;
     struct note_key key;
-    enum code rc = log_key(h, origin, HSM_LOG_ED25519, &key, e);
+    uint8_t raw[64];
+    bool ed = use == HSM_LOG_ED25519;
+    const void *data = ed ? (const void *)g->text : g->digest;
+    size_t len = ed ? strlen(g->text) : sizeof g->digest;
+    struct note_signature *s = &g->list[g->n];
+    enum code rc = old ? hsm_co_signer(g->hsm, use, &by, e)
+                       : log_key(g->hsm, g->origin, use, &key, e);
+    if (rc == OK && old)
+        rc = make_key(g->origin, use, by.spki, by.len, &key, e);
+    if (rc == OK)
+        rc = old  ? hsm_co_sign(g->hsm, &by, data, len, raw, e)
+             : ed ? hsm_sign_ed25519(g->hsm, data, len, raw, e)
+                  : hsm_sign(g->hsm, HSM_LOG, data, raw, e);
     if (rc)
         return rc;
     put_signature(s, &key);
-    s->len = 64;
-    return hsm_sign_ed25519(h, text, strlen(text), s->bytes, e);
+    g->n++;
+    if (!ed)
+        return soft_der(raw, s->bytes, &s->len, e);
+    memcpy(s->bytes, raw, sizeof raw);
+    s->len = sizeof raw;
+    return OK;
+}
+
+/* By the log's keys, and by those of before that still sign. */
+static enum code sign_all(struct signing *g, struct error *e)
+{
+    static const struct {
+        enum hsm_use use;
+        bool old;
+    } by[] = {{HSM_LOG, false},
+              {HSM_LOG_ED25519, false},
+              {HSM_LOG, true},
+              {HSM_LOG_ED25519, true}};
+    g->n = 0;
+    for (size_t i = 0; i < sizeof by / sizeof by[0]; i++) {
+        enum code rc = sign_one(g, by[i].use, by[i].old, e);
+        if (rc && (rc != ERR_NOT_FOUND || i == 0))
+            return rc;
+    }
+    return OK;
+}
+
+/* A rotation takes place between two signatures, and for good: then all are
+ * made once more, so that none goes by another key's name. */
+static enum code sign_by_name(struct signing *g, struct error *e)
+{
+    char before[64] = "", now[64];
+    enum code rc = hsm_keyid(g->hsm, HSM_LOG, now, e);
+    while (rc == OK && strcmp(before, now) != 0) {
+        memcpy(before, now, sizeof before);
+        rc = sign_all(g, e);
+        if (rc == OK)
+            rc = hsm_keyid(g->hsm, HSM_LOG, now, e);
+    }
+    return rc;
 }
 
 enum code anchor_sign(struct hsm *h, const struct checkpoint *c, uint64_t lost,
                       uint64_t resumed, char **note, struct error *e)
 {
-    struct note_signature s[2];
-    size_t n = 1;
     FREE char *text = NULL;
+    struct signing g = {.hsm = h, .origin = c->origin};
     enum code rc = text_of(c, lost, resumed, &text, e);
-    if (rc == OK)
-        rc = sign_ecdsa(h, c->origin, text, &s[0], e);
     if (rc)
         return rc;
-    rc = sign_ed25519(h, c->origin, text, &s[1], e);
-    if (rc == OK)
-        n = 2;
-    else if (rc != ERR_NOT_FOUND)
-        return rc;
-    return note_format(text, s, n, note, e);
+    g.text = text;
+    soft_sha256(text, strlen(text), g.digest);
+    rc = sign_by_name(&g, e);
+    return rc ? rc : note_format(text, g.list, g.n, note, e);
 }
 
 static enum code add_vkey(json_t *list, const struct note_key *key,
@@ -239,20 +280,31 @@ static bool further(const struct anchor *a, const struct anchor *than)
     return a->resumed > than->resumed || a->time_ms > than->time_ms;
 }
 
+/* By the key in use, or by the one before, until the new one has signed it. */
+static enum code check_signer(struct hsm *h, const struct note *note,
+                              const char *origin, struct error *e)
+{
+    struct hsm_co_signer by;
+    struct note_key key;
+    bool good = false;
+    enum code rc = log_key(h, origin, HSM_LOG, &key, e);
+    if (rc == OK && (note_verify(note, &key, &good, NULL) || !good))
+        good = hsm_co_signer(h, HSM_LOG, &by, NULL) == OK &&
+               make_key(origin, HSM_LOG, by.spki, by.len, &key, NULL) == OK &&
+               note_verify(note, &key, &good, NULL) == OK && good;
+    return rc || good ? rc : refuse("it is not signed by the log's key", e);
+}
+
 static enum code take(const uint8_t *data, size_t len, void *ctx,
                       struct error *e)
 {
     struct reading *r = ctx;
     struct anchor a;
     struct note note;
-    struct note_key key;
     JSON json = NULL;
-    bool good = false;
     enum code rc = anchor_parse(&a, data, len, &json, &note, e);
     if (rc == OK)
-        rc = log_key(r->hsm, a.checkpoint.origin, HSM_LOG, &key, e);
-    if (rc == OK && (note_verify(&note, &key, &good, NULL) || !good))
-        rc = refuse("it is not signed by the log's key", e);
+        rc = check_signer(r->hsm, &note, a.checkpoint.origin, e);
     if (rc)
         return rc;
     if (!r->found || further(&a, r->best))

@@ -85,8 +85,22 @@ MUST_CHECK enum code hsm_keyid(struct hsm *h, enum hsm_use use, char id[64],
 MUST_CHECK enum code hsm_sign_ed25519(struct hsm *h, const void *text,
                                       size_t len, uint8_t signature[64],
                                       struct error *e);
-/* The public key, SubjectPublicKeyInfo. Not HSM_SEAL. ERR_NOT_FOUND. */
+/* The log's key of before that signs beside the one in use, until it is
+ * destroyed. ERR_NOT_FOUND: there is none, or no more of this use. */
 #define HSM_SPKI_MAX 128
+struct hsm_co_signer {
+    char label[64];
+    uint8_t spki[HSM_SPKI_MAX];
+    size_t len;
+};
+MUST_CHECK enum code hsm_co_signer(struct hsm *h, enum hsm_use use,
+                                   struct hsm_co_signer *out, struct error *e);
+/* As hsm_sign (`len` is 32, a digest) or hsm_sign_ed25519, with that key.
+ * ERR_NOT_FOUND: it is not on the HSM any more. */
+MUST_CHECK enum code hsm_co_sign(struct hsm *h, const struct hsm_co_signer *by,
+                                 const void *data, size_t len,
+                                 uint8_t signature[64], struct error *e);
+/* The public key, SubjectPublicKeyInfo. Not HSM_SEAL. ERR_NOT_FOUND. */
 MUST_CHECK enum code hsm_public(struct hsm *h, enum hsm_use use,
                                 uint8_t spki[HSM_SPKI_MAX], size_t *len,
                                 struct error *e);

@@ -271,7 +271,8 @@ static enum code check_one(struct session *s, const struct keyset *set,
     return rc;
 }
 
-/* One that only opens may be gone: what is sealed anew opens without it. */
+/* It may be gone: what is sealed anew opens without it, and who was told of the
+ * log's new key needs no other. */
 static enum code check_old(struct session *s, struct keyring *r, size_t i,
                            struct error *e)
 {
@@ -282,7 +283,7 @@ static enum code check_old(struct session *s, struct keyring *r, size_t i,
         (old->role != OLD_OPENS || old->key.use != HSM_SEAL))
         return OK;
     enum code rc = keys_count(s, old->key.label, &n, e);
-    if (rc || (n == 0 && old->role == OLD_OPENS))
+    if (rc || n == 0)
         return rc;
     return check_one(s, r->set, &old->key, &r->old[i], e);
 }

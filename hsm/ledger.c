@@ -97,6 +97,20 @@ static enum code fingerprint(struct hsm *h, uint8_t digest[32], struct error *e)
     return rc;
 }
 
+/* The log's key, or the one before that hands over to it. */
+static bool is_ours(struct hsm *h, const struct ledger_head *head,
+                    const uint8_t log_key[32])
+{
+    struct hsm_co_signer by;
+    uint8_t digest[32];
+    if (memcmp(head->log_key, log_key, sizeof digest) == 0)
+        return true;
+    if (hsm_co_signer(h, HSM_LOG, &by, NULL))
+        return false;
+    soft_sha256(by.spki, by.len, digest);
+    return memcmp(head->log_key, digest, sizeof digest) == 0;
+}
+
 /* The anchor that this file left, or the tree that it was to become. */
 static bool fits(const struct ledger_head *h, const struct anchor *a)
 {
@@ -123,7 +137,7 @@ static enum code open_now(struct ledger *l, struct error *e)
     lock(l);
     rc = ledgerfile_open(&l->file, l->dir, &found, &head, &l->leaves, e);
     if (rc == OK) {
-        l->known = found && memcmp(head.log_key, log_key, 32) == 0;
+        l->known = found && is_ours(l->hsm, &head, log_key);
         l->anchored = anchored;
         if (l->known)
             l->head = head;
@@ -210,12 +224,14 @@ uint32_t ledger_era(struct ledger *l)
 
 /* ---- a signed tree becomes the one that counts ---- */
 
-static enum code sign_head(struct ledger *l, const struct ledger_head *h,
+static enum code sign_head(struct ledger *l, struct ledger_head *h,
                            char **note, struct error *e)
 {
     struct checkpoint c = {.size = h->tree.size};
     memcpy(c.origin, h->origin, sizeof c.origin);
     enum code rc = merkle_root(&h->tree, &c.root, e);
+    if (rc == OK)
+        rc = fingerprint(l->hsm, h->log_key, e); /* another, after a rotation */
     return rc ? rc : anchor_sign(l->hsm, &c, h->lost, h->resumed, note, e);
 }
 

@@ -98,6 +98,64 @@ enum code hsm_sign_ed25519(struct hsm *h, const void *text, size_t len,
     return hsm_run(h, NEED_READY, true, op_sign_text, &a, e);
 }
 
+/* ---- the log's keys of before ---- */
+
+static const struct old_key *find_co_signer(const struct keyset *k,
+                                            enum hsm_use use)
+{
+    for (size_t i = 0; i < k->old_n; i++)
+        if (k->old[i].role == OLD_SIGNS && k->old[i].key.use == use)
+            return &k->old[i];
+    return NULL;
+}
+
+enum code hsm_co_signer(struct hsm *h, enum hsm_use use,
+                        struct hsm_co_signer *out, struct error *e)
+{
+    const struct keyset *k;
+    enum code rc = known_keys(h, &k, e);
+    if (rc)
+        return rc;
+    const struct old_key *old = find_co_signer(k, use);
+    if (!old || old->key.spki_len > sizeof out->spki)
+        return error_set(e, ERR_NOT_FOUND, "HSM: no %s key of before signs",
+                         keys_use_name(use));
+    snprintf(out->label, sizeof out->label, "%s", old->key.label);
+    memcpy(out->spki, old->key.spki, old->key.spki_len);
+    out->len = old->key.spki_len;
+    return OK;
+}
+
+struct co_sign {
+    const char *label;
+    const void *data;
+    size_t len;
+    uint8_t *signature;
+};
+
+static enum code op_co_sign(struct hsm *h, struct session *s, void *arg,
+                            struct error *e)
+{
+    struct co_sign *a = arg;
+    const struct keyset *k = h->ring.set;
+    for (size_t i = 0; i < k->old_n; i++) {
+        if (k->old[i].role == OLD_SIGNS && h->ring.old[i] &&
+            strcmp(k->old[i].key.label, a->label) == 0)
+            return keys_sign(s, &k->old[i].key, h->ring.old[i], a->data, a->len,
+                             a->signature, e);
+    }
+    return error_set(e, ERR_NOT_FOUND, "HSM: %s does not sign any more",
+                     a->label);
+}
+
+enum code hsm_co_sign(struct hsm *h, const struct hsm_co_signer *by,
+                      const void *data, size_t len, uint8_t signature[64],
+                      struct error *e)
+{
+    struct co_sign a = {by->label, data, len, signature};
+    return hsm_run(h, NEED_READY, true, op_co_sign, &a, e);
+}
+
 /* ---- good signatures, remembered ---- */
 
 static uint8_t *verified_slot(struct hsm *h, const uint8_t digest[32])

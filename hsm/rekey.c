@@ -182,7 +182,12 @@ static enum code make_one(struct session *s, struct make *m,
         rc = clear_left(s, &next, e);
     if (!rc)
         rc = keys_make_one(s, set->mechanism, &next, &ring->handles[use], e);
-    return rc ? rc : keyset_replace(set, &next, kinds[m->kind].role, e);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < set->old_n; i++) /* it has handed over before */
+        if (set->old[i].role == OLD_SIGNS && set->old[i].key.use == use)
+            set->old[i].role = OLD_KEPT;
+    return keyset_replace(set, &next, kinds[m->kind].role, e);
 }
 
 /* The HMAC key goes over; who has the old handles is the old ring. */

@@ -121,7 +121,7 @@ const struct command commands[] = {
      false},
     {"hsm show", "", "Show the HSM and its keys", command_hsm_show, "", 0, 0,
      true, false},
-    {"hsm rotate", "call", "Make another key in the HSM, and use it",
+    {"hsm rotate", "call|log", "Make another key in the HSM, and use it",
      command_hsm_rotate, "", 1, 1, true, false},
     {"hsm unlock", "", "Try a PIN that was held back", command_hsm_unlock, "",
      0, 0, true, false},

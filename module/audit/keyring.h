@@ -11,7 +11,7 @@
 #include "common/json.h"
 #include "common/note.h"
 
-#define KEYRING_MAX 64 /* of each kind */
+#define KEYRING_MAX 512 /* of each kind */
 
 struct keyring;
 

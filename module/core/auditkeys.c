@@ -33,6 +33,29 @@ static enum code append_log_key(json_t *out, json_t *key, struct error *e)
     return OK;
 }
 
+/* Those of before that still sign. */
+static enum code old_keys_of(const json_t *pins, json_t **out, struct error *e)
+{
+    JSON keys = json_array();
+    json_t *all = json_object_get(pins, "old");
+
+    for (size_t i = 0; i < json_array_size(all); i++) {
+        json_t *one = json_array_get(all, i);
+        const char *role = json_string_value(json_object_get(one, "role"));
+        enum code code =
+            role && strcmp(role, "signs") == 0
+                ? append_log_key(keys, json_object_get(one, "key"), e)
+                : OK;
+
+        if (code)
+            return code;
+    }
+    if (!keys)
+        return error_set(e, ERR_NOMEM, "no memory for the log's keys");
+    *out = json_incref(keys);
+    return OK;
+}
+
 static enum code keys_of(const json_t *pins, json_t **out, struct error *e)
 {
     JSON keys = json_array();
@@ -50,19 +73,25 @@ static enum code keys_of(const json_t *pins, json_t **out, struct error *e)
     return OK;
 }
 
-enum code core_audit_keys(struct core *c, json_t **out, struct error *e)
+/* *pins NULL: before `hsmint init`. */
+static enum code read_pins(struct core *c, json_t **pins, struct error *e)
 {
-    JSON pins = NULL;
     FREE void *text = NULL;
     size_t len;
     enum code code = store_meta_get(c->store, META_PINS, &text, &len, e);
 
-    if (code == ERR_NOT_FOUND) /* before `hsmint init` */
-        error_clear(e);
-    else if (code ||
-             (code = json_parse(text, len, "pinned HSM keys", &pins, e)))
-        return code;
-    return keys_of(pins, out, e);
+    if (code != ERR_NOT_FOUND)
+        return code ? code : json_parse(text, len, "pinned HSM keys", pins, e);
+    error_clear(e);
+    return OK;
+}
+
+enum code core_audit_keys(struct core *c, json_t **out, struct error *e)
+{
+    JSON pins = NULL;
+    enum code code = read_pins(c, &pins, e);
+
+    return code ? code : keys_of(pins, out, e);
 }
 
 /* ---- as keys of signed notes ---- */
@@ -123,15 +152,12 @@ enum code notary_keys_of(const json_t *pins, const char *origin, json_t **out,
     return code ? code : vkeys(keys, origin, out, e);
 }
 
-enum code checkpoint_verify(struct core *c, const struct note *n,
+static enum code check_note(json_t *keys, const struct note *n,
                             const char *origin, struct error *e)
 {
     CLEANUP(keyring_freep) struct keyring *ring = NULL;
-    JSON keys = NULL;
-    enum code code = core_audit_keys(c, &keys, e);
+    enum code code = keyring_new(&ring, e);
 
-    if (!code)
-        code = keyring_new(&ring, e);
     for (size_t i = 0; !code && i < json_array_size(keys); i++) {
         struct note_key k;
 
@@ -140,4 +166,32 @@ enum code checkpoint_verify(struct core *c, const struct note *n,
             code = keyring_give(ring, &k, e);
     }
     return code ? code : keyring_check_note(ring, n, origin, e);
+}
+
+enum code checkpoint_verify(struct core *c, const struct note *n,
+                            const char *origin, struct error *e)
+{
+    JSON keys = NULL;
+    enum code code = core_audit_keys(c, &keys, e);
+
+    return code ? code : check_note(keys, n, origin, e);
+}
+
+enum code notary_check_old(struct core *c, const char *text, const char *origin,
+                           struct error *e)
+{
+    JSON pins = NULL;
+    JSON keys = NULL;
+    struct note note;
+    enum code code = read_pins(c, &pins, e);
+
+    if (!code)
+        code = old_keys_of(pins, &keys, e);
+    if (!code)
+        code = note_parse(&note, text, strlen(text), e);
+    if (!code && check_note(keys, &note, origin, NULL) != OK)
+        code = error_set(e, ERR_NOT_LOGGED,
+                         "the log's old key has not signed its last checkpoint "
+                         "beside the new one: is it on the HSM?");
+    return code;
 }

@@ -178,13 +178,26 @@ static enum code take(struct step *s, struct error *e)
 {
     enum code code = unlock_take_pins(s->core, e);
 
-    return code ? code : advance(s, KEYROTATION_TAKEN, e);
+    return code ? code
+                : advance(s,
+                          strcmp(s->r.which, "log") == 0 ? KEYROTATION_SHARED
+                                                         : KEYROTATION_TAKEN,
+                          e);
+}
+
+/* Whoever knows the old key is told the new one by it. */
+static enum code sign(struct step *s, struct error *e)
+{
+    enum code code = notary_hand_over(s->core, e);
+
+    return code ? code : advance(s, KEYROTATION_SIGNED, e);
 }
 
 static enum code (*const steps[KEYROTATION_DONE])(struct step *s,
                                                   struct error *e) = {
     [KEYROTATION_MAKE] = make,
     [KEYROTATION_TAKE] = take,
+    [KEYROTATION_SIGN] = sign,
 };
 
 static enum code go_on(struct step *s, struct error *e)

@@ -13,7 +13,8 @@
 #define KIND "hsm-rotation"
 #define DOCUMENT "keys"
 
-static const char *const names[KEYROTATION_STATES] = {"make", "take", "done"};
+static const char *const names[KEYROTATION_STATES] = {"make", "take", "sign",
+                                                      "done"};
 
 const char *keyrotation_state_name(enum keyrotation_state s)
 {
@@ -25,9 +26,10 @@ const char *keyrotation_state_name(enum keyrotation_state s)
 #define NONE KEYROTATION_STATES
 static const enum keyrotation_state table[KEYROTATION_DONE]
                                          [KEYROTATION_EVENTS] = {
-    /* MADE, NOTHING, TAKEN */
-    [KEYROTATION_MAKE] = {KEYROTATION_TAKE, KEYROTATION_DONE, NONE},
-    [KEYROTATION_TAKE] = {NONE, NONE, KEYROTATION_DONE},
+    /* MADE, NOTHING, TAKEN, SHARED, SIGNED */
+    [KEYROTATION_MAKE] = {KEYROTATION_TAKE, KEYROTATION_DONE, NONE, NONE, NONE},
+    [KEYROTATION_TAKE] = {NONE, NONE, KEYROTATION_DONE, KEYROTATION_SIGN, NONE},
+    [KEYROTATION_SIGN] = {NONE, NONE, NONE, NONE, KEYROTATION_DONE},
 };
 
 enum code keyrotation_next(enum keyrotation_state state,

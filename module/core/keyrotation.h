@@ -4,6 +4,7 @@
  *
  *   make   keys of this version and id may be on the HSM; nobody uses them
  *   take   they are pinned, the old ones as such; the keeper is to take them
+ *   sign   log: the old one is to sign a checkpoint beside the new one
  *   done   no document
  */
 #ifndef HSMINT_CORE_KEYROTATION_H
@@ -16,13 +17,16 @@
 enum keyrotation_state {
     KEYROTATION_MAKE,
     KEYROTATION_TAKE,
+    KEYROTATION_SIGN,
     KEYROTATION_DONE,
     KEYROTATION_STATES
 };
 enum keyrotation_event {
     KEYROTATION_MADE,    /* the keeper made and checked them; they are pinned */
     KEYROTATION_NOTHING, /* for sure: it refused, and took back what it made */
-    KEYROTATION_TAKEN,   /* the keeper works with them */
+    KEYROTATION_TAKEN,   /* the keeper works with them, and that is all */
+    KEYROTATION_SHARED,  /* log: both sign from here on */
+    KEYROTATION_SIGNED,  /* a checkpoint of both is kept, and the anchor */
     KEYROTATION_EVENTS
 };
 const char *keyrotation_state_name(enum keyrotation_state s);
@@ -35,7 +39,7 @@ MUST_CHECK enum code keyrotation_next(enum keyrotation_state state,
 #define KEYROTATION_WHICH_MAX 16
 
 struct keyrotation {
-    char which[KEYROTATION_WHICH_MAX]; /* "call"; "": none */
+    char which[KEYROTATION_WHICH_MAX]; /* "call", "log"; "": none */
     enum keyrotation_state state;
     json_t *plan; /* [{use, version, id}], the keeper's. Owned */
     int64_t begun_ms; /* this state, wall */

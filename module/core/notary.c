@@ -269,6 +269,23 @@ enum code notary_sign(struct core *c, struct error *e)
     return code;
 }
 
+enum code notary_hand_over(struct core *c, struct error *e)
+{
+    CLEANUP(store_checkpoint_clear) struct store_checkpoint k = {.note = NULL};
+    char origin[NOTE_NAME_MAX];
+    enum code code;
+
+    pthread_mutex_lock(&c->notary.lock);
+    c->notary.wants_anchor = true;
+    pthread_mutex_unlock(&c->notary.lock);
+    code = notary_sign(c, e);
+    if (!code)
+        code = notary_origin(c, origin, e);
+    if (!code)
+        code = store_checkpoint_get(c->store, UINT64_MAX, &k, e);
+    return code ? code : notary_check_old(c, k.note, origin, e);
+}
+
 /* ---- calls ---- */
 
 /* With the lock held. */

@@ -31,6 +31,7 @@ struct notary {
     uint64_t attached; /* the keeper's generation that goes on from our tree */
     struct error failure; /* of the last round; code OK: it went well */
     int failures;         /* rounds in a row that failed */
+    bool wants_anchor;    /* the next round writes one */
     bool refused;         /* calls were, for want of a checkpoint */
     bool rolled_back;
     char why[ERROR_TEXT_MAX];
@@ -74,6 +75,13 @@ void notary_wake(struct core *c);
 /* ---- for all ---- */
 /* A checkpoint of all that is in the store by now. */
 MUST_CHECK enum code notary_sign(struct core *c, struct error *e);
+/* The log's new key takes over: a checkpoint that the old one signs beside it is
+ * kept, and the anchor. ERR_NOT_LOGGED: the old one has not signed. */
+MUST_CHECK enum code notary_hand_over(struct core *c, struct error *e);
+/* Is the last checkpoint that is kept signed by a key of before, too? For
+ * notary_hand_over (core/auditkeys.c). */
+MUST_CHECK enum code notary_check_old(struct core *c, const char *note,
+                                      const char *origin, struct error *e);
 /* True while the store may be a copy or an old state: nothing that the store
  * does not know may be deleted. *why (may be NULL): text. */
 bool notary_rolled_back(struct core *c, struct error *why);

@@ -345,6 +345,10 @@ enum code notary_round(struct core *c, bool anchor, struct error *e)
     uint64_t generation = atomic_load(&c->unlock.ready);
     enum code code = OK;
 
+    pthread_mutex_lock(&n->lock);
+    anchor = anchor || n->wants_anchor;
+    n->wants_anchor = false;
+    pthread_mutex_unlock(&n->lock);
     if (generation == 0)
         return error_set(e, ERR_LOCKED, "the HSM is not ready to sign the log");
     save(c);

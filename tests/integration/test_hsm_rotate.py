@@ -75,6 +75,55 @@ def test_the_call_key(ready, service, place):
     holds(ready, place)
 
 
+def vkeys(daemon):
+    """Of the log, as `hsmint audit key` tells them."""
+    out = hsmint("audit", "key", env={"HSMINT_SOCKET": str(daemon.socket)})
+    return [line.strip() for line in out.splitlines() if re.match(r"^\S+\+[0-9a-f]{8}\+\S+$", line.strip())]
+
+
+def signatures(daemon):
+    return head(daemon).count("\u2014 ")
+
+
+def test_the_logs_keys(ready, service, place):
+    old, first, one = keys(ready), vkeys(ready), signatures(ready)
+    copy = place / "copy"
+    export(ready, copy)
+    assert one == len(first) > 0
+    assert rotate(ready, "log") == {"key": "log", "state": "done"}
+    new, second = keys(ready), vkeys(ready)
+    assert new["log"] == "hsmint-log-2" and new["call"] == old["call"] and not set(first) & set(second)
+    assert signatures(ready) == 2 * one  # both, until the old one is destroyed
+    assert service.accepts(mints(ready))
+    for vkey in (*first, *second):
+        holds(ready, place, "--key", vkey)
+    ready.stop()
+    ready.start()
+    assert service.accepts(mints(ready)) and keys(ready) == new and signatures(ready) == 2 * one
+    with ready.attached() as c:
+        assert [a for a in c.call("Status")["status"]["alarms"] if a["id"].startswith("log-")] == []
+    export(ready, copy)
+    # Only the one before signs beside the third.
+    rotate(ready, "log")
+    assert keys(ready)["log"] == "hsmint-log-3" and signatures(ready) == 2 * one
+    ready.kill()
+    ready.start()
+    assert service.accepts(mints(ready))
+    holds(ready, place, "--key", second[0])
+    export(ready, copy)
+    verdict(copy, "--key", first[0])  # one introduces the next
+    assert not [r for r in records(ready, "rollback")] and "resumed" not in head(ready) and "lost" not in head(ready)
+
+
+def export(daemon, copy):
+    hsmint("audit", "export", copy, env={"HSMINT_SOCKET": str(daemon.socket)})
+
+
+def head(daemon):
+    with daemon.attached() as c:
+        return c.call("LogHead", sign=True)["checkpoint"]
+
+
 def test_what_does_not_rotate(ready):
     for name in ("blob", "log-ed25519", "x" * 300, ""):
         with pytest.raises(Error) as e:
@@ -115,6 +164,9 @@ STEPS = [(v, step, skip)
          for v, skips in (("ROTATE_KEY", (0, 1)), ("PROVISION", (0,)))
          for skip in skips
          for step in ("ask", "keeper-asked", "keeper-done", "answered")]
+# The checkpoint that both sign; the anchor is written in between. (Without the plan's steps:
+# the pins hold 64 keys of before.)
+SIGNING = [("SIGN_CHECKPOINT", step, 0) for step in ("ask", "keeper-asked", "keeper-done", "answered")]
 
 
 @pytest.fixture
@@ -147,19 +199,21 @@ def settled(daemon, token, service, place, key):
     assert service.accepts(mints(daemon))
     label = keys(daemon)[key]
     there = objects(token)
-    versions = sorted(int(l.rsplit("-", 1)[1]) for l in there if l.startswith(f"hsmint-{key}-") and l.rsplit("-", 1)[1].isdigit())
+    versions = sorted(int(m[1]) for m in (re.fullmatch(rf"hsmint-{key}-(\d+)", label) for label in there) if m)
+    assert not records(daemon, "rollback") and "resumed" not in head(daemon) and "lost" not in head(daemon)
     assert versions == list(range(1, int(label.rsplit("-", 1)[1]) + 1)), there
     holds(daemon, place)
     return versions[-1]
 
 
+@pytest.mark.parametrize("key", ["call", "log"])
 @pytest.mark.parametrize("who", ["daemon", "keeper"])
-def test_killed_at_every_step_of_the_call_key(who, stoppable, token, service, place):
+def test_killed_at_every_step(who, key, stoppable, token, service, place):
     d = stoppable
     version = 1
-    for v, step, skip in STEPS:
+    for v, step, skip in STEPS[4:] + SIGNING if key == "log" else STEPS:
         d.stop_at_verb(step, verb(v), skip)
-        t = threading.Thread(target=quietly, args=(d, "call"))
+        t = threading.Thread(target=quietly, args=(d, key))
         t.start()
         wait_for(d.stopped, 20, f"{v} {step} {skip}")
         if who == "daemon":
@@ -170,7 +224,7 @@ def test_killed_at_every_step_of_the_call_key(who, stoppable, token, service, pl
         t.join()
         if who == "daemon":
             d.start()
-        now = settled(d, token, service, place, "call")
+        now = settled(d, token, service, place, key)
         assert now in (version + 1, version + 2), (v, step, skip)
         print(f"# {who} killed at {v.lower()} {step} {skip}: version {version} → {now}")
         version = now
