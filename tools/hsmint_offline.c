@@ -14,6 +14,7 @@
 struct listing {
     const struct args *args;
     json_t *rows, *orgs; /* orgs: by id */
+    size_t most;         /* of those that are asked for; 0: all */
 };
 
 static enum code add_org(const struct store_org *o, void *ctx, struct error *e)
@@ -41,7 +42,8 @@ static enum code add_row(const struct store_lease *l, void *ctx,
     char expires[CLOCK_TEXT_MAX];
     const char *org = org_of(list, l->org);
     if ((a->org && strcmp(a->org, org) != 0) ||
-        (a->role && strcmp(a->role, l->role) != 0))
+        (a->role && strcmp(a->role, l->role) != 0) ||
+        (list->most && json_array_size(list->rows) == list->most))
         return OK;
     json_t *row = json_pack(
         "{ss ss ss ss ss ss ss ss ss ss}", "org", org, "project_id", l->project,
@@ -91,7 +93,7 @@ enum code offline_list(struct cli *c, struct error *e)
         code = store_open_offline(&store, dir, e);
     if (code == OK)
         code = store_org_each(store, add_org, orgs, e);
-    q.limit = limit > 0 ? (int)limit : 0;
+    list.most = limit > 0 ? (size_t)limit : 0;
     if (code == OK)
         code = store_lease_each(store, &q, add_row, &list, e);
     if (code == OK)

@@ -219,6 +219,14 @@ static const struct {
     [KNOWN] = {"known", RECONCILE_KNOWN},
 };
 
+/* As a time of leases; 0: the service told none. */
+static int64_t ends_at(const struct run *r, const json_t *key)
+{
+    return steady_of_wall_ms(
+        r->core,
+        json_integer_value(json_object_get(key, "expires_at")) * 1000);
+}
+
 /* A lease ends a little before its key does, at the service. */
 static int64_t end_of(const struct run *r, const struct store_lease *l,
                       int64_t now)
@@ -258,11 +266,10 @@ static enum code make_row(const struct page *p, const struct account *a,
 
     l->org = p->run->org.id;
     l->state = adopt ? LEASE_ACTIVE : LEASE_REVOKING;
-    l->issued_ms = a->created_s > 0 && a->created_s * 1000 < now
-                       ? a->created_s * 1000
-                       : now;
-    l->provider_expires_ms =
-        json_integer_value(json_object_get(key, "expires_at")) * 1000;
+    l->issued_ms = steady_of_wall_ms(p->run->core, a->created_s * 1000);
+    if (a->created_s <= 0 || l->issued_ms > now)
+        l->issued_ms = now;
+    l->provider_expires_ms = ends_at(p->run, key);
     l->expires_ms = adopt ? end_of(p->run, l, now) : now;
     l->max_expires_ms = l->expires_ms;
     l->next_try_ms = now;
@@ -285,11 +292,18 @@ static enum code act_rows(struct store_tx *tx, void *ctx, struct error *e)
     struct act *a = ctx;
     struct finding f = a->finding;
     const struct lease_record moved = {.lease = a->lease, .was = a->was};
-    enum code code = a->is_new ? store_lease_insert(tx, a->lease, e)
-                               : store_lease_update(tx, a->lease, a->was, e);
+    struct core *c = a->page->run->core;
+    /* Nothing is adopted while all of it is being ended. */
+    enum code code = a->lease->state == LEASE_ACTIVE
+                         ? halt_check(&c->halt, a->lease->org, e)
+                         : OK;
+
+    if (!code)
+        code = a->is_new ? store_lease_insert(tx, a->lease, e)
+                         : store_lease_update(tx, a->lease, a->was, e);
 
     if (!code && !a->is_new)
-        code = lease_record(a->page->run->core, tx, &moved, e);
+        code = lease_record(c, tx, &moved, e);
     return code ? code : run_record(a->page->run, tx, &f, e);
 }
 
@@ -299,11 +313,11 @@ static enum code adopt_row(struct act *a, struct error *e)
     struct store_lease *l = a->lease;
     json_t *key = json_object_get(a->page->run->keys, a->account->id);
     const char *key_id = json_string_value(json_object_get(key, "id"));
-    int64_t ends = json_integer_value(json_object_get(key, "expires_at"));
+    int64_t ends = ends_at(a->page->run, key);
 
     if (ends > 0) {
-        l->provider_expires_ms = ends * 1000;
-        l->expires_ms = ends * 1000 - LEASE_SLACK_S * 1000;
+        l->provider_expires_ms = ends;
+        l->expires_ms = ends - LEASE_SLACK_S * 1000;
     }
     return key_id ? lease_text(&l->key_id, key_id, e) : OK;
 }

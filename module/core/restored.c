@@ -119,6 +119,7 @@ static enum code set_mark(struct core *c, const char *reason,
         return code;
     pthread_mutex_lock(&c->restored.lock);
     c->restored.since_ms = now;
+    c->restored.since_steady_ms = r.now_ms;
     snprintf(c->restored.reason, sizeof(c->restored.reason), "%s", reason);
     pthread_mutex_unlock(&c->restored.lock);
     raise_alarm(c);
@@ -150,6 +151,7 @@ static enum code read_mark(struct core *c, struct error *e)
     if (code)
         return code;
     c->restored.since_ms = since > 0 ? since : 1;
+    c->restored.since_steady_ms = steady_of_wall_ms(c, c->restored.since_ms);
     snprintf(c->restored.reason, sizeof(c->restored.reason), "%s", reason);
     raise_alarm(c);
     return OK;
@@ -223,7 +225,7 @@ bool restored_holds(struct core *c, const struct store_lease *l)
     bool holds;
 
     pthread_mutex_lock(&r->lock);
-    holds = r->since_ms != 0 && l->issued_ms <= r->since_ms;
+    holds = r->since_ms != 0 && l->issued_ms <= r->since_steady_ms;
     pthread_mutex_unlock(&r->lock);
     return holds;
 }

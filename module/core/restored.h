@@ -24,6 +24,7 @@ struct core;
 struct restored {
     pthread_mutex_t lock; /* guards the text */
     int64_t since_ms;     /* wall; 0: not marked */
+    int64_t since_steady_ms; /* the same, as a time of leases */
     char reason[64];
 };
 #define RESTORED_INIT                                                          \

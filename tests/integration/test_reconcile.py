@@ -178,3 +178,24 @@ def test_three_ledgers_agree_about_all_that_we_do(ready, service):
     assert report["unknown_uses"] == 0
     (told,) = [f for f in report["findings"] if f["finding"] == "changed-by-other"]
     assert told["account"] == "service_account.deleted" and told["account_id"] == account
+
+
+def test_nothing_is_adopted_while_all_is_ended(ready, service):
+    """What is adopted behind revoke-all would live on after its proof that all are dead."""
+    daemon = ready
+    mint(daemon)
+    lost, key = mint(daemon)
+    daemon.stop()
+    store(daemon, ("DELETE FROM lease WHERE account_id = ?", lost["service_account_id"]))
+    daemon.start()
+    service.fault(kind="status", status=503, method="DELETE", times=-1)
+    with daemon.attached() as c:
+        c.change("RevokeAll", reason="a leak")
+        report = reconcile(daemon, adopt=True)
+        assert not report["complete"] and "revoke-all" in report["errors"][0]["text"], report
+        assert lost["service_account_id"] not in {x["service_account_id"] for x in c.call("ListLeases", live=True)["leases"]}
+        service.control("faults", method="DELETE")
+        wait_for(lambda: c.call("RevokeAllStatus")["job"]["state"] == "done", 60, "revoke-all")
+        reconcile(daemon)
+    wait_for(lambda: service.alive() == 0, 10, "what was lost to be revoked")
+    assert not service.accepts(key)

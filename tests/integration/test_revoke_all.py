@@ -93,7 +93,11 @@ def test_revoke_all(ready, cli, service):
 def test_by_hand(ready, cli, service):
     """With everything down; and beside the daemon that holds the state."""
     lease = mint(cli)
-    offline = ["lease", "list", "--live", "--offline"]
+    cli.ok("role", "set", "pay-api", f"project_id={PROJECT}")
+    other = mint(cli, "pay-api")
+    offline = ["lease", "list", "--live", "--offline", "--role", "my-app", "--limit", "1"]
+    both = cli.json("lease", "list", "--live", "--offline", "--state", ready.state)
+    assert {r["lease_id"] for r in both} == {lease["lease_id"], other["lease_id"]}
     (row,) = cli.json(*offline, "--state", ready.state)
     assert (row["project_id"], row["service_account_id"]) == (PROJECT, lease["service_account_id"])
     ready.kill()
