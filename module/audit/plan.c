@@ -5,6 +5,7 @@
 
 #include "common/cron.h"
 
+#define TIME_MAX_MS INT64_C(253402300799999) /* the year 9999 ends */
 #define GRACE_MAX_MS INT64_C(3600000) /* so late is not overdue */
 
 static const struct plan never = {PLAN_NEVER, PLAN_NEVER};
@@ -22,6 +23,8 @@ struct plan plan_next(const json_t *config, int64_t since_ms)
     const char *schedule =
         json_string_value(json_object_get(config, "rotation_schedule"));
     struct cron cron;
+    if (since_ms < 0 || since_ms > TIME_MAX_MS) /* a log may say what it likes */
+        return never;
     if (json_is_true(json_object_get(config, "disable_automated_rotation")))
         return never;
     if (period)

@@ -159,6 +159,9 @@ static enum code parse_common(struct record *r, struct error *e)
         return error_set(e, ERR_INVALID,
                          "v: %lld, where this program knows %d",
                          (long long)version, RECORD_VERSION);
+    if (r->seq < 1 || r->seq > RECORD_SEQ_MAX)
+        return error_set(e, ERR_INVALID, "seq: %lld is no record's",
+                         (long long)r->seq);
     if (!record_find_kind(kind, &r->kind))
         return error_set(e, ERR_INVALID, "kind: \"%.40s\" is unknown", kind);
     if (!base64_decode(prev, strlen(prev), r->prev.bytes, MERKLE_HASH, &len) ||

@@ -10,6 +10,7 @@
 #define RECORD_VERSION 2
 #define RECORD_MAX 65535 /* bytes of a line */
 #define RECORD_CALL_MAX 64 /* characters of a call's id */
+#define RECORD_SEQ_MAX ((int64_t)1 << 62)
 
 /* Their names are in one table (record.c), for writers and for readers. */
 enum record_kind {

@@ -97,10 +97,17 @@ static void set(struct report *r, json_t *object, const char *name,
         r->failed = true;
 }
 
+/* What a log says need not be so: it stays at the largest number. */
+static json_int_t sum(json_int_t a, json_int_t b)
+{
+    json_int_t both;
+    return __builtin_add_overflow(a, b, &both) ? INT64_MAX : both;
+}
+
 static void count(struct report *r, json_t *object, const char *name,
                   json_int_t n)
 {
-    set(r, object, name, json_integer(number(object, name) + n));
+    set(r, object, name, json_integer(sum(number(object, name), n)));
 }
 
 /* A time as records have it, or milliseconds. */
@@ -233,13 +240,13 @@ static void end_life(struct report *r, json_t *lease, int64_t end_ms,
         json_array_get(json_object_get(r->out, "longest"), 0);
     if (!longest || number(longest, "life") < (end_ms - begin) / 1000)
         set(r, r->out, "longest", json_pack("[o]", life(lease, end_ms, alive)));
-    if (max_ttl && end_ms - begin > max_ttl * 1000)
+    if (max_ttl > 0 && (end_ms - begin - 1) / 1000 >= max_ttl)
         add_row(r, "over_max_ttl", life(lease, end_ms, alive));
     if (!expires || end_ms <= expires)
         return;
     JSON row = life(lease, end_ms, alive);
     if (row)
-        set(r, row, "beyond", json_real((double)(end_ms - expires) / 1000));
+        set(r, row, "beyond", json_real(((double)end_ms - (double)expires) / 1000));
     add_row(r, "over_end", json_incref(row));
 }
 
@@ -360,8 +367,8 @@ static void take_refusal(struct report *r, const struct record *record)
     bool rest = json_object_get(record->json, "omitted_others") &&
                 !json_object_get(record->json, "omitted") && !*capability;
     count(r, row, "count",
-          !rest + number(record->json, "omitted") +
-              number(record->json, "omitted_others"));
+          sum(!rest, sum(number(record->json, "omitted"),
+                         number(record->json, "omitted_others"))));
     set(r, row, "last", json_string(record->time));
 }
 
@@ -420,7 +427,7 @@ static void take_in_span(struct report *r, const struct record *record)
         count(r, json_object_get(r->out, "keys"), "released", 1);
     else if (record->kind == RECORD_LOGIN_FAILED)
         count(r, r->out, "failed_logins",
-              1 + number(record->json, "omitted"));
+              sum(1, number(record->json, "omitted")));
     else if (record->kind == RECORD_REFUSAL)
         take_refusal(r, record);
     else if (record->kind == RECORD_RECONCILE)

@@ -251,6 +251,13 @@ def test_a_time_is_one(write, time):
     names(verdict(write(log), status=1), "format", seq)
 
 
+@pytest.mark.parametrize("number", [0, -5, 2**63 - 1])
+def test_a_seq_is_one(write, number):
+    log = a_log()
+    log.lines[-1] = log.lines[-1].replace(b'"seq":40', b'"seq":%d' % number)
+    names(verdict(write(log), status=1), "format", 40)
+
+
 def test_a_record_is_one_line(tmp_path):
     log = a_log()
     log.lines[-1] = log.lines[-1].replace(b'{"v":2,', b'{"v":2,\n')
