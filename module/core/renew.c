@@ -16,6 +16,7 @@
 #define METHOD "renew"
 /* The service rounds to seconds and its clock is not ours. */
 #define SHORTFALL_MS 30000
+#define UNMOVED_MS 2000
 
 struct renewal {
     struct core *core;
@@ -140,11 +141,14 @@ static enum code judge(struct core *c, struct store_lease *l,
                                "lease stays as it was");
     if (!code)
         code = decode(c, l, r, &told, e);
-    if (!code && told > 0 && told + SHORTFALL_MS < l->expires_ms)
-        return error_set(e, ERR_SERVICE_REFUSED,
-                         "the service keeps the key's old expiry, so lease %s "
-                         "stays as it was",
-                         l->id);
+    if (!code && told > 0 && told + SHORTFALL_MS < l->expires_ms) {
+        if (llabs(told - l->provider_expires_ms) <= UNMOVED_MS)
+            return error_set(e, ERR_SERVICE_REFUSED,
+                             "the service keeps the key's old expiry, so lease "
+                             "%s stays as it was",
+                             l->id);
+        l->expires_ms = told; /* sooner than was asked, as with a mint */
+    }
     if (code && has_expiry)
         return code;
     l->provider_expires_ms = told > 0 ? told : 0;
