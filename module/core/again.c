@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { WORN_LEAST_MS = 5000 };
+
 /* On success `found` is moved to *lease. */
 static enum code take_value(struct core *c, struct store_lease *found,
                             struct store_lease *lease, struct secret **value,
@@ -73,6 +75,14 @@ struct find_live {
     int64_t now_ms;
 };
 
+static bool has_left(const struct store_lease *l, const struct find_live *f)
+{
+    int64_t left = l->expires_ms - f->now_ms;
+
+    return f->wanted->worn ? left >= WORN_LEAST_MS
+                           : 2 * left > l->expires_ms - l->issued_ms;
+}
+
 /* What was allowed when it was minted may be too much now. */
 static bool is_short_enough(const struct store_lease *l, int64_t now_ms,
                             int64_t max_ttl_s)
@@ -94,7 +104,7 @@ static enum code take_live(const struct store_lease *l, void *ctx,
 
     (void)e;
     if (!*f->id && l->state == LEASE_ACTIVE &&
-        2 * (l->expires_ms - f->now_ms) > l->expires_ms - l->issued_ms &&
+        has_left(l, f) &&
         strcmp(l->project, f->wanted->project) == 0 &&
         is_long_enough(l, f->wanted->ttl_s) &&
         is_short_enough(l, f->now_ms, f->wanted->max_ttl_s))

@@ -404,6 +404,21 @@ static void put_back(struct mint *m)
     m->account.key.value = NULL;
 }
 
+/* Where a guard forbids a new one, one that is half used up is better than
+ * none. */
+static enum code reuse_worn(struct mint *m, const struct again_wanted *wanted,
+                            struct error *e)
+{
+    struct again_wanted worn = *wanted;
+    struct error why = {0};
+
+    if (halt_check(&m->core->halt, m->org.id, &why) != OK ||
+        check_role(m, NULL, &why) != ERR_LIMIT)
+        return OK;
+    worn.worn = true;
+    return again_reuse(m->core, &worn, &m->lease, &m->account.key.value, e);
+}
+
 /* One mints, the others of the same owner wait for it and take its key. One
  * that ends just now is none. The right may have gone while they waited. */
 static enum code reuse(struct mint *m, const struct again_wanted *wanted,
@@ -412,6 +427,8 @@ static enum code reuse(struct mint *m, const struct again_wanted *wanted,
     struct secret **value = &m->account.key.value;
     enum code code = again_reuse(m->core, wanted, &m->lease, value, e);
 
+    if (!code && !*value)
+        code = reuse_worn(m, wanted, e);
     if (!code && *value)
         code = core_permit(m->core, m->by, CAP_MINT, m->org.name, m->role_name,
                            e);

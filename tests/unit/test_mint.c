@@ -500,6 +500,23 @@ static void test_reuse_gives_no_other(void **state)
     assert_string_equal("proj_2", four.lease.project);
 }
 
+/* One key for each: in the second half of its life, too, as no other may be. */
+static void test_reuse_within_a_guard(void **state)
+{
+    struct core_fixture *f = *state;
+    const struct mint_request reuse = {.reuse = true};
+    MINTED one = {.key = NULL}, two = {.key = NULL}, three = {.key = NULL};
+
+    SUCCEEDS(role_set(f, "my-app", "{\"max_live_per_identity\":1}", e));
+    assert_int_equal(OK, mint_as(f, &administrator, &reuse, &one));
+    move_on(f, 2000); /* more than half of its life */
+    assert_int_equal(OK, mint_as(f, &administrator, &reuse, &two));
+    assert_string_equal(one.lease.id, two.lease.id);
+    assert_true(secret_equal(one.key, two.key));
+    move_on(f, 1597); /* too little to be of use */
+    assert_int_equal(ERR_LIMIT, mint_as(f, &administrator, &reuse, &three));
+}
+
 static void *reuse_thread(void *ctx)
 {
     MINTED m = {.key = NULL};
@@ -645,6 +662,7 @@ int main(void)
         TEST(test_retry_of_a_lost_key),
         TEST(test_reuse),
         TEST(test_reuse_gives_no_other),
+        TEST(test_reuse_within_a_guard),
         TEST(test_reuse_mints_once),
         TEST(test_many_at_once),
         TEST(test_expiry_is_ignored),
