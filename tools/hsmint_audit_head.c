@@ -135,8 +135,7 @@ enum code command_audit_prune(struct cli *c, struct error *e)
     else
         printf("%lld records went%s\n", (long long)pruned,
                pruned ? ""
-                      : ": what goes is whole tiles of 256, older than the "
-                        "anchor on the HSM (anchor_seconds)");
+                      : ": what goes is whole tiles of 256 records");
     return OK;
 }
 

@@ -175,7 +175,7 @@ enum code core_log_head(struct core *c, bool sign, json_t **out,
     JSON keys = NULL;
     uint64_t gone_out;
     int64_t first = 0;
-    enum code code = sign ? notary_sign(c, e) : OK;
+    enum code code = sign ? notary_sign(c, false, e) : OK;
 
     if (!code)
         code = last_checkpoint(c, &k, e);
@@ -349,6 +349,19 @@ static enum code prune(struct store_tx *tx, void *ctx, struct error *e)
     return code;
 }
 
+/* The anchor on the HSM is of a tree that has to be computed again: one that
+ * stands in the way is renewed. */
+static enum code compared_from(struct core *c, uint64_t wanted,
+                               uint64_t *compared, struct error *e)
+{
+    enum code code = notary_anchored(c, compared, e);
+
+    if (code || wanted <= *compared)
+        return code;
+    code = notary_sign(c, true, e);
+    return code ? code : notary_anchored(c, compared, e);
+}
+
 enum code core_log_prune(struct core *c, const struct caller *by, int64_t size,
                          int64_t *pruned_records, struct error *e)
 {
@@ -361,9 +374,8 @@ enum code core_log_prune(struct core *c, const struct caller *by, int64_t size,
                          "%" PRId64 " records: %" PRIu64 " were exported and "
                          "verified; `hsmint audit export` first",
                          size, out);
-    /* The anchor on the HSM is of a tree that has to be computed again. */
     if (!code)
-        code = notary_anchored(c, &compared, e);
+        code = compared_from(c, x.size, &compared, e);
     if (!code && x.size > compared)
         x.size = compared;
     do {

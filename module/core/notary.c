@@ -146,7 +146,7 @@ static void *run(void *arg)
 {
     struct core *c = arg;
     struct notary *n = &c->notary;
-    bool stop = false;
+    bool stop = false, anchor;
 
     pthread_mutex_lock(&n->lock);
     while (!stop) {
@@ -156,8 +156,10 @@ static void *run(void *arg)
         wait_until_due(c);
         serves = n->asked;
         stop = n->is_last = n->stop;
+        anchor = stop || n->anchor_asked;
+        n->anchor_asked = false;
         pthread_mutex_unlock(&n->lock);
-        if (notary_round(c, stop, &why) != OK)
+        if (notary_round(c, anchor, &why) != OK)
             log_debug("the log is not signed: %s", why.text);
         finish(c, serves, &why);
         pthread_mutex_lock(&n->lock);
@@ -249,7 +251,7 @@ static uint64_t ask_round(struct notary *n)
     return mine;
 }
 
-enum code notary_sign(struct core *c, struct error *e)
+enum code notary_sign(struct core *c, bool anchor, struct error *e)
 {
     struct notary *n = &c->notary;
     struct timespec until = clock_in_ms(c->settings->hsm_deadline_ms * 2);
@@ -260,6 +262,7 @@ enum code notary_sign(struct core *c, struct error *e)
     if (code)
         return code;
     pthread_mutex_lock(&n->lock);
+    n->anchor_asked = n->anchor_asked || anchor;
     is_done = wait_for_round(n, ask_round(n), &until);
     if (!is_done)
         code = error_set(e, ERR_DEADLINE, "the HSM did not sign the log in time");
@@ -278,7 +281,7 @@ enum code notary_hand_over(struct core *c, struct error *e)
     pthread_mutex_lock(&c->notary.lock);
     c->notary.wants_anchor = true;
     pthread_mutex_unlock(&c->notary.lock);
-    code = notary_sign(c, e);
+    code = notary_sign(c, false, e);
     if (!code)
         code = notary_origin(c, origin, e);
     if (!code)

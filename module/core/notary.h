@@ -22,6 +22,7 @@ struct notary {
     bool started, stop;
     atomic_int fresh;     /* records since the last look at the store */
     uint64_t asked, done; /* rounds */
+    bool anchor_asked;    /* the next one's checkpoint goes to the HSM, too */
     int64_t due_ms;       /* monotonic; the next round that nobody asks for */
     int64_t rested_ms;    /* … that records or calls ask for, at the earliest */
     /* Calls that the keeper may remember: entered - covered. */
@@ -73,8 +74,9 @@ void notary_refused(struct core *c);
 void notary_wake(struct core *c);
 
 /* ---- for all ---- */
-/* A checkpoint of all that is in the store by now. */
-MUST_CHECK enum code notary_sign(struct core *c, struct error *e);
+/* A checkpoint of all that is in the store by now; `anchor`: on the HSM, too,
+ * whose memory wears. */
+MUST_CHECK enum code notary_sign(struct core *c, bool anchor, struct error *e);
 /* The log's new key takes over: a checkpoint that the old one signs beside it is
  * kept, and the anchor. ERR_NOT_LOGGED: the old one has not signed. */
 MUST_CHECK enum code notary_hand_over(struct core *c, struct error *e);

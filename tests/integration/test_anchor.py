@@ -204,9 +204,7 @@ def test_exported_records_go(ready, service):
         with pytest.raises(Error):
             c.change("MarkExported", size=size + 1000)
         c.change("MarkExported", size=size)
-    ready.stop()
-    ready.start()
-    with ready.attached() as c:
+        # Nothing is new since the anchor's time, which is renewed all the same.
         assert c.change("PruneLog", size=size)["pruned"] == 512
         assert head(c)["first"] == 513 and head(c)["exported"] == size
         with pytest.raises(Error) as e:
