@@ -7,6 +7,7 @@
 #include "module/core/gate.h"
 #include "module/core/internal.h"
 #include "module/core/lease.h"
+#include "module/core/pages.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -145,14 +146,13 @@ static enum code list_page(struct check *k, char **after, struct error *e)
 static enum code list_project(struct check *k, struct error *e)
 {
     FREE char *after = NULL;
-    int pages = 0;
+    struct pages pages = {.n = 0};
     enum code code;
 
     do {
         code = list_page(k, &after, e);
-        if (!code && ++pages == PAGES_MAX)
-            code = error_set(e, ERR_SERVICE_REPLY,
-                             "the list of service accounts does not end");
+        if (!code)
+            code = pages_next(&pages, after, PAGES_MAX, "service accounts", e);
     } while (!code && after);
     return code;
 }

@@ -7,6 +7,7 @@
 #include "common/file.h"
 #include "common/text.h"
 #include "module/core/lease_record.h"
+#include "module/core/pages.h"
 #include "module/core/restored.h"
 
 #include <stdlib.h>
@@ -424,6 +425,7 @@ static enum code take_key_end(const struct openai_key *k, void *ctx,
 static enum code list_keys(struct run *r, const char *project, struct error *e)
 {
     FREE char *after = NULL;
+    struct pages pages = {.n = 0};
     enum code code;
 
     json_decref(r->keys);
@@ -439,6 +441,8 @@ static enum code list_keys(struct run *r, const char *project, struct error *e)
         after = NULL;
         if (!code)
             code = openai_decode_key_list(&reply.http, take_key_end, r, &after, e);
+        if (!code)
+            code = pages_next(&pages, after, PAGES_MAX, "keys", e);
     } while (!code && after && !run_stopped(r));
     return code;
 }
@@ -446,7 +450,7 @@ static enum code list_keys(struct run *r, const char *project, struct error *e)
 enum code run_project(struct run *r, const char *project, struct error *e)
 {
     FREE char *after = NULL;
-    int pages = 0;
+    struct pages pages = {.n = 0};
     enum code code = r->job.adopt ? list_keys(r, project, e) : OK;
 
     if (code)
@@ -462,9 +466,8 @@ enum code run_project(struct run *r, const char *project, struct error *e)
         if (!code)
             code = act_on_page(&p, e);
         run_count(r, RECONCILE_PAGES, 1);
-        if (!code && ++pages == PAGES_MAX)
-            code = error_set(e, ERR_SERVICE_REPLY,
-                             "the list of service accounts does not end");
+        if (!code)
+            code = pages_next(&pages, after, PAGES_MAX, "service accounts", e);
     } while (!code && after && !run_stopped(r));
     if (!code && !after)
         code = seen_add(&r->projects, project, e);

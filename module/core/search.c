@@ -9,6 +9,7 @@
 #include "module/core/gate.h"
 #include "module/core/internal.h"
 #include "module/core/lease.h"
+#include "module/core/pages.h"
 
 #include <string.h>
 
@@ -110,16 +111,15 @@ enum code search_accounts(struct core *c, struct store_lease **leases, int n,
 {
     struct names names = {leases, n};
     FREE char *after = NULL;
-    int pages = 0;
+    struct pages pages = {.n = 0};
     enum code code;
 
     do {
         code = list_page(c, &names, &after, e);
+        if (!code)
+            code = pages_next(&pages, after, PAGES_MAX, "service accounts", e);
         if (code)
             return code;
-        if (++pages == PAGES_MAX)
-            return error_set(e, ERR_SERVICE_REPLY,
-                             "the list of service accounts does not end");
     } while (after);
     for (int i = 0; i < n; i++) {
         if (*leases[i]->account_id)

@@ -110,3 +110,17 @@ def test_an_admin_key_of_another_organisation(ready, service):
         assert not service.accepts(key)
         c.change("SetConfig", fields={}, secret=other)
         c.change("Mint", role="my-app")
+
+
+def test_pages_that_go_round(ready, service):
+    """Neither a search nor reconcile asks for them for ever."""
+    first, second = ({"id": f"svc_acct_{n}", "name": n, "created_at": 1} for n in ("a", "b"))
+    for _ in range(20):
+        for page in (first, second):
+            body = {"object": "list", "data": [page], "has_more": True, "last_id": page["id"]}
+            service.fault(kind="status", status=200, body=body, method="GET", path="*/service_accounts")
+    with ready.attached() as c:
+        c.change("Reconcile")
+        report = wait_for(lambda: (r := c.call("ReconcileStatus")["report"])["state"] == "done" and r, 30, "reconcile")
+    assert service.control("counters")["faults_pending"] > 0
+    assert not report["complete"] and "does not end" in report["errors"][0]["text"], report
