@@ -146,7 +146,7 @@ static void *run(void *arg)
 {
     struct core *c = arg;
     struct notary *n = &c->notary;
-    bool stop = false, anchor;
+    bool stop = false;
 
     pthread_mutex_lock(&n->lock);
     while (!stop) {
@@ -156,10 +156,8 @@ static void *run(void *arg)
         wait_until_due(c);
         serves = n->asked;
         stop = n->is_last = n->stop;
-        anchor = stop || n->anchor_asked;
-        n->anchor_asked = false;
         pthread_mutex_unlock(&n->lock);
-        if (notary_round(c, anchor, &why) != OK)
+        if (notary_round(c, stop, &why) != OK)
             log_debug("the log is not signed: %s", why.text);
         finish(c, serves, &why);
         pthread_mutex_lock(&n->lock);
@@ -262,7 +260,7 @@ enum code notary_sign(struct core *c, bool anchor, struct error *e)
     if (code)
         return code;
     pthread_mutex_lock(&n->lock);
-    n->anchor_asked = n->anchor_asked || anchor;
+    n->wants_anchor = n->wants_anchor || anchor;
     is_done = wait_for_round(n, ask_round(n), &until);
     if (!is_done)
         code = error_set(e, ERR_DEADLINE, "the HSM did not sign the log in time");
@@ -278,10 +276,7 @@ enum code notary_hand_over(struct core *c, struct error *e)
     char origin[NOTE_NAME_MAX];
     enum code code;
 
-    pthread_mutex_lock(&c->notary.lock);
-    c->notary.wants_anchor = true;
-    pthread_mutex_unlock(&c->notary.lock);
-    code = notary_sign(c, false, e);
+    code = notary_sign(c, true, e);
     if (!code)
         code = notary_origin(c, origin, e);
     if (!code)

@@ -22,7 +22,6 @@ struct notary {
     bool started, stop;
     atomic_int fresh;     /* records since the last look at the store */
     uint64_t asked, done; /* rounds */
-    bool anchor_asked;    /* the next one's checkpoint goes to the HSM, too */
     int64_t due_ms;       /* monotonic; the next round that nobody asks for */
     int64_t rested_ms;    /* … that records or calls ask for, at the earliest */
     /* Calls that the keeper may remember: entered - covered. */
