@@ -46,6 +46,7 @@ static const char *const verb_names[VERBS] = {
     [VERB_LOG_RESUME] = "log-resume",
     [VERB_SIGN_CHECKPOINT] = "sign-checkpoint",
     [VERB_ROTATE_KEY] = "rotate-key",
+    [VERB_DESTROY_KEY] = "destroy-key",
 };
 
 const char *verb_name(enum verb v)

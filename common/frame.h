@@ -41,6 +41,7 @@ enum verb {
     VERB_SIGN_CHECKPOINT, /* leaves that came since → a signed checkpoint */
     VERB_REACH,        /* does an organisation's service answer at all? */
     VERB_ROTATE_KEY,   /* another generation of the HSM's keys */
+    VERB_DESTROY_KEY,  /* an old one of them goes */
     VERBS
 };
 

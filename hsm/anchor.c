@@ -313,6 +313,29 @@ static enum code take(const uint8_t *data, size_t len, void *ctx,
     return OK;
 }
 
+static enum code check_new(const uint8_t *data, size_t len, void *ctx,
+                           struct error *e)
+{
+    struct hsm *h = ctx;
+    struct anchor a;
+    struct note note;
+    struct note_key key;
+    JSON json = NULL;
+    bool good = false;
+    enum code rc = anchor_parse(&a, data, len, &json, &note, e);
+    if (rc == OK)
+        rc = log_key(h, a.checkpoint.origin, HSM_LOG, &key, e);
+    if (rc == OK && (note_verify(&note, &key, &good, NULL) || !good))
+        rc = error_set(e, ERR_NOT_LOGGED,
+                       "the log's anchor is not signed by its new key yet");
+    return rc;
+}
+
+enum code anchor_is_handed_over(struct hsm *h, struct error *e)
+{
+    return hsm_data_get(h, ANCHOR_LABEL, check_new, h, e);
+}
+
 enum code anchor_read(struct hsm *h, struct anchor *a, bool *found,
                       struct error *e)
 {

@@ -45,6 +45,9 @@ MUST_CHECK enum code anchor_keys(struct hsm *h, const char *origin,
 MUST_CHECK enum code anchor_parse(struct anchor *a, const uint8_t *bytes,
                                   size_t len, json_t **json, struct note *note,
                                   struct error *e);
+/* Is the HSM's signed by the log's key that is in use? ERR_NOT_LOGGED: by the
+ * one before alone, which has to stay until it is. */
+MUST_CHECK enum code anchor_is_handed_over(struct hsm *h, struct error *e);
 /* The HSM's. Each object of the name has to be signed by the log's key, or it
  * is ERR_SEAL; the furthest counts. */
 MUST_CHECK enum code anchor_read(struct hsm *h, struct anchor *a, bool *found,

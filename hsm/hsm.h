@@ -73,6 +73,12 @@ MUST_CHECK enum code hsm_rekey_make(struct hsm *h, const char *which,
                                     const json_t *plan, json_t **out,
                                     struct error *e);
 
+/* Destroys a key of before that is of no use any more: not one that still opens
+ * what it sealed, nor one that this process has worked with. Again is OK. *out:
+ * as of hsm_provision, with pins that say so. ERR_NOT_FOUND, ERR_INVALID. */
+MUST_CHECK enum code hsm_destroy(struct hsm *h, const char *label, json_t **out,
+                                 struct error *e);
+
 /* Raw r||s over a SHA-256 digest (ecdsa-p256-sha256). HSM_BLOB, _CALL, _LOG. */
 MUST_CHECK enum code hsm_sign(struct hsm *h, enum hsm_use use,
                               const uint8_t digest[32], uint8_t signature[64],

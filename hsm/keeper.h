@@ -90,6 +90,8 @@ enum code log_sign(struct channel *c, struct frame *in, struct frame *out,
                    struct error *e);
 enum code rekey_rotate(struct channel *c, struct frame *in, struct frame *out,
                        struct error *e);
+enum code rekey_destroy(struct channel *c, struct frame *in, struct frame *out,
+                        struct error *e);
 enum code marker_hmac(struct channel *c, struct frame *in, struct frame *out,
                       struct error *e);
 

@@ -273,3 +273,83 @@ enum code hsm_rekey_make(struct hsm *h, const char *which, const json_t *plan,
     struct keyset *made CLEANUP(keyset_freep) = m.set;
     return rc ? rc : keyset_json(made, out, e);
 }
+
+/* ---- destroy ---- */
+
+struct destroy {
+    const char *label;
+    struct keyset *set; /* without it */
+};
+
+static enum code find_old(const struct keyset *k, const char *label, size_t *i,
+                          struct error *e)
+{
+    for (int use = 0; use < HSM_USES; use++)
+        if (strcmp(k->keys[use].label, label) == 0)
+            return error_set(e, ERR_INVALID,
+                             "HSM: key %s is in use: `hsmint hsm rotate` puts "
+                             "another in its place",
+                             label);
+    for (*i = 0; *i < k->old_n; (*i)++)
+        if (strcmp(k->old[*i].key.label, label) == 0)
+            return OK;
+    return error_set(e, ERR_NOT_FOUND,
+                     "HSM: no key of before is called \"%.63s\"", label);
+}
+
+/* In this process: then nobody has seen yet that a start works without it. */
+static bool was_in_use(const struct keyset *k, const struct key *old)
+{
+    for (k = k->before; k; k = k->before)
+        if (strcmp(k->keys[old->use].label, old->label) == 0)
+            return true;
+    return false;
+}
+
+static enum code may_go(const struct keyset *k, const struct old_key *old,
+                        struct error *e)
+{
+    if (old->role == OLD_OPENS)
+        return error_set(e, ERR_INVALID,
+                         "HSM: key %s still opens what it sealed",
+                         old->key.label);
+    if (was_in_use(k, &old->key))
+        return error_set(e, ERR_INVALID,
+                         "HSM: key %s was in use since the last start: restart "
+                         "hsmintd first, so that the new one is seen to work",
+                         old->key.label);
+    return OK;
+}
+
+static enum code op_destroy(struct hsm *h, struct session *s, void *arg,
+                            struct error *e)
+{
+    struct destroy *d = arg;
+    const struct keyset *now = h->ring.set;
+    CK_OBJECT_HANDLE found[OBJECTS_MAX];
+    CK_ATTRIBUTE match[] = {ATTR_TEXT(CKA_LABEL, d->label)};
+    size_t at = 0, n = 0;
+    enum code rc = find_old(now, d->label, &at, e);
+    if (!rc)
+        rc = may_go(now, &now->old[at], e);
+    if (!rc)
+        rc = object_find(s, d->label, match, 1, found, &n, e);
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = keys_check_id(s, &now->old[at].key, found[i], e);
+    if (!rc)
+        rc = keyset_dup(now, &d->set, e);
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = object_destroy(s, d->label, found[i], e);
+    if (!rc)
+        d->set->old[at].role = OLD_DESTROYED;
+    return rc;
+}
+
+enum code hsm_destroy(struct hsm *h, const char *label, json_t **out,
+                      struct error *e)
+{
+    struct destroy d = {.label = label};
+    enum code rc = hsm_run_exclusive(h, NEED_READY, op_destroy, &d, e);
+    struct keyset *left CLEANUP(keyset_freep) = d.set;
+    return rc ? rc : keyset_json(left, out, e);
+}

@@ -1,7 +1,9 @@
-/* The verb rotate-key: another generation of the HSM's keys. */
+/* The verbs rotate-key and destroy-key: another generation of the HSM's keys. */
 #include "config.h"
 
 #include "hsm/keeper.h"
+
+#include "hsm/anchor.h"
 
 #include <string.h>
 
@@ -31,4 +33,19 @@ enum code rekey_rotate(struct channel *c, struct frame *in, struct frame *out,
         return rc;
     out->head = json_pack("{sO}", "keys", keys);
     return out->head ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
+}
+
+enum code rekey_destroy(struct channel *c, struct frame *in, struct frame *out,
+                        struct error *e)
+{
+    const char *label = NULL;
+    const struct json_field fields[] = {
+        {"label", FIELD_STRING, true, &label, NULL},
+    };
+    struct hsm *h = c->keeper->hsm;
+    enum code rc =
+        json_decode(in->head, JSON_FIELDS(fields), false, "destroy-key", e);
+    if (rc == OK)
+        rc = anchor_is_handed_over(h, e);
+    return rc ? rc : hsm_destroy(h, label, &out->head, e);
 }

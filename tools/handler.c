@@ -267,6 +267,18 @@ enum code handle_rotate_hsm(struct call *c, const struct arguments *a,
     return *out ? OK : error_set(e, ERR_NOMEM, "reply to RotateHsm");
 }
 
+enum code handle_destroy_hsm_key(struct call *c, const struct arguments *a,
+                                 json_t **out, struct error *e)
+{
+    struct caller by = handler_caller(c);
+    json_t *key = NULL;
+    enum code rc = core_destroy_hsm(c->daemon->core, &by, a->name, &key, e);
+    if (rc)
+        return rc;
+    *out = json_pack("{s:o}", "rotation", key);
+    return *out ? OK : error_set(e, ERR_NOMEM, "reply to DestroyHsmKey");
+}
+
 enum code handle_delete_config(struct call *c, const struct arguments *a,
                                json_t **out, struct error *e)
 {

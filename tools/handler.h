@@ -32,6 +32,7 @@ HANDLER(set_config);
 HANDLER(get_config);
 HANDLER(rotate_config);
 HANDLER(rotate_hsm);
+HANDLER(destroy_hsm_key);
 HANDLER(delete_config);
 HANDLER(set_role);
 HANDLER(get_role);

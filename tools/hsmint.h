@@ -230,6 +230,7 @@ enum code command_doctor(struct cli *c, struct error *e);
 enum code command_explain(struct cli *c, struct error *e);
 enum code command_hsm_show(struct cli *c, struct error *e);
 enum code command_hsm_rotate(struct cli *c, struct error *e);
+enum code command_hsm_destroy(struct cli *c, struct error *e);
 enum code command_hsm_unlock(struct cli *c, struct error *e);
 enum code command_login(struct cli *c, struct error *e);
 enum code command_login_create(struct cli *c, struct error *e);

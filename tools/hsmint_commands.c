@@ -123,6 +123,8 @@ const struct command commands[] = {
      true, false},
     {"hsm rotate", "call|log", "Make another key in the HSM, and use it",
      command_hsm_rotate, "", 1, 1, true, false},
+    {"hsm destroy", "KEY", "Destroy an old key of the HSM's, for good",
+     command_hsm_destroy, "", 1, 1, true, false},
     {"hsm unlock", "", "Try a PIN that was held back", command_hsm_unlock, "",
      0, 0, true, false},
     {"daemon stop", "", "Stop the user's daemon", command_stop, "force", 0, 0,

@@ -13,11 +13,11 @@ enum code command_hsm_unlock(struct cli *c, struct error *e)
     return cli_login(c, true, e);
 }
 
-enum code command_hsm_rotate(struct cli *c, struct error *e)
+static enum code change_key(struct cli *c, const char *method, struct error *e)
 {
     JSON reply = NULL;
     enum code code =
-        cli_call(c, "RotateHsm", cli_named(c, CLI_CHANGE, e), NULL, &reply,
+        cli_call(c, method, cli_named(c, CLI_CHANGE, e), NULL, &reply,
                  NULL, e);
     if (code)
         return code;
@@ -26,6 +26,16 @@ enum code command_hsm_rotate(struct cli *c, struct error *e)
     else
         output_fields(json_object_get(reply, "rotation"));
     return OK;
+}
+
+enum code command_hsm_rotate(struct cli *c, struct error *e)
+{
+    return change_key(c, "RotateHsm", e);
+}
+
+enum code command_hsm_destroy(struct cli *c, struct error *e)
+{
+    return change_key(c, "DestroyHsmKey", e);
 }
 
 enum code command_lock(struct cli *c, struct error *e)

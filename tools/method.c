@@ -125,6 +125,8 @@ const struct method method_table[] = {
      METHOD_JOURNAL, CAP(ROTATE)},
     {"RotateHsm", handle_rotate_hsm, P(NAME) | CHANGE, 0,
      METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},
+    {"DestroyHsmKey", handle_destroy_hsm_key, P(NAME) | CHANGE, 0,
+     METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},
     {"DeleteConfig", handle_delete_config, CHANGE, P(ORG) | P(REVOKE),
      METHOD_JOURNAL,
      CAP(ADMINISTER)},

@@ -140,6 +140,12 @@ MUST_CHECK enum code core_rotate(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_rotate_hsm(struct core *c, const struct caller *by,
                                      const char *which, json_t **out,
                                      struct error *e);
+/* An old key of this label goes from the HSM, for good. Not before the daemon was
+ * restarted with the new one. *out: {key, state: "destroyed"}. ERR_NOT_FOUND,
+ * ERR_INVALID: it is in use. */
+MUST_CHECK enum code core_destroy_hsm(struct core *c, const struct caller *by,
+                                      const char *label, json_t **out,
+                                      struct error *e);
 /* ERR_EXISTS while leases live, or a rotation is under way. revoke: they are
  * ended first, with no mint meanwhile. */
 MUST_CHECK enum code core_config_delete(struct core *c, const struct caller *by,

@@ -98,12 +98,12 @@ static enum code advance(struct step *s, enum keyrotation_event event,
 /* ---- the keeper ---- */
 
 /* Takes `head`. */
-static enum code ask(struct step *s, json_t *head, struct frame *reply,
-                     struct error *e)
+static enum code ask(struct step *s, enum verb verb, json_t *head,
+                     struct frame *reply, struct error *e)
 {
     FRAME request = FRAME_INIT;
 
-    request.verb = VERB_ROTATE_KEY;
+    request.verb = verb;
     request.head = head;
     if (!head)
         return error_set(e, ERR_NOMEM, "no memory for a rotation");
@@ -119,8 +119,9 @@ static enum code plan(struct step *s, const char *which, struct error *e)
     const struct json_field fields[] = {
         {"keys", FIELD_ARRAY, true, &keys, NULL},
     };
-    enum code code = ask(
-        s, json_pack("{ss ss}", "which", which, "step", "plan"), &reply, e);
+    enum code code =
+        ask(s, VERB_ROTATE_KEY,
+            json_pack("{ss ss}", "which", which, "step", "plan"), &reply, e);
 
     if (!code)
         code = json_decode(reply.head, JSON_FIELDS(fields), true,
@@ -143,26 +144,31 @@ static bool is_unknown(enum code code)
            code == ERR_HSM_ABSENT || code == ERR_NOMEM;
 }
 
+static enum code take_pins(struct step *s, const struct frame *reply,
+                           struct error *e)
+{
+    json_t *pins = json_object_get(reply->head, "pins");
+
+    if (!json_is_object(pins))
+        return error_set(e, ERR_KEEPER, "the keeper told no pins");
+    s->pins = json_text(pins, JSON_COMPACT);
+    return s->pins ? keys_record_of(s->core, s->pins, &s->keys, e)
+                   : error_set(e, ERR_NOMEM, "no memory for the HSM's pins");
+}
+
 /* From here on no call is signed by the new key before its record is there:
  * record and pins are one transaction, and the keeper gets the pins after. */
 static enum code make(struct step *s, struct error *e)
 {
     FRAME reply = FRAME_INIT;
     struct error why = {0};
-    enum code code = ask(s,
+    enum code code = ask(s, VERB_ROTATE_KEY,
                          json_pack("{ss ss sO}", "which", s->r.which, "step",
                                    "make", "keys", s->r.plan),
                          &reply, &why);
-    json_t *pins = json_object_get(reply.head, "pins");
 
-    if (!code && !json_is_object(pins))
-        code = error_set(&why, ERR_KEEPER, "the keeper told no pins");
     if (!code)
-        s->pins = json_text(pins, JSON_COMPACT);
-    if (!code && !s->pins)
-        code = error_set(&why, ERR_NOMEM, "no memory for the HSM's pins");
-    if (!code)
-        code = keys_record_of(s->core, s->pins, &s->keys, &why);
+        code = take_pins(s, &reply, &why);
     if (!code)
         return advance(s, KEYROTATION_MADE, e);
     free(s->pins);
@@ -229,14 +235,25 @@ static enum code none_under_way(struct core *c, struct error *e)
                             r.which, keyrotation_state_name(r.state));
 }
 
+/* What it sealed would have to be sealed anew. */
+static enum code check_which(const char *which, struct error *e)
+{
+    if (strcmp(which, "call") == 0 || strcmp(which, "log") == 0)
+        return OK;
+    return error_set(e, ERR_INVALID,
+                     "\"%.32s\" is no key that rotates: it is call or log",
+                     which);
+}
+
 enum code core_rotate_hsm(struct core *c, const struct caller *by,
                           const char *which, json_t **out, struct error *e)
 {
     STEP s = {.core = c, .by = by};
     INFLIGHT hold = {0};
-    enum code code =
-        inflight_enter(&c->inflight, HOLD, NULL, NULL, NULL, &hold, e);
+    enum code code = check_which(which, e);
 
+    if (!code)
+        code = inflight_enter(&c->inflight, HOLD, NULL, NULL, NULL, &hold, e);
     if (!code)
         code = none_under_way(c, e);
     if (!code)
@@ -271,4 +288,61 @@ void keyrotate_go_on(struct core *c)
         code = go_on(&s, &e);
     if (code)
         log_failure(&e, "rotation of the HSM's keys");
+}
+
+/* ---- the end of an old key ---- */
+
+struct ending {
+    struct step *step;
+    const char *label, *state;
+};
+
+static enum code save_ending(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct ending *g = ctx;
+    const struct step *s = g->step;
+    const struct logbook_entry r = {
+        .kind = RECORD_ROTATE_KEY,
+        .by = s->by,
+        .more = json_pack("{ss ss s[s]}", "key", g->label, "state", g->state,
+                          "old", g->label)};
+    enum code code = logbook_add(s->core, tx, &r, e);
+
+    if (!code && s->pins)
+        code = store_meta_put(tx, META_PINS, s->pins, strlen(s->pins), e);
+    return code ? code : keys_record_add(s->core, tx, s->keys, e);
+}
+
+/* Begun, cut off and asked for again it comes to the same end. */
+enum code core_destroy_hsm(struct core *c, const struct caller *by,
+                           const char *label, json_t **out, struct error *e)
+{
+    STEP s = {.core = c, .by = by};
+    INFLIGHT hold = {0};
+    FRAME reply = FRAME_INIT;
+    struct ending g = {&s, label, "destroy"};
+    enum code code =
+        inflight_enter(&c->inflight, HOLD, NULL, NULL, NULL, &hold, e);
+
+    if (!code && strlen(label) > 63)
+        code = error_set(e, ERR_NOT_FOUND, "no key has so long a name");
+    if (!code)
+        code = none_under_way(c, e);
+    if (!code)
+        code = store_commit(c->store, STORE_NORMAL, save_ending, &g, e);
+    if (!code)
+        code = ask(&s, VERB_DESTROY_KEY, json_pack("{ss}", "label", label),
+                   &reply, e);
+    if (!code)
+        code = take_pins(&s, &reply, e);
+    g.state = "destroyed";
+    if (!code)
+        code = store_commit(c->store, STORE_NORMAL, save_ending, &g, e);
+    if (!code)
+        code = unlock_take_pins(c, e);
+    if (code)
+        return code;
+    notary_note(c);
+    *out = json_pack("{ss ss}", "key", label, "state", g.state);
+    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
 }

@@ -272,6 +272,14 @@ enum code core_rotate_hsm(struct core *c, const struct caller *by,
     changed(by);
     return gives(out, json_pack("{ss ss}", "key", "call", "state", "done"));
 }
+enum code core_destroy_hsm(struct core *c, const struct caller *by,
+                           const char *label, json_t **out, struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(label);
+    changed(by);
+    return gives(out, json_pack("{ss ss}", "key", "k", "state", "destroyed"));
+}
 enum code core_config_set(struct core *c, const struct caller *by,
                           const struct config_request *r, json_t **out,
                           struct error *e)

@@ -124,8 +124,90 @@ def head(daemon):
         return c.call("LogHead", sign=True)["checkpoint"]
 
 
+def destroy(daemon, label):
+    with daemon.attached(timeout=60) as c:
+        return c.change("DestroyHsmKey", name=label)["rotation"]
+
+
+def refused(daemon, label, error, text=""):
+    with pytest.raises(Error) as e:
+        destroy(daemon, label)
+    assert e.value.name == error and text in str(e.value), e.value
+
+
+def test_an_old_key_is_destroyed(ready, service, token, place):
+    first = vkeys(ready)
+    refused(ready, "hsmint-call-1", "Invalid", "in use")
+    refused(ready, "hsmint-call-2", "NotFound")
+    refused(ready, "x" * 100, "NotFound")
+    rotate(ready, "call")
+    rotate(ready, "log")
+    assert service.accepts(mints(ready))
+    copy = place / "copy"
+    export(ready, copy)
+    labels = ["hsmint-call-1", "hsmint-log-1", *(["hsmint-log-ed25519-1"] if len(first) > 1 else [])]
+    for label in labels:
+        refused(ready, label, "Invalid", "restart hsmintd first")
+    os.kill(ready.keeper(), signal.SIGKILL)  # another keeper, which the new keys were given to
+    wait_for(lambda: quiet(mints, ready), 20, "the keeper to be back")
+    before, one = signatures(ready), len(first)
+    assert before == 2 * one
+    for label in labels:
+        assert destroy(ready, label) == {"key": label, "state": "destroyed"} and label not in objects(token)
+        assert destroy(ready, label)["state"] == "destroyed"  # again
+    assert set(objects(token)) >= {"hsmint-call-2", "hsmint-log-2", "hsmint-seal-1", "hsmint-blob-1"}
+    assert signatures(ready) == one
+    refused(ready, "hsmint-seal-1", "Invalid", "in use")
+    assert service.accepts(mints(ready))
+    ready.stop()
+    ready.start()
+    assert service.accepts(mints(ready)) and signatures(ready) == one
+    export(ready, copy)
+    verdict(copy, "--key", first[0])
+    ends = [(r["state"], r["key"]) for r in records(ready, "rotate-key") if r["state"].startswith("destroy")]
+    assert ends[0] == ("destroy", "hsmint-call-1") and ("destroyed", "hsmint-call-1") in ends
+    rotate(ready, "log")  # goes on from there
+    assert service.accepts(mints(ready))
+    holds(ready, place)
+
+
+def quiet(function, *arguments):
+    try:
+        return function(*arguments)
+    except (Error, OSError, EOFError):
+        return None
+
+
+@pytest.mark.parametrize("who", ["daemon", "keeper"])
+def test_killed_while_an_old_key_is_destroyed(who, stoppable, service, token, place):
+    d = stoppable
+    for n, (v, step) in enumerate([(v, s) for v in ("DESTROY_KEY", "PROVISION") for s in ("ask", "keeper-asked", "keeper-done", "answered")], 1):
+        label = f"hsmint-call-{n}"
+        assert rotate(d, "call")["state"] == "done"
+        d.kill()
+        d.start()
+        assert service.accepts(wait_for(lambda: quiet(mints, d), 20, "a mint"))
+        d.stop_at_verb(step, verb(v))
+        t = threading.Thread(target=quiet, args=(destroy, d, label))
+        t.start()
+        wait_for(d.stopped, 20, f"{v} {step}")
+        if who == "daemon":
+            d.kill()
+        else:
+            os.kill(d.keeper(), signal.SIGKILL)
+        d.go_on()
+        t.join()
+        if who == "daemon":
+            d.start()
+        assert service.accepts(wait_for(lambda: quiet(mints, d), 20, "a mint"))
+        wait_for(lambda: quiet(destroy, d, label), 20, "it to be destroyed")
+        assert label not in objects(token) and keys(d)["call"] == f"hsmint-call-{n + 1}"
+        holds(d, place)
+        print(f"# {who} killed at {v.lower()} {step}")
+
+
 def test_what_does_not_rotate(ready):
-    for name in ("blob", "log-ed25519", "x" * 300, ""):
+    for name in ("seal", "blob", "log-ed25519", "x" * 300, ""):
         with pytest.raises(Error) as e:
             rotate(ready, name)
         assert e.value.name == "Invalid", name

@@ -131,6 +131,7 @@ static const struct {
     {"GetConfig", CAP(ADMINISTER) | CAP(STATUS)},
     {"RotateConfig", CAP(ROTATE)},
     {"RotateHsm", CAP(ADMINISTER)},
+    {"DestroyHsmKey", CAP(ADMINISTER)},
     {"DeleteConfig", CAP(ADMINISTER)},
     {"SetRole", CAP(ADMINISTER)},
     {"GetRole", SHOWN},
