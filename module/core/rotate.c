@@ -159,7 +159,8 @@ static void go_on(struct core *c, const char *document)
     code = rotate_step_load(&s, org, &e);
     if (!code)
         code = rotation_load(c->store, document, &s.r, &e);
-    if (code == ERR_NOT_FOUND || (!code && s.r.due_ms > clock_wall_ms()))
+    if (code == ERR_NOT_FOUND ||
+        (!code && !rotation_is_due(&s.r, steady_ms(c))))
         return;
     if (!code)
         code = rotate_step_take(&s, &e);
@@ -169,7 +170,7 @@ static void go_on(struct core *c, const char *document)
 
 struct due {
     struct core *core;
-    int64_t now, next; /* wall */
+    int64_t now, next; /* steady */
     char documents[16][ROTATION_DOCUMENT_MAX];
     size_t n;
 };
@@ -195,7 +196,7 @@ static enum code take_due(const struct rotation *r, void *ctx, struct error *e)
 
     (void)e;
     note_left(d, r);
-    if (r->due_ms <= d->now && d->n < COUNT(d->documents))
+    if (rotation_is_due(r, d->now) && d->n < COUNT(d->documents))
         snprintf(d->documents[d->n++], sizeof(d->documents[0]), "%s",
                  r->document);
     else if (r->due_ms < d->next)
@@ -222,7 +223,7 @@ static void drop_left(struct core *c)
 /* Goes on with what is due; how long until the next is. */
 static int64_t go_on_all(struct core *c)
 {
-    struct due d = {.core = c, .now = clock_wall_ms()};
+    struct due d = {.core = c, .now = steady_ms(c)};
     struct error e = {0};
 
     d.next = d.now + IDLE_MS;

@@ -55,7 +55,7 @@ enum code rotate_step_begin(struct rotate_step *s, const char *cause,
     code = rotation_none(s->core->store, s->org.name, e);
     if (code)
         return code;
-    *r = (struct rotation){.begun_ms = clock_wall_ms()};
+    *r = (struct rotation){.begun_ms = steady_ms(s->core)};
     r->due_ms = r->begun_ms + ROTATE_LOOK_MS;
     snprintf(r->org, sizeof(r->org), "%s", s->org.name);
     snprintf(r->cause, sizeof(r->cause), "%s", cause);
@@ -156,7 +156,7 @@ static enum code advance(struct rotate_step *s, enum rotation_event event,
                          const struct gate_reply *reply, int64_t wait_ms,
                          struct error *e)
 {
-    int64_t now = clock_wall_ms();
+    int64_t now = steady_ms(s->core);
     enum code code = rotation_next(s->r.state, event, &s->r.state, e);
 
     if (code)
@@ -173,8 +173,12 @@ static enum code try_later(struct rotate_step *s, const struct gate_call *call,
                            const struct gate_reply *reply, int64_t wait_ms,
                            const struct error *why, struct error *e)
 {
+    int64_t now = steady_ms(s->core);
+
     s->r.tries++;
-    s->r.due_ms = clock_wall_ms() + wait_ms;
+    s->r.due_ms = now + wait_ms;
+    if (s->r.begun_ms > now) /* a clock that was set back */
+        s->r.begun_ms = now;
     note_error(&s->r, why);
     return commit(s, call, reply, why, e);
 }
@@ -183,7 +187,7 @@ enum code rotate_step_hurry(struct rotate_step *s, const char *cause,
                             struct error *e)
 {
     snprintf(s->r.cause, sizeof(s->r.cause), "%s", cause);
-    s->r.due_ms = clock_wall_ms();
+    s->r.due_ms = steady_ms(s->core);
     return commit(s, NULL, NULL, NULL, e);
 }
 
@@ -383,7 +387,7 @@ static void want_again(struct rotate_step *s)
 /* When it is sure that none of this name will appear, there is none. */
 static enum code look(struct rotate_step *s, struct error *e)
 {
-    int64_t now = clock_wall_ms();
+    int64_t now = steady_ms(s->core);
     int64_t next = search_next_look_ms(s->core, s->r.begun_ms, now);
     struct error why = {0};
 
@@ -485,7 +489,7 @@ static enum code prove(struct rotate_step *s, struct error *e)
 {
     struct error why = {0};
     enum code code = try_key(s, s->r.sealed, s->r.sealed_len, &why);
-    bool is_late = clock_wall_ms() >= s->r.begun_ms + PROVE_MS;
+    bool is_late = steady_ms(s->core) >= s->r.begun_ms + PROVE_MS;
 
     if (!code)
         return take_key(s, e);
@@ -506,7 +510,7 @@ static bool is_too_young(const struct rotate_step *s,
                          const struct gate_reply *reply)
 {
     return reply->http.status == 404 && s->r.state == ROTATION_DROP &&
-           s->r.sealed && clock_wall_ms() < s->r.begun_ms + PROVE_MS;
+           s->r.sealed && steady_ms(s->core) < s->r.begun_ms + PROVE_MS;
 }
 
 static enum code delete_key(struct rotate_step *s, const char *id,
@@ -545,7 +549,7 @@ static enum code confirm(struct rotate_step *s, struct error *e)
 
     if (code == ERR_SERVICE_AUTH)
         return advance(s, ROTATION_DEAD, NULL, NULL, 0, e);
-    if (!code && clock_wall_ms() >= s->r.begun_ms + CONFIRM_MS)
+    if (!code && steady_ms(s->core) >= s->r.begun_ms + CONFIRM_MS)
         error_set(&why, ERR_SERVICE_REPLY,
                   "the service deleted admin key %s and still accepts it",
                   s->r.old_id);

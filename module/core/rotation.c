@@ -153,6 +153,11 @@ enum code rotation_load(struct store *s, const char *document,
     return code ? code : read_document(&d, r, e);
 }
 
+bool rotation_is_due(const struct rotation *r, int64_t now_ms)
+{
+    return r->due_ms <= now_ms || r->begun_ms > now_ms;
+}
+
 json_t *rotation_json(const struct rotation *r)
 {
     return json_pack("{ss ss ss ss sI ss}", "state", names[r->state], "new",
@@ -257,7 +262,7 @@ enum code rotation_supersede(struct store_tx *tx, const char *org,
     if (code || r.state != ROTATION_PROVE)
         return code;
     r.state = ROTATION_DROP;
-    r.due_ms = clock_wall_ms();
+    r.due_ms = r.begun_ms; /* at once */
     r.tries = 0;
     return rotation_save(tx, &r, e);
 }

@@ -60,8 +60,8 @@ struct rotation {
     uint8_t *old_sealed; /* to see it refused. Owned */
     size_t old_sealed_len;
     int64_t expires_ms; /* of the new key; 0: never */
-    int64_t begun_ms;   /* this state, wall */
-    int64_t due_ms;     /* when to act again, wall */
+    int64_t begun_ms;   /* this state, by steady.h */
+    int64_t due_ms;     /* when to act again, by steady.h */
     int64_t tries;      /* in this state, in vain */
     char error[256];    /* of the last one */
 };
@@ -72,6 +72,8 @@ void rotation_clear(struct rotation *r);
  * ERR_NOT_FOUND: there is none. */
 MUST_CHECK enum code rotation_load(struct store *s, const char *document,
                                    struct rotation *r, struct error *e);
+/* Begun later than now: it cannot be told when, so it is. */
+bool rotation_is_due(const struct rotation *r, int64_t now_ms);
 /* {state, new, old, cause, tries, error}; NULL: no memory. */
 json_t *rotation_json(const struct rotation *r);
 /* ERR_EXISTS: a key is being made. */

@@ -96,7 +96,7 @@ static bool retires_old(struct setup *s, struct rotation *old)
     const char *what = s->asked->old;
     bool same = strcmp(s->was_endpoint, s->config.api_endpoint) == 0 &&
                 strcmp(s->was_organization, s->config.organization_id) == 0;
-    int64_t now = clock_wall_ms();
+    int64_t now = steady_ms(s->core);
     bool goes = same && (what ? strcmp(what, "retire") == 0 : !s->was_by_hand);
 
     if (!s->blob || !s->org.admin_blob || !*s->was_key_id ||

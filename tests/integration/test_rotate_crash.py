@@ -165,7 +165,7 @@ def test_replies(daemon, service, record_property):
         cell.thread.join(60)
     wait_for(lambda: not sum(c.pending() for c in cells), 60, "every fault to be met")
     daemon.kill()
-    spawn_with_clock(daemon, 100)  # what never arrived is looked for so long
+    spawn_with_clock(daemon, 100, 100)  # what never arrived is looked for so long
     settle(daemon, cells, 90)
     for cell, (call, reply) in zip(cells, CELLS):
         made = cell.service.control("counters")["admin_keys_created"] - 1

@@ -56,7 +56,7 @@ def test_a_new_key_that_does_not_work_is_deleted(daemon_stopped, service):
     rotating = Aside(rotate, daemon_stopped)
     wait_for(lambda: (under_way(daemon_stopped) or {}).get("state") == "prove", 10, "it to be tried")
     assert len(alive(service)) == 2
-    set_clock(daemon_stopped, 61)  # for so long a fresh key may be refused
+    set_clock(daemon_stopped, 61, 61)  # for so long a fresh key may be refused
     rotating.join(30)
     assert "not accepted" in str(rotating.error)
     service.control("faults", method="DELETE")
@@ -140,3 +140,38 @@ def test_two_daemons_one_rotation(ready, service, token):
         settled(other, service)
     finally:
         other.end()
+
+
+# ---- a wall clock that leaps ----
+
+
+@pytest.fixture
+def leaping(daemon_stopped):
+    daemon_stopped.settings["hsm"]["deadline"] = "1s"
+    daemon_stopped.settings["service"] |= {"connect_timeout": "1s", "call_timeout": "1s"}
+    spawn_with_clock(daemon_stopped)
+    return daemon_stopped.prepare()
+
+
+def test_a_clock_that_is_set_back_keeps_no_old_key_alive(leaping, service):
+    """Nor across a restart."""
+    for restarts in (False, True):
+        rotate(leaping)
+        if restarts:
+            leaping.kill()
+        set_clock(leaping, -86400 * (1 + restarts))
+        if restarts:
+            spawn_with_clock(leaping, -2 * 86400)
+        settled(leaping, service, 20)
+        wait_for(lambda: not under_way(leaping), 30, "the rotation to end")
+
+
+def test_a_clock_that_is_set_forward_ends_no_search(leaping, service):
+    """A POST is still under way: its key is found, whatever the wall clock says."""
+    service.fault(kind="hang", ms=4000, method="POST", path=KEYS)
+    with pytest.raises(Error) as e:
+        rotate(leaping)
+    assert e.value.name == "ServiceUnknown" and len(alive(service)) == 1
+    set_clock(leaping, 300)
+    wait_for(lambda: len(alive(service)) == 2, 10, "the key that is made late")
+    settled(leaping, service)
