@@ -409,6 +409,78 @@ static void what_is_left_is_made_anew(void **state)
     signed_by(h, "hsmint-call-3:");
 }
 
+/* `value` at member of the first old key's object `at` ("key" or NULL). */
+static void refused_old(struct hsm *h, const json_t *pins, const char *at,
+                        const char *member, json_t *value)
+{
+    JSON other = json_deep_copy(pins);
+    JSON out = NULL;
+    json_t *old = json_array_get(json_object_get(other, "old"), 0);
+    assert_int_equal(json_object_set_new(at ? json_object_get(old, at) : old,
+                                         member, value),
+                     0);
+    must_fail(ERR_HSM_KEYS, hsm_provision(h, true, other, &out, &error));
+}
+
+static void old_keys_in_pins_are_judged(void **state)
+{
+    struct fixture *f = fixture(state);
+    struct hsm *h = provisioned(state);
+    JSON plan = plan_of(h, "call");
+    JSON pins = made(h, "call", plan);
+    JSON one = json_deep_copy(pins);
+    JSON out = NULL;
+    refused_old(h, pins, NULL, "role", json_string("opens"));
+    refused_old(h, pins, NULL, "role", json_string("signs"));
+    refused_old(h, pins, NULL, "role", json_string("loved"));
+    refused_old(h, pins, "key", "version", json_integer(2));
+    refused_old(h, pins, "key", "use", json_string("log"));
+    refused_old(h, pins, "key", "use", json_string("none"));
+    refused_old(h, pins, "key", "label", json_string("hsmint-call-2"));
+    refused_old(h, pins, "key", "fingerprint", json_string("00"));
+    refused_old(h, pins, "key", "public_key", json_string("!"));
+    json_object_set_new(one, "format", json_integer(1));
+    must_fail(ERR_HSM_KEYS, hsm_provision(h, true, one, &out, &error));
+    must(hsm_provision(h, true, pins, &out, &error));
+    json_object_set_new(f->pins, "format", json_integer(2)); /* without any */
+    log_in_again(f);
+    json_decref(out);
+    must_fail(ERR_HSM_KEYS, hsm_provision(f->hsm, true, f->pins, &out, &error));
+}
+
+/* Not the one in use, not one that was since the start, nobody else's. */
+static void an_old_key_is_destroyed_after_a_start(void **state)
+{
+    struct fixture *f = fixture(state);
+    struct hsm *h = provisioned(state);
+    JSON plan = plan_of(h, "call");
+    JSON pins = made(h, "call", plan);
+    JSON out = NULL;
+    JSON end = NULL;
+    JSON none = NULL;
+    must_fail(ERR_INVALID, hsm_destroy(h, "hsmint-call-1", &none, &error));
+    must_fail(ERR_NOT_FOUND, hsm_destroy(h, "hsmint-call-2", &none, &error));
+    must(hsm_provision(h, true, pins, &out, &error));
+    must_fail(ERR_INVALID, hsm_destroy(h, "hsmint-call-1", &none, &error));
+    must_fail(ERR_INVALID, hsm_destroy(h, "hsmint-seal-1", &none, &error));
+    assert_int_equal(count(h, "hsmint-call-1"), 2);
+    log_in_again(f);
+    json_decref(out);
+    must(hsm_provision(f->hsm, true, pins, &out, &error));
+    must(hsm_destroy(f->hsm, "hsmint-call-1", &end, &error));
+    assert_int_equal(count(f->hsm, "hsmint-call-1"), 0);
+    assert_int_equal(count(f->hsm, "hsmint-call-2"), 2);
+    json_t *old = json_array_get(
+        json_object_get(json_object_get(end, "pins"), "old"), 0);
+    assert_string_equal(text_of(old, "role"), "destroyed");
+    json_decref(out);
+    must(hsm_provision(f->hsm, true, json_object_get(end, "pins"), &out,
+                       &error));
+    signed_by(f->hsm, "hsmint-call-2:");
+    json_decref(end);
+    must(hsm_destroy(f->hsm, "hsmint-call-1", &end, &error)); /* again */
+}
+
 static void plans_of_others_are_refused(void **state)
 {
     static const char *const plans[] = {
@@ -471,6 +543,8 @@ int main(void)
         FIXTURE_TEST(broken_pins),
         FIXTURE_TEST(a_new_generation_is_taken_when_pinned),
         FIXTURE_TEST(what_is_left_is_made_anew),
+        FIXTURE_TEST(old_keys_in_pins_are_judged),
+        FIXTURE_TEST(an_old_key_is_destroyed_after_a_start),
         FIXTURE_TEST(plans_of_others_are_refused),
         FIXTURE_TEST(failed_init_leaves_nothing),
         FIXTURE_TEST(older_instances_get_the_ed25519_key),
