@@ -45,7 +45,7 @@ enum code handle_mark_exported(struct call *c, const struct arguments *a,
 {
     (void)out;
     struct caller by = handler_caller(c);
-    return core_log_exported(c->daemon->core, &by, a->size, e);
+    return core_log_exported(c->daemon->core, &by, a->size, a->reason, e);
 }
 
 enum code handle_prune_log(struct call *c, const struct arguments *a,

@@ -80,7 +80,8 @@ MUST_CHECK enum code audit_time(const char *option, const char *text,
 /* LogHead. sign: a checkpoint of all that is there by now. */
 MUST_CHECK enum code audit_head(struct cli *c, bool sign, json_t **reply,
                                 struct error *e);
+/* failure: what was read does not hold; NULL: it does. */
 MUST_CHECK enum code audit_mark_exported(struct cli *c, uint64_t size,
-                                         struct error *e);
+                                         const char *failure, struct error *e);
 
 #endif

@@ -246,6 +246,15 @@ static enum code read_daemon(struct cli *c, struct sink *s,
     }
 }
 
+/* What does not hold is known to whoever reads the log later, too. */
+static void report_failure(struct cli *c, uint64_t size, const struct error *e)
+{
+    struct error local = {.code = OK};
+    if (audit_mark_exported(c, size, e ? e->text : "", &local) != OK)
+        fprintf(stderr, "hsmint: the daemon's log does not say so: %s\n",
+                local.text);
+}
+
 static enum code export_daemon(struct cli *c, struct sink *s, struct error *e)
 {
     CLEANUP(head_clear) struct head h = {.reply = NULL};
@@ -264,8 +273,10 @@ static enum code export_daemon(struct cli *c, struct sink *s, struct error *e)
         rc = read_daemon(c, s, &h, from, e);
     if (rc == OK)
         rc = sink_finish(s, h.note, strlen(h.note), &h.checkpoint, e);
+    if (rc == ERR_SEAL)
+        report_failure(c, h.checkpoint.size, e);
     if (rc == OK && s->tiles)
-        rc = audit_mark_exported(c, h.checkpoint.size, e);
+        rc = audit_mark_exported(c, h.checkpoint.size, NULL, e);
     return rc ? rc : tell(s, &h.checkpoint, e);
 }
 

@@ -77,17 +77,20 @@ enum code command_audit_key(struct cli *c, struct error *e)
 /* ---- what was exported may go ---- */
 
 static enum code with_size(struct cli *c, const char *method, uint64_t size,
-                           json_t **reply, struct error *e)
+                           const char *reason, json_t **reply, struct error *e)
 {
     JSON p = cli_parameters(c, CLI_CHANGE, e);
-    if (p && json_object_set_new(p, "size", json_integer((json_int_t)size)))
+    if (p && (json_object_set_new(p, "size", json_integer((json_int_t)size)) ||
+              (reason &&
+               json_object_set_new(p, "reason", json_string(reason)))))
         return error_set(e, ERR_NOMEM, "no memory for a call");
     return cli_call(c, method, json_incref(p), NULL, reply, NULL, e);
 }
 
-enum code audit_mark_exported(struct cli *c, uint64_t size, struct error *e)
+enum code audit_mark_exported(struct cli *c, uint64_t size,
+                              const char *failure, struct error *e)
 {
-    return with_size(c, "MarkExported", size, NULL, e);
+    return with_size(c, "MarkExported", size, failure, NULL, e);
 }
 
 /* A number of records, or a checkpoint's file. */
@@ -125,7 +128,7 @@ enum code command_audit_prune(struct cli *c, struct error *e)
                          "exported, and may go");
     enum code rc = read_before(c->args->before, &size, e);
     if (rc == OK)
-        rc = with_size(c, "PruneLog", size, &reply, e);
+        rc = with_size(c, "PruneLog", size, NULL, &reply, e);
     if (rc == OK)
         rc = json_decode(reply, JSON_FIELDS(fields), true, "PruneLog", e);
     if (rc)

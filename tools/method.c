@@ -187,7 +187,7 @@ const struct method method_table[] = {
     {"LogProof", handle_log_proof, P(SEQ), P(SIZE), METHOD_DAEMON, CAP(AUDIT)},
     {"LogConsistency", handle_log_consistency, P(FROM) | P(TO), 0,
      METHOD_DAEMON, CAP(AUDIT)},
-    {"MarkExported", handle_mark_exported, P(SIZE) | CHANGE, 0,
+    {"MarkExported", handle_mark_exported, P(SIZE) | CHANGE, P(REASON),
      METHOD_JOURNAL | METHOD_DAEMON, CAP(AUDIT)},
     {"PruneLog", handle_prune_log, P(SIZE) | CHANGE, 0,
      METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},

@@ -36,6 +36,7 @@ static const char *const names[RECORD_KINDS] = {
     [RECORD_FORCED_STOP] = "forced-stop",
     [RECORD_FORCED_END] = "forced-end",
     [RECORD_EXPORT] = "export",
+    [RECORD_VERIFY_FAILED] = "verify-failed",
     [RECORD_PRUNE] = "prune",
     [RECORD_ROLLBACK] = "rollback",
     [RECORD_ROLLBACK_ACCEPTED] = "rollback-accepted",

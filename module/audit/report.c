@@ -410,6 +410,7 @@ static const char *const rows_of[RECORD_KINDS] = {
     [RECORD_ROTATE_KEY] = "changes",
     [RECORD_HSM_LOST] = "incidents",
     [RECORD_CHECKPOINT_FAILED] = "incidents",
+    [RECORD_VERIFY_FAILED] = "incidents",
     [RECORD_FORCED_STOP] = "incidents",
     [RECORD_ROLLBACK] = "incidents",
     [RECORD_ROLLBACK_ACCEPTED] = "incidents",

@@ -293,6 +293,7 @@ struct change {
     struct core *core;
     const struct caller *by;
     uint64_t size;
+    const char *failure; /* what was read does not hold: why; NULL: it does */
     uint64_t pruned; /* before this transaction */
     uint64_t gone;   /* in it */
 };
@@ -318,14 +319,29 @@ static enum code mark(struct store_tx *tx, void *ctx, struct error *e)
     return code ? code : add_change(tx, x, RECORD_EXPORT, e);
 }
 
+static enum code note_failure(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct change *x = ctx;
+    const struct logbook_entry r = {
+        .kind = RECORD_VERIFY_FAILED,
+        .by = x->by,
+        .more = json_pack("{sI so}", "size", (json_int_t)x->size, "reason",
+                          logbook_text(x->failure, LOGBOOK_TEXT_MAX))};
+
+    return logbook_add(x->core, tx, &r, e);
+}
+
 enum code core_log_exported(struct core *c, const struct caller *by,
-                            int64_t size, struct error *e)
+                            int64_t size, const char *failure, struct error *e)
 {
     CLEANUP(store_checkpoint_clear) struct store_checkpoint k = {.note = NULL};
-    struct change x = {.core = c, .by = by, .size = (uint64_t)size};
+    struct change x = {
+        .core = c, .by = by, .size = (uint64_t)size, .failure = failure};
     uint64_t before;
     enum code code = last_checkpoint(c, &k, e);
 
+    if (!code && failure)
+        return store_commit(c->store, STORE_RESERVE, note_failure, &x, e);
     if (!code && (size < 1 || x.size > k.size))
         return error_set(e, ERR_INVALID,
                          "%" PRId64 " records: %" PRIu64 " are under a "

@@ -26,9 +26,11 @@ MUST_CHECK enum code core_log_consistency(struct core *c, int64_t from,
                                           int64_t to, json_t **out,
                                           struct error *e);
 /* The caller has a verified copy of the first `size` records. ERR_INVALID:
- * they are not under a checkpoint. */
+ * they are not under a checkpoint. failure (NULL: none): they do not hold; that
+ * is recorded. */
 MUST_CHECK enum code core_log_exported(struct core *c, const struct caller *by,
-                                       int64_t size, struct error *e);
+                                       int64_t size, const char *failure,
+                                       struct error *e);
 /* Whole tiles of the first `size`. ERR_INVALID: not exported, or unsigned. */
 MUST_CHECK enum code core_log_prune(struct core *c, const struct caller *by,
                                     int64_t size, int64_t *pruned,

@@ -505,9 +505,9 @@ enum code core_log_consistency(struct core *c, int64_t from, int64_t to,
     return core_log_proof(c, from, to, out, e);
 }
 enum code core_log_exported(struct core *c, const struct caller *by,
-                            int64_t size, struct error *e)
+                            int64_t size, const char *failure, struct error *e)
 {
-    (void)c;
+    (void)c, (void)failure;
     changed(by);
     return is_bad(size) ? error_set(e, ERR_INVALID, "size") : OK;
 }
@@ -515,7 +515,7 @@ enum code core_log_prune(struct core *c, const struct caller *by, int64_t size,
                          int64_t *pruned, struct error *e)
 {
     *pruned = size;
-    return core_log_exported(c, by, size, e);
+    return core_log_exported(c, by, size, NULL, e);
 }
 enum code core_accept_rollback(struct core *c, const struct caller *by,
                                const char *reason, struct error *e)

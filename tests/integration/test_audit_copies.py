@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import time
 
@@ -258,3 +259,15 @@ def test_follow(cli):
     finally:
         p.terminate()
         p.wait()
+
+
+def test_a_store_that_was_changed(cli, tmp_path):
+    """Its records do not go into a copy, and the log says that somebody saw it."""
+    cli("mint", "my-app")
+    cli("audit", "head", "--sign")
+    with sqlite3.connect(cli.daemon.state / "store.db", timeout=10) as db:
+        db.execute("UPDATE record SET line = replace(line, 'my-app', 'my-ape') WHERE line LIKE '%"kind":"mint"%'")
+    text = cli("audit", "export", tmp_path / "copy", status=1)
+    assert "records" in text and not (tmp_path / "copy" / "checkpoint").exists()
+    (told,) = [json.loads(line) for line in cli("audit", "search", "--kind", "verify-failed", "--json").splitlines()]
+    assert told["kind"] == "verify-failed" and told["size"] > 6 and told["reason"]

@@ -462,12 +462,12 @@ static void only_what_was_exported_is_pruned(void **state)
 
     fill(f, 3);
     FAILS(ERR_INVALID,
-            core_log_exported(f->core, &administrator, 99999, e));
+            core_log_exported(f->core, &administrator, 99999, NULL, e));
     SUCCEEDS(core_log_head(f->core, true, &h, e));
     FAILS(ERR_INVALID,
             core_log_prune(f->core, &administrator, 512, &pruned, e));
-    SUCCEEDS(core_log_exported(f->core, &administrator, 600, e));
-    SUCCEEDS(core_log_exported(f->core, &administrator, 500, e));
+    SUCCEEDS(core_log_exported(f->core, &administrator, 600, NULL, e));
+    SUCCEEDS(core_log_exported(f->core, &administrator, 500, NULL, e));
     assert_int_equal(records(f, "export"), 1);
     FAILS(ERR_INVALID,
             core_log_prune(f->core, &administrator, 601, &pruned, e));
