@@ -266,7 +266,7 @@ def test_a_store_that_was_changed(cli, tmp_path):
     cli("mint", "my-app")
     cli("audit", "head", "--sign")
     with sqlite3.connect(cli.daemon.state / "store.db", timeout=10) as db:
-        db.execute("UPDATE record SET line = replace(line, 'my-app', 'my-ape') WHERE line LIKE '%"kind":"mint"%'")
+        db.execute("""UPDATE record SET line = replace(line, 'my-app', 'my-ape') WHERE line LIKE '%"kind":"mint"%'""")
     text = cli("audit", "export", tmp_path / "copy", status=1)
     assert "records" in text and not (tmp_path / "copy" / "checkpoint").exists()
     (told,) = [json.loads(line) for line in cli("audit", "search", "--kind", "verify-failed", "--json").splitlines()]
