@@ -25,47 +25,7 @@ enum {
 #define DOC_LAST "last"  /* the last report */
 #define OBJECT "accounts"
 
-/* ---- a job as a document ---- */
-
-static json_t *job_json(const struct reconcile_job *j)
-{
-    return json_pack("{ss ss ss sb sb sb sb sI sI}", "job", j->id, "org",
-                     j->org, "asked_by", j->asked_by, "dry_run", j->dry_run,
-                     "adopt", j->adopt, "revoke", j->revoke, "audit", j->audit,
-                     "since_ms", (json_int_t)j->since_ms, "ttl_s",
-                     (json_int_t)j->ttl_s);
-}
-
-static enum code job_parse(const char *text, struct reconcile_job *j,
-                           struct error *e)
-{
-    const char *id = "", *org = "", *by = "";
-    json_int_t since = 0, ttl = 0;
-    JSON body = NULL;
-    const struct json_field fields[] = {
-        {"job", FIELD_STRING, true, &id, NULL},
-        {"org", FIELD_STRING, true, &org, NULL},
-        {"asked_by", FIELD_STRING, true, &by, NULL},
-        {"dry_run", FIELD_BOOL, true, &j->dry_run, NULL},
-        {"adopt", FIELD_BOOL, true, &j->adopt, NULL},
-        {"revoke", FIELD_BOOL, true, &j->revoke, NULL},
-        {"audit", FIELD_BOOL, true, &j->audit, NULL},
-        {"since_ms", FIELD_INT, true, &since, NULL},
-        {"ttl_s", FIELD_INT, true, &ttl, NULL},
-    };
-    enum code code = json_parse(text, strlen(text), "reconcile job", &body, e);
-
-    if (!code)
-        code = json_decode(body, JSON_FIELDS(fields), false, "reconcile job", e);
-    if (code)
-        return code;
-    snprintf(j->id, sizeof(j->id), "%s", id);
-    snprintf(j->org, sizeof(j->org), "%s", org);
-    snprintf(j->asked_by, sizeof(j->asked_by), "%s", by);
-    j->since_ms = since;
-    j->ttl_s = ttl;
-    return OK;
-}
+/* ---- documents ---- */
 
 struct document {
     struct core *core;
@@ -145,7 +105,7 @@ static int64_t count_of(struct core *c, enum reconcile_count which)
 static void report_begin(struct reconcile *r)
 {
     json_decref(r->report);
-    r->report = job_json(&r->job);
+    r->report = reconcile_job_json(&r->job);
     if (r->report) {
         json_object_set_new(r->report, "began_ms",
                             json_integer((json_int_t)clock_wall_ms()));
@@ -385,7 +345,7 @@ static enum code go_on(struct core *c, struct error *e)
             r->report, reconcile_count_name((enum reconcile_count)i)));
     if (code || !job)
         return code;
-    code = job_parse(job, &r->job, e);
+    code = reconcile_job_parse(&r->job, job, e);
     if (code)
         return code;
     r->wanted = true;
@@ -507,7 +467,7 @@ enum code core_reconcile(struct core *c, const struct caller *by,
         code = check(c, &j, e);
     if (code)
         return code;
-    body = job_json(&j);
+    body = reconcile_job_json(&j);
     begin.more = json_pack("{ss sO}", "finding", "begin", "asked", body);
     if (!body)
         return error_set(e, ERR_NOMEM, "no memory for a run of reconcile");

@@ -58,6 +58,11 @@ struct reconcile_job { /* what was asked */
     int64_t ttl_s;    /* adopt: where the service names no end */
 };
 
+/* As a document; NULL: no memory. */
+json_t *reconcile_job_json(const struct reconcile_job *j);
+MUST_CHECK enum code reconcile_job_parse(struct reconcile_job *j,
+                                         const char *text, struct error *e);
+
 struct reconcile {
     pthread_t thread;
     pthread_mutex_t lock; /* guards all below */
