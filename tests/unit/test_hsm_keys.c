@@ -430,6 +430,7 @@ static void old_keys_in_pins_are_judged(void **state)
     JSON pins = made(h, "call", plan);
     JSON one = json_deep_copy(pins);
     JSON out = NULL;
+    JSON none = NULL;
     refused_old(h, pins, NULL, "role", json_string("opens"));
     refused_old(h, pins, NULL, "role", json_string("signs"));
     refused_old(h, pins, NULL, "role", json_string("loved"));
@@ -444,8 +445,8 @@ static void old_keys_in_pins_are_judged(void **state)
     must(hsm_provision(h, true, pins, &out, &error));
     json_object_set_new(f->pins, "format", json_integer(2)); /* without any */
     log_in_again(f);
-    json_decref(out);
-    must_fail(ERR_HSM_KEYS, hsm_provision(f->hsm, true, f->pins, &out, &error));
+    must_fail(ERR_HSM_KEYS,
+              hsm_provision(f->hsm, true, f->pins, &none, &error));
 }
 
 /* Not the one in use, not one that was since the start, nobody else's. */
