@@ -510,7 +510,7 @@ def test_admin_key_left(daemon_stopped, service):
     operator.run("config", "compromised")
     wait_for(lambda: json.loads(operator.run("config", "show", "--json"))["retiring"][0]["tries"] > 0)
     assert operator.alarms("admin-key-left") == []
-    set_clock(daemon_stopped, 660)
+    set_clock(daemon_stopped, 660, 660)  # the host slept
     operator.sees("admin-key-left", "default")
     service.control("faults", method="DELETE")
     operator.sees_it_over("admin-key-left", "default")
