@@ -58,6 +58,7 @@ static int set_up(void **state)
                                         "test", &f->e));
     f->request = (struct frame){.verb = VERB_DESCRIBE, .fd = -1};
     f->reply = (struct frame)FRAME_INIT;
+    free(f->settings.state_dir);
     f->settings.state_dir = strdup("/the state");
     *state = f;
     return 0;

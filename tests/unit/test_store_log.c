@@ -390,6 +390,7 @@ static void checkpoints_are_found_by_size(void **state)
     assert_int_equal(k.size, 6);
     assert_string_equal(k.note, "note of 6");
     assert_int_equal(k.time_ms, 1006);
+    store_checkpoint_clear(&k);
     FAILS(ERR_NOT_FOUND, store_checkpoint_get(f->s, 2, &k, e));
     SUCCEEDS(store_checkpoint_each(f->s, 4, 0, count_checkpoint, &seen, e));
     assert_int_equal(seen, 609);
