@@ -4,6 +4,7 @@
 #define HSMINT_TESTS_KEEPER_FIXTURE_H
 
 #include <setjmp.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -262,14 +263,14 @@ static inline enum code sign_on(struct fixture *f, int channel,
 /* The record of a signed call, as the daemon writes it; caller frees. */
 static inline char *record_of(const struct frame *call)
 {
-    static int seq;
+    static atomic_int seq; /* of all threads */
     static const char *const others[] = {"call", "method", "body"};
     json_t *parts = json_copy(call->head);
     json_t *body = json_object_get(call->head, "body");
     json_t *method = json_object_get(call->head, "method");
     json_t *record =
         json_pack("{s:i, s:i, s:s, s:s, s:s, s:{s:s}, s:s}", "v", 2, "seq",
-                  ++seq, "prev", "", "time", "2026-11-21T00:00:00.000Z", "kind",
+                  atomic_fetch_add(&seq, 1) + 1, "prev", "", "time", "2026-11-21T00:00:00.000Z", "kind",
                   "call", "actor", "owner", "hsmintd", "method",
                   method ? json_string_value(method) : "GET");
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
