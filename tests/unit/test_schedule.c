@@ -222,7 +222,7 @@ static struct year live_through(struct config *c, const char *from,
             light = dark + days_down * DAY_MS;
 
     c->last_rotated_ms = start;
-    for (int64_t now = start; now < start + 365 * DAY_MS; now += HOUR_MS / 4) {
+    for (int64_t now = start; now < start + 365 * DAY_MS; now += HOUR_MS) {
         struct schedule s = schedule_next(c, now);
 
         if (now >= dark && now < light)
