@@ -206,6 +206,9 @@ static void a_long_way_behind(void **state)
 {
     struct core_fixture *f = *state;
 
+    /* Under valgrind the double hashes for longer than its deadline. */
+    if (getenv("TEST_STRIDE"))
+        skip();
     ledger(f)->fails_with = ERR_HSM_FAILED;
     fill(f, 300);
     ledger(f)->fails_with = OK;
