@@ -4,7 +4,6 @@
 
 #include "common/log.h"
 #include "common/text.h"
-#include "hsm/envelope.h"
 #include "hsm/object.h"
 #include "hsm/state.h"
 
@@ -21,7 +20,6 @@ static const struct {
 } kinds[] = {
     {"call", {HSM_CALL}, 1, OLD_KEPT},
     {"log", {HSM_LOG, HSM_LOG_ED25519}, 2, OLD_SIGNS},
-    {"seal", {HSM_SEAL, HSM_BLOB}, 2, OLD_OPENS},
 };
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
@@ -31,8 +29,8 @@ static enum code find_kind(const char *name, size_t *kind, struct error *e)
         if (strcmp(kinds[*kind].name, name) == 0)
             return OK;
     return error_set(e, ERR_INVALID,
-                     "HSM: \"%.32s\" is no key that rotates: it is seal, call "
-                     "or log",
+                     "HSM: \"%.32s\" is no key that rotates: it is call or "
+                     "log",
                      name);
 }
 
@@ -190,33 +188,6 @@ static enum code make_one(struct session *s, struct make *m,
     return keyset_replace(set, &next, kinds[m->kind].role, e);
 }
 
-/* The HMAC key goes over; who has the old handles is the old ring. */
-static enum code seal_anew(struct session *s, struct hsm *h,
-                           struct keyring *ring, struct error *e)
-{
-    const struct keyset *now = h->ring.set;
-    struct keyset *next = (struct keyset *)(uintptr_t)ring->set;
-    struct seal_key key = keyring_seal_key(ring);
-    struct blob b;
-    SECRET hmac = NULL;
-    SECRET again = NULL;
-    enum code rc = seal_self_test(s, &key, e);
-    if (!rc)
-        rc = envelope_verify(now, now->hmac, now->hmac_len, &b, e);
-    if (!rc)
-        rc = envelope_open(s, &h->ring, now->hmac, &b, &hmac, e);
-    if (!rc)
-        rc = keys_make_blobs(s, next, ring, hmac, e);
-    if (!rc)
-        rc = envelope_verify(next, next->hmac, next->hmac_len, &b, e);
-    if (!rc)
-        rc = envelope_open(s, ring, next->hmac, &b, &again, e);
-    if (!rc && !secret_equal(hmac, again))
-        rc = error_set(e, ERR_HSM_FAILED,
-                       "HSM: the HMAC key does not open as it was sealed");
-    return rc;
-}
-
 static enum code make_all(struct hsm *h, struct session *s, struct make *m,
                           struct keyring *ring, struct error *e)
 {
@@ -231,8 +202,6 @@ static enum code make_all(struct hsm *h, struct session *s, struct make *m,
             rc = error_set(e, ERR_INVALID, "HSM: no %s key is planned",
                            keys_use_name(use));
     }
-    if (!rc && belongs(m->kind, HSM_SEAL))
-        rc = seal_anew(s, h, ring, e);
     return rc ? rc : keys_check(s, ring, e);
 }
 

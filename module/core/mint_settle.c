@@ -86,7 +86,7 @@ static bool session_ended(const struct mint *m)
 }
 
 enum code mint_made(struct mint *m, const struct gate_call *call,
-                      const struct gate_reply *r, struct error *e)
+                    const struct gate_reply *r, struct error *e)
 {
     struct lease_change ch = {
         .lease = &m->lease, .event = LEASE_MADE, .call = call, .r = r};
@@ -170,7 +170,7 @@ void mint_tell_refused(struct mint *m, const struct error *why)
 }
 
 enum code mint_failed(struct mint *m, const struct gate_call *call,
-                        const struct gate_reply *r, struct error *e)
+                      const struct gate_reply *r, struct error *e)
 {
     struct error why = {0}, commit = {0};
 
