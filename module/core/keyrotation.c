@@ -13,8 +13,8 @@
 #define KIND "hsm-rotation"
 #define DOCUMENT "keys"
 
-static const char *const names[KEYROTATION_STATES] = {"make", "take", "sign",
-                                                      "done"};
+static const char *const names[KEYROTATION_STATES] = {
+    "make", "take", "sign", "reseal", "prove", "done"};
 
 const char *keyrotation_state_name(enum keyrotation_state s)
 {
@@ -26,10 +26,20 @@ const char *keyrotation_state_name(enum keyrotation_state s)
 #define NONE KEYROTATION_STATES
 static const enum keyrotation_state table[KEYROTATION_DONE]
                                          [KEYROTATION_EVENTS] = {
-    /* MADE, NOTHING, TAKEN, SHARED, SIGNED */
-    [KEYROTATION_MAKE] = {KEYROTATION_TAKE, KEYROTATION_DONE, NONE, NONE, NONE},
-    [KEYROTATION_TAKE] = {NONE, NONE, KEYROTATION_DONE, KEYROTATION_SIGN, NONE},
-    [KEYROTATION_SIGN] = {NONE, NONE, NONE, NONE, KEYROTATION_DONE},
+    /* MADE, NOTHING, TAKEN, SHARED, SIGNED, SEALS, SEALED, LEFT, PROVEN,
+       ABANDONED */
+    [KEYROTATION_MAKE] = {KEYROTATION_TAKE, KEYROTATION_DONE, NONE, NONE, NONE,
+                          NONE, NONE, NONE, NONE, KEYROTATION_DONE},
+    [KEYROTATION_TAKE] = {NONE, NONE, KEYROTATION_DONE, KEYROTATION_SIGN, NONE,
+                          KEYROTATION_RESEAL, NONE, NONE, NONE,
+                          KEYROTATION_DONE},
+    [KEYROTATION_SIGN] = {NONE, NONE, NONE, NONE, KEYROTATION_DONE, NONE, NONE,
+                          NONE, NONE, KEYROTATION_DONE},
+    [KEYROTATION_RESEAL] = {NONE, NONE, NONE, NONE, NONE, NONE,
+                            KEYROTATION_PROVE, NONE, NONE, KEYROTATION_DONE},
+    [KEYROTATION_PROVE] = {NONE, NONE, NONE, NONE, NONE, NONE, NONE,
+                           KEYROTATION_RESEAL, KEYROTATION_DONE,
+                           KEYROTATION_DONE},
 };
 
 enum code keyrotation_next(enum keyrotation_state state,
@@ -52,7 +62,8 @@ enum code keyrotation_next(enum keyrotation_state state,
 void keyrotation_clear(struct keyrotation *r)
 {
     json_decref(r->plan);
-    r->plan = NULL;
+    json_decref(r->before);
+    r->plan = r->before = NULL;
 }
 
 static enum code find_state(const char *name, enum keyrotation_state *state,
@@ -73,11 +84,12 @@ static enum code parse(struct keyrotation *r, json_t *body, struct error *e)
 {
     const char *which = "", *state = "";
     json_int_t begun = 0;
-    json_t *plan = NULL;
+    json_t *plan = NULL, *before = NULL;
     const struct json_field fields[] = {
         {"which", FIELD_STRING, true, &which, NULL},
         {"state", FIELD_STRING, true, &state, NULL},
         {"plan", FIELD_ARRAY, true, &plan, NULL},
+        {"before", FIELD_OBJECT, false, &before, NULL},
         {"begun_ms", FIELD_INT, true, &begun, NULL},
     };
     enum code code = json_decode(body, JSON_FIELDS(fields), false,
@@ -89,6 +101,7 @@ static enum code parse(struct keyrotation *r, json_t *body, struct error *e)
         return code;
     snprintf(r->which, sizeof(r->which), "%s", which);
     r->plan = json_incref(plan);
+    r->before = json_incref(before);
     r->begun_ms = begun;
     return OK;
 }
@@ -120,9 +133,9 @@ enum code keyrotation_save(struct store_tx *tx, const struct keyrotation *r,
 
         return code == ERR_NOT_FOUND ? OK : code;
     }
-    JSON body = json_pack("{ss ss sO sI}", "which", r->which, "state",
-                          names[r->state], "plan", r->plan, "begun_ms",
-                          (json_int_t)r->begun_ms);
+    JSON body = json_pack("{ss ss sO sO* sI}", "which", r->which, "state",
+                          names[r->state], "plan", r->plan, "before",
+                          r->before, "begun_ms", (json_int_t)r->begun_ms);
     FREE char *text = json_text(body, JSON_COMPACT);
 
     return text ? store_document_put(tx, KIND, DOCUMENT, text, clock_wall_ms(),
