@@ -76,12 +76,10 @@ static enum code keys_of(const json_t *pins, json_t **out, struct error *e)
 /* *pins NULL: before `hsmint init`. */
 static enum code read_pins(struct core *c, json_t **pins, struct error *e)
 {
-    FREE void *text = NULL;
-    size_t len;
-    enum code code = store_meta_get(c->store, META_PINS, &text, &len, e);
+    enum code code = pins_get(c, pins, e);
 
     if (code != ERR_NOT_FOUND)
-        return code ? code : json_parse(text, len, "pinned HSM keys", pins, e);
+        return code;
     error_clear(e);
     return OK;
 }

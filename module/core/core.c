@@ -315,6 +315,7 @@ struct init_rows {
     const struct caller *by;
     char *pins; /* NULL: stored already */
     const char *instance;
+    bool recover;
     int64_t id;
 };
 
@@ -324,8 +325,6 @@ static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
     enum code code = store_org_add(tx, r->org, clock_wall_ms(), &r->id, e);
 
     if (!code && r->pins)
-        code = store_meta_put(tx, META_PINS, r->pins, strlen(r->pins), e);
-    if (!code && r->pins)
         code = store_meta_put(tx, META_INSTANCE, r->instance,
                               strlen(r->instance), e);
     const struct logbook_entry record = {
@@ -334,7 +333,12 @@ static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
         .org = r->org,
         .more = json_pack("{ss}", "instance", r->instance)};
 
-    return code ? code : logbook_add(r->core, tx, &record, e);
+    if (!code)
+        code = logbook_add(r->core, tx, &record, e);
+    if (!code && r->pins)
+        code = pins_put(r->core, tx, r->by, r->pins,
+                        r->recover ? "recover" : "init", e);
+    return code;
 }
 
 static enum code ask_keys(struct core *c, const struct frame *request,
@@ -367,10 +371,8 @@ static enum code provision(struct core *c, bool recover, uint64_t *generation,
 {
     FRAME request = FRAME_INIT;
     FRAME reply = FRAME_INIT;
-    FREE void *text = NULL;
     JSON pins = NULL;
-    size_t len;
-    enum code code = store_meta_get(c->store, META_PINS, &text, &len, e);
+    enum code code = pins_get(c, &pins, e);
 
     *is_first = code == ERR_NOT_FOUND;
     if (code && !*is_first)
@@ -378,9 +380,6 @@ static enum code provision(struct core *c, bool recover, uint64_t *generation,
     if (!*is_first && recover)
         return error_set(e, ERR_EXISTS, "this state has its keys: nothing is "
                                         "to be recovered");
-    if (!*is_first &&
-        (code = json_parse(text, len, "pinned HSM keys", &pins, e)))
-        return code;
     request.verb = VERB_PROVISION;
     request.head = json_pack("{sb sb sO?}", "create", *is_first, "recover",
                              recover, "pins", pins);
@@ -414,7 +413,8 @@ static enum code init(struct core *c, const struct caller *by, const char *org,
 {
     JSON answer = NULL;
     FREE char *pins = NULL;
-    struct init_rows rows = {.core = c, .org = org, .by = by};
+    struct init_rows rows = {
+        .core = c, .org = org, .by = by, .recover = recover};
     uint64_t generation = 0;
     bool is_first;
     enum code code =

@@ -21,6 +21,7 @@
 #include "module/core/metrics.h"
 #include "module/core/notary.h"
 #include "module/core/permit.h"
+#include "module/core/pins.h"
 #include "module/core/reconcile.h"
 #include "module/core/refusals.h"
 #include "module/core/release.h"
@@ -37,7 +38,6 @@
 #include <stdatomic.h>
 
 #define CORE_DEFAULT_ORG "default"
-#define META_PINS "hsm.pins"
 #define META_INSTANCE "instance"
 
 struct core_org_name {

@@ -8,7 +8,6 @@
 #include "common/log.h"
 #include "module/core/internal.h"
 #include "module/core/keyrotation.h"
-#include "module/core/keys_record.h"
 #include "module/core/logbook.h"
 
 #include <stdlib.h>
@@ -23,14 +22,12 @@ struct step {
     struct keyrotation r;
     /* Stored with the next step: */
     char *pins;
-    json_t *keys; /* the record about them; NULL: it would say nothing new */
 };
 
 static void step_clear(struct step *s)
 {
     keyrotation_clear(&s->r);
     free(s->pins);
-    json_decref(s->keys);
 }
 #define STEP CLEANUP(step_clear) struct step
 
@@ -68,8 +65,8 @@ static enum code save(struct store_tx *tx, void *ctx, struct error *e)
     if (!code)
         code = keyrotation_save(tx, &s->r, e);
     if (!code && s->pins)
-        code = store_meta_put(tx, META_PINS, s->pins, strlen(s->pins), e);
-    return code ? code : keys_record_add(s->core, tx, s->keys, e);
+        code = pins_put(s->core, tx, s->by, s->pins, "rotation", e);
+    return code;
 }
 
 static enum code commit(struct step *s, struct error *e)
@@ -80,9 +77,7 @@ static enum code commit(struct step *s, struct error *e)
         return code;
     notary_note(s->core);
     free(s->pins);
-    json_decref(s->keys);
     s->pins = NULL;
-    s->keys = NULL;
     return OK;
 }
 
@@ -152,7 +147,7 @@ static enum code take_pins(struct step *s, const struct frame *reply,
     if (!json_is_object(pins))
         return error_set(e, ERR_KEEPER, "the keeper told no pins");
     s->pins = json_text(pins, JSON_COMPACT);
-    return s->pins ? keys_record_of(s->core, s->pins, &s->keys, e)
+    return s->pins ? OK
                    : error_set(e, ERR_NOMEM, "no memory for the HSM's pins");
 }
 
@@ -309,8 +304,8 @@ static enum code save_ending(struct store_tx *tx, void *ctx, struct error *e)
     enum code code = logbook_add(s->core, tx, &r, e);
 
     if (!code && s->pins)
-        code = store_meta_put(tx, META_PINS, s->pins, strlen(s->pins), e);
-    return code ? code : keys_record_add(s->core, tx, s->keys, e);
+        code = pins_put(s->core, tx, s->by, s->pins, "destroyed", e);
+    return code;
 }
 
 /* Begun, cut off and asked for again it comes to the same end. */

@@ -7,6 +7,7 @@
 #include "module/core/internal.h"
 #include "module/core/logbook.h"
 #include "module/core/notary.h"
+#include "module/core/pins.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,7 @@ static enum code append_call_key(json_t *out, json_t *key, struct error *e)
     return OK;
 }
 
+/* *out NULL: the log has no name yet. */
 static enum code members(struct core *c, const char *pins_text, json_t **out,
                          struct error *e)
 {
@@ -53,6 +55,8 @@ static enum code members(struct core *c, const char *pins_text, json_t **out,
         code = append_call_key(calls, json_array_get(all, i), e);
     if (!code)
         code = notary_origin(c, origin, e);
+    if (!code && !*origin)
+        return OK;
     if (!code)
         code = notary_keys_of(pins, origin, &logs, e);
     if (code)
@@ -63,76 +67,85 @@ static enum code members(struct core *c, const char *pins_text, json_t **out,
     return *out ? OK : error_set(e, ERR_NOMEM, "no memory for the log's keys");
 }
 
-enum code keys_record_add(struct core *c, struct store_tx *tx, json_t *more,
-                          struct error *e)
+/* *more NULL: nothing that `last_text` (NULL: none) does not say. Before the log
+ * has a name there is nothing to say: its notary does, before the first call. */
+static enum code news(struct core *c, const char *pins, const char *last_text,
+                      json_t **more, struct error *e)
 {
-    FREE char *text = json_text(more, JSON_COMPACT);
-    const struct logbook_entry r = {.kind = RECORD_KEYS,
-                                    .more = json_incref(more)};
-    enum code code;
+    JSON last = NULL;
+    JSON now = NULL;
+    enum code code = OK;
 
-    if (!more)
-        return OK;
-    code = logbook_add(c, tx, &r, e);
-    if (!text)
-        return error_set(e, ERR_NOMEM, "no memory for the log's keys");
-    return code ? code : store_meta_put(tx, META_KEYS, text, strlen(text), e);
+    *more = NULL;
+    if (last_text)
+        code = json_parse(last_text, strlen(last_text), META_KEYS, &last, e);
+    if (!code)
+        code = members(c, pins, &now, e);
+    if (!code && now && !json_equal(last, now))
+        *more = json_incref(now);
+    return code;
 }
 
-struct keys {
-    struct core *core;
-    json_t *more;
-};
-
-static enum code write_keys(struct store_tx *tx, void *ctx, struct error *e)
+/* ERR_NOT_FOUND is none. */
+static enum code or_none(enum code code, struct error *e)
 {
-    const struct keys *k = ctx;
-
-    return keys_record_add(k->core, tx, k->more, e);
-}
-
-static enum code read_meta(struct core *c, const char *name, char **text,
-                           struct error *e)
-{
-    void *value = NULL;
-    size_t len;
-    enum code code = store_meta_get(c->store, name, &value, &len, e);
-
-    *text = value;
     if (code != ERR_NOT_FOUND)
         return code;
     error_clear(e);
     return OK;
 }
 
-enum code keys_record_of(struct core *c, const char *pins, json_t **more,
-                         struct error *e)
+enum code keys_record_put(struct core *c, struct store_tx *tx, const char *pins,
+                          struct error *e)
 {
-    FREE char *last_text = NULL;
-    JSON last = NULL;
-    JSON now = NULL;
-    enum code code = read_meta(c, META_KEYS, &last_text, e);
+    FREE void *last = NULL;
+    FREE char *text = NULL;
+    JSON more = NULL;
+    size_t len;
+    enum code code =
+        or_none(store_tx_meta_get(tx, META_KEYS, &last, &len, e), e);
 
-    *more = NULL;
-    if (!code && last_text)
-        code = json_parse(last_text, strlen(last_text), META_KEYS, &last, e);
     if (!code)
-        code = members(c, pins, &now, e);
-    if (!code && !json_equal(last, now))
-        *more = json_incref(now);
-    return code;
+        code = news(c, pins, last, &more, e);
+    if (code || !more)
+        return code;
+    text = json_text(more, JSON_COMPACT);
+    if (!text)
+        return error_set(e, ERR_NOMEM, "no memory for the log's keys");
+    const struct logbook_entry r = {.kind = RECORD_KEYS,
+                                    .more = json_incref(more)};
+
+    code = logbook_add(c, tx, &r, e);
+    return code ? code : store_meta_put(tx, META_KEYS, text, strlen(text), e);
+}
+
+struct keys {
+    struct core *core;
+    const char *pins;
+};
+
+static enum code write_keys(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct keys *k = ctx;
+
+    return keys_record_put(k->core, tx, k->pins, e);
 }
 
 enum code keys_record_write(struct core *c, struct error *e)
 {
-    FREE char *pins = NULL;
+    FREE void *pins = NULL;
+    FREE void *last = NULL;
     JSON more = NULL;
-    enum code code = read_meta(c, META_PINS, &pins, e);
+    size_t len;
+    enum code code = or_none(store_meta_get(c->store, META_PINS, &pins, &len, e),
+                             e);
 
     if (!code && pins)
-        code = keys_record_of(c, pins, &more, e);
+        code = or_none(store_meta_get(c->store, META_KEYS, &last, &len, e), e);
+    if (!code && pins)
+        code = news(c, pins, last, &more, e);
     if (code || !more)
         return code;
-    struct keys k = {c, more};
+    struct keys k = {c, pins};
     return store_commit(c->store, STORE_RESERVE, write_keys, &k, e);
 }

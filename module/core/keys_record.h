@@ -10,13 +10,8 @@
  * each keeper that it attaches: no call is made before. */
 MUST_CHECK enum code keys_record_write(struct core *c, struct error *e);
 
-/* What it would say of these pins: *more is the caller's, NULL where that would
- * be nothing new. */
-MUST_CHECK enum code keys_record_of(struct core *c, const char *pins,
-                                    json_t **more, struct error *e);
-/* In the transaction that stores those pins. `more` stays the caller's; NULL
- * writes nothing. */
-MUST_CHECK enum code keys_record_add(struct core *c, struct store_tx *tx,
-                                     json_t *more, struct error *e);
+/* The same in the transaction that stores these pins. */
+MUST_CHECK enum code keys_record_put(struct core *c, struct store_tx *tx,
+                                     const char *pins, struct error *e);
 
 #endif

@@ -121,6 +121,7 @@ static enum code log_in(struct core *c, uint64_t generation, int pin_fd,
 }
 
 struct new_pins {
+    struct core *core;
     const char *text;
 };
 
@@ -128,7 +129,7 @@ static enum code put_pins(struct store_tx *tx, void *ctx, struct error *e)
 {
     const struct new_pins *p = ctx;
 
-    return store_meta_put(tx, META_PINS, p->text, strlen(p->text), e);
+    return pins_put(p->core, tx, NULL, p->text, "made by a newer version", e);
 }
 
 /* An instance of an older version gets the log's Ed25519 key; one that cannot
@@ -137,7 +138,7 @@ static void keep_pins(struct core *c, const json_t *old, const json_t *now)
 {
     struct error why = {0};
     FREE char *text = NULL;
-    struct new_pins p;
+    struct new_pins p = {.core = c};
 
     if (!json_is_object(now) || json_equal((json_t *)(uintptr_t)old,
                                            (json_t *)(uintptr_t)now))
@@ -157,17 +158,13 @@ static enum code check_keys(struct core *c, uint64_t generation,
 {
     FRAME request = FRAME_INIT;
     FRAME reply = FRAME_INIT;
-    FREE void *text = NULL;
     JSON pins = NULL;
-    size_t len;
-    enum code code = store_meta_get(c->store, META_PINS, &text, &len, e);
+    enum code code = pins_get(c, &pins, e);
 
     if (code == ERR_NOT_FOUND)
         return error_set(
             e, ERR_HSM_KEYS,
             "hsmint has no keys on the HSM yet; run `hsmint init`");
-    if (!code)
-        code = json_parse(text, len, "pinned HSM keys", &pins, e);
     if (code)
         return code;
     request.verb = VERB_PROVISION;
@@ -292,11 +289,9 @@ enum code unlock_login(struct core *c, int pin_fd, bool force, struct error *e)
         if (!is_current(c))
             code = make_ready(c, generation, e);
         if (code == ERR_HSM_KEYS) {
-            FREE void *pins = NULL;
-            size_t len;
+            JSON pins = NULL;
 
-            if (store_meta_get(c->store, META_PINS, &pins, &len, NULL) ==
-                ERR_NOT_FOUND)
+            if (pins_get(c, &pins, NULL) == ERR_NOT_FOUND)
                 code = OK; /* nothing to check before `hsmint init` */
         }
     }

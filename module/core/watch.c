@@ -43,10 +43,9 @@ static bool pin_is(const json_t *hsm, const char *flag)
 
 static bool is_set_up(struct core *c)
 {
-    FREE void *pins = NULL;
-    size_t len;
+    JSON pins = NULL;
 
-    return store_meta_get(c->store, META_PINS, &pins, &len, NULL) == OK;
+    return pins_get(c, &pins, NULL) == OK;
 }
 
 /* Which alarm says why hsmint could not log in and use its keys. */

@@ -84,6 +84,10 @@ MUST_CHECK enum code store_meta_put(struct store_tx *tx, const char *key,
 MUST_CHECK enum code store_meta_get(struct store *s, const char *key,
                                     void **value, size_t *len,
                                     struct error *e);
+/* As the transaction sees it. */
+MUST_CHECK enum code store_tx_meta_get(struct store_tx *tx, const char *key,
+                                       void **value, size_t *len,
+                                       struct error *e);
 
 /* JSON {reason, since_ms}, or empty: this state is a copy or a backup, and what
  * it does not know is not its own (core/restored.h). */
