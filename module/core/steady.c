@@ -17,8 +17,10 @@
 
 #define META_CLOCK "clock"
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
+#define BOOT_CREDENTIAL "boot-id" /* of hsmintd.service */
 
 enum {
+    BOOT_DIGITS = 32,
     JITTER_MS = 50,     /* between reading the one clock and the other */
     DRIFT_PER_MS = 1000 /* adjtime(3) and NTP slew by at most 1 in 2000 */
 };
@@ -67,13 +69,38 @@ void steady_begin(struct steady *s, const struct steady_saved *last, bool live,
 
 /* ---- the store ---- */
 
-static void read_boot_id(char out[STEADY_BOOT_MAX])
+/* Both sources write the same number: the kernel with hyphens, systemd without.
+ * What is neither is no boot id. */
+static bool read_boot_id(const char *path, char out[STEADY_BOOT_MAX])
 {
-    FD fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, out, STEADY_BOOT_MAX - 1) : 0;
+    FREE char *text = NULL;
+    size_t n = 0;
 
-    out[n > 0 ? n : 0] = '\0';
-    out[strcspn(out, "\n")] = '\0';
+    *out = '\0';
+    if (file_read(path, STEADY_BOOT_MAX, FILE_ANY, &text, NULL, NULL) != OK)
+        return false;
+    for (const char *p = text; *p && *p != '\n'; p++) {
+        if (*p == '-')
+            continue;
+        if (n == BOOT_DIGITS || !strchr("0123456789abcdef", *p))
+            return false;
+        out[n++] = *p;
+    }
+    out[n] = '\0';
+    return n == BOOT_DIGITS;
+}
+
+void steady_boot_id(const char *kernel, const char *credentials,
+                    char out[STEADY_BOOT_MAX])
+{
+    FREE char *path = NULL;
+
+    if (read_boot_id(kernel, out))
+        return;
+    if (!credentials ||
+        asprintf(&path, "%s/" BOOT_CREDENTIAL, credentials) < 0 ||
+        !read_boot_id(path, out))
+        *out = '\0';
 }
 
 static enum code decode_saved(json_t *j, struct steady_saved *s,
@@ -133,7 +160,7 @@ enum code steady_open(struct core *c, struct error *e)
         code = load(c, &last, e);
     if (code)
         return code;
-    read_boot_id(s->boot);
+    steady_boot_id(BOOT_ID, getenv("CREDENTIALS_DIRECTORY"), s->boot);
     steady_begin(s, &last, live, clock_wall_ms(), clock_boot_ms());
     return OK;
 }

@@ -53,6 +53,12 @@ void steady_begin(struct steady *s, const struct steady_saved *last, bool live,
 /* Pure: the time now, after a look at both clocks. */
 int64_t steady_look(struct steady *s, int64_t wall_ms, int64_t boot_ms);
 
+/* The kernel's boot id, 32 hex digits, from the file `kernel`, or where that is
+ * hidden (ProcSubset=pid) from the credential boot-id in the directory
+ * `credentials` (NULL: none), which systemd loads. "": neither has one. */
+void steady_boot_id(const char *kernel, const char *credentials,
+                    char out[STEADY_BOOT_MAX]);
+
 /* Reads what was saved. Before any lease is looked at. */
 MUST_CHECK enum code steady_open(struct core *c, struct error *e);
 int64_t steady_ms(struct core *c);
