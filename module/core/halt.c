@@ -37,6 +37,16 @@ void halt_end(struct halt *h, int64_t org)
     pthread_mutex_unlock(&h->lock);
 }
 
+void halt_say(struct halt *h, int64_t org, const char *why)
+{
+    pthread_mutex_lock(&h->lock);
+    for (int i = 0; i < h->n; i++) {
+        if (h->items[i].org == org)
+            h->items[i].why = why;
+    }
+    pthread_mutex_unlock(&h->lock);
+}
+
 enum code halt_check(struct halt *h, int64_t org, struct error *e)
 {
     const char *why = NULL;

@@ -32,6 +32,8 @@ struct halt {
 MUST_CHECK enum code halt_begin(struct halt *h, int64_t org, const char *why,
                                 struct error *e);
 void halt_end(struct halt *h, int64_t org);
+/* Another `why` for all of this organisation. */
+void halt_say(struct halt *h, int64_t org, const char *why);
 /* ERR_LIMIT while there is one. */
 MUST_CHECK enum code halt_check(struct halt *h, int64_t org, struct error *e);
 

@@ -77,6 +77,33 @@ static enum code put_job(struct core *c, const struct revoke_job *j,
     return store_commit(c->store, STORE_RESERVE, write_job, &w, e);
 }
 
+/* ---- no key is minted ---- */
+
+#define UNDER_WAY "revoke-all is under way"
+#define UNREADABLE                                                             \
+    "a revoke-all of before cannot be read; `hsmint revoke-all --reason TEXT` " \
+    "begins it anew"
+
+/* Once, however often it is asked for: the job's end ends one. */
+static enum code hold_mints(struct core *c, const char *why, struct error *e)
+{
+    struct revoke_all *r = &c->revoke_all;
+    enum code code = OK;
+
+    if (r->halted)
+        halt_say(&c->halt, HALT_ALL, why);
+    else
+        code = halt_begin(&c->halt, HALT_ALL, why, e);
+    r->halted = !code;
+    return code;
+}
+
+static void release_mints(struct core *c)
+{
+    halt_end(&c->halt, HALT_ALL);
+    c->revoke_all.halted = false;
+}
+
 /* ---- the thread ---- */
 
 static bool is_stopped(struct revoke_all *r)
@@ -176,32 +203,29 @@ static void work(struct core *c, struct revoke_job *j)
         if (!over)
             nap(r, code ? AGAIN_MS : LOOK_MS);
     }
-    if (!j->done)
-        return;
-    halt_end(&c->halt, HALT_ALL);
-    log_warning("revoke-all: %lld leases are dead, and no account of them is "
-                "left",
-                (long long)j->proven);
+    if (j->done)
+        log_warning("revoke-all: %lld leases are dead, and no account of them "
+                    "is left",
+                    (long long)j->proven);
 }
 
 static void *run(void *arg)
 {
     struct core *c = arg;
-    REVOKE_JOB j = {0};
-    struct error e = {.code = OK};
+    struct revoke_all *r = &c->revoke_all;
 
-    if (read_job(c, &j, &e) != OK)
-        log_failure(&e, "revoke-all cannot go on");
-    else
-        work(c, &j);
-    pthread_mutex_lock(&c->revoke_all.lock);
-    c->revoke_all.running = false;
-    pthread_mutex_unlock(&c->revoke_all.lock);
+    work(c, &r->job);
+    pthread_mutex_lock(&r->lock);
+    if (r->job.done)
+        release_mints(c);
+    r->running = false;
+    pthread_mutex_unlock(&r->lock);
     return NULL;
 }
 
-/* The halt was begun; the thread ends it with the job. */
-static enum code start(struct core *c, struct error *e)
+/* Mints are held; the thread releases them with the job's end. Takes what `j`
+ * has. */
+static enum code start(struct core *c, struct revoke_job *j, struct error *e)
 {
     struct revoke_all *r = &c->revoke_all;
     int rc;
@@ -209,6 +233,9 @@ static enum code start(struct core *c, struct error *e)
     if (r->started)
         pthread_join(r->thread, NULL);
     r->started = false;
+    revoke_job_clear(&r->job);
+    r->job = *j;
+    *j = (struct revoke_job){.reason = NULL};
     r->running = true;
     rc = pthread_create(&r->thread, NULL, run, c);
     if (rc != 0) {
@@ -229,11 +256,17 @@ enum code revoke_all_resume(struct core *c, struct error *e)
         error_clear(e);
         return OK;
     }
-    if (code || j.done)
-        return code;
+    if (code) {
+        log_failure(e, "no key is minted, for " UNREADABLE);
+        error_clear(e);
+        c->revoke_all.unreadable = true;
+        return hold_mints(c, UNREADABLE, e);
+    }
+    if (j.done)
+        return OK;
     log_warning("revoke-all goes on: %s", j.reason);
-    code = halt_begin(&c->halt, HALT_ALL, "revoke-all is under way", e);
-    return code ? code : start(c, e);
+    code = hold_mints(c, UNDER_WAY, e);
+    return code ? code : start(c, &j, e);
 }
 
 void revoke_all_stop(struct core *c)
@@ -247,6 +280,7 @@ void revoke_all_stop(struct core *c)
     if (r->started)
         pthread_join(r->thread, NULL);
     r->started = false;
+    revoke_job_clear(&r->job);
 }
 
 /* ---- begin ---- */
@@ -284,12 +318,20 @@ static enum code fill(struct core *c, struct revoke_job *j, const struct caller 
                 : store_lease_each(c->store, &live, collect_id, j->leases, e);
 }
 
+/* What could not be begun holds nobody up; what was there before does. */
+static void give_up(struct core *c)
+{
+    if (!c->revoke_all.unreadable)
+        release_mints(c);
+    else
+        halt_say(&c->halt, HALT_ALL, UNREADABLE);
+}
+
 static enum code begin(struct core *c, const struct caller *by,
                        const char *reason, struct error *e)
 {
     REVOKE_JOB j = {0};
-    enum code code =
-        halt_begin(&c->halt, HALT_ALL, "revoke-all is under way", e);
+    enum code code = hold_mints(c, UNDER_WAY, e);
 
     if (code)
         return code;
@@ -297,12 +339,13 @@ static enum code begin(struct core *c, const struct caller *by,
     if (!code)
         code = put_job(c, &j, by, false, e);
     if (code) {
-        halt_end(&c->halt, HALT_ALL);
+        give_up(c);
         return code;
     }
+    c->revoke_all.unreadable = false;
     log_warning("revoke-all: %zu leases end, asked by %s: %s",
                 json_array_size(j.leases), by->owner, j.reason);
-    return start(c, e);
+    return start(c, &j, e);
 }
 
 static bool is_running(struct revoke_all *r, char text[256])
@@ -361,7 +404,9 @@ enum code core_revoke_all_status(struct core *c, json_t **out, struct error *e)
     if (code == ERR_NOT_FOUND)
         return error_set(e, ERR_NOT_FOUND,
                          "no revoke-all is under way, and none ever was");
-    return code ? code : show(c, &j, out, e);
+    if (code)
+        return error_prefix(e, UNREADABLE);
+    return show(c, &j, out, e);
 }
 
 static enum code dry_run(struct core *c, const struct caller *by,

@@ -16,23 +16,6 @@
 #define JOB_KIND "job" /* of documents */
 #define JOB_REVOKE_ALL "revoke-all"
 
-struct revoke_all {
-    pthread_mutex_t lock; /* guards all below */
-    pthread_cond_t poke;
-    pthread_t thread;
-    bool started; /* the thread has to be joined */
-    bool running, stop;
-    char text[256]; /* what it waits for; "" */
-};
-#define REVOKE_ALL_INIT                                                        \
-    {                                                                          \
-        .lock = PTHREAD_MUTEX_INITIALIZER, .poke = PTHREAD_COND_INITIALIZER    \
-    }
-
-/* Goes on with a job that was under way. */
-MUST_CHECK enum code revoke_all_resume(struct core *c, struct error *e);
-void revoke_all_stop(struct core *c);
-
 /* A job as it is in the store. */
 struct revoke_job {
     char id[32];
@@ -49,5 +32,26 @@ MUST_CHECK enum code revoke_job_parse(struct revoke_job *j, const char *body,
                                struct error *e);
 MUST_CHECK enum code revoke_job_body(const struct revoke_job *j, char **body,
                               struct error *e);
+
+struct revoke_all {
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t poke;
+    pthread_t thread;
+    bool started; /* the thread has to be joined */
+    bool running, stop;
+    bool halted;           /* no key is minted: one halt of HALT_ALL is ours */
+    bool unreadable;       /* a job of before: halted until one is begun anew */
+    struct revoke_job job; /* the thread's, from start() to its end */
+    char text[256]; /* what it waits for; "" */
+};
+#define REVOKE_ALL_INIT                                                        \
+    {                                                                          \
+        .lock = PTHREAD_MUTEX_INITIALIZER, .poke = PTHREAD_COND_INITIALIZER    \
+    }
+
+/* Goes on with a job that was under way. With one that cannot be read, which
+ * may have been: no key is minted until an administrator begins one anew. */
+MUST_CHECK enum code revoke_all_resume(struct core *c, struct error *e);
+void revoke_all_stop(struct core *c);
 
 #endif

@@ -90,6 +90,29 @@ def test_revoke_all(ready, cli, service):
     assert '"step":"end"' in told[2] and '"proven":3' in told[2], told
 
 
+def test_a_job_that_cannot_be_read(ready, cli, service):
+    """It may have been under way: no key is minted before one is begun anew, and then
+    its end ends that."""
+    keys = [mint(cli) for _ in range(2)]
+    service.fault(kind="status", status=503, method="DELETE", times=-1)
+    under_way = cli.start("revoke-all", "--reason", "a leak")
+    wait_for(lambda: cli.run("revoke-all", "--status").returncode == 0, 20, "the job")
+    under_way.send_signal(signal.SIGTERM)
+    under_way.communicate(timeout=20)
+    ready.kill()
+    with sqlite3.connect(ready.state / "store.db") as store:
+        changed = store.execute("UPDATE document SET body = '{' WHERE kind = 'job' AND name = 'revoke-all'")
+        assert changed.rowcount == 1
+    store.close()
+    service.control("faults", method="DELETE")
+    ready.start()
+    for told in (cli.fails(REFUSED, "mint", "my-app"), cli.fails(FAILED, "revoke-all", "--status")):
+        assert "cannot be read; `hsmint revoke-all --reason TEXT` begins it anew" in told
+    assert cli.json("revoke-all", "--reason", "once more", timeout=120)["state"] == "done"
+    assert not any(service.accepts(k["api_key"]) for k in keys)
+    assert mint(cli)
+
+
 def test_by_hand(ready, cli, service):
     """With everything down; and beside the daemon that holds the state."""
     lease = mint(cli)
