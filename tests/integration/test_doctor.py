@@ -115,12 +115,12 @@ def test_nothing_hangs(hsmint):
     d = hsmint.daemon
     d.start().prepare()
     os.kill(d.keeper(), signal.SIGSTOP)
-    hsmint("status")
-    time.sleep(1.2)
+    waits = "hsmint waits for the HSM, which does not answer\n"
+    wait_for(lambda: hsmint("status").startswith(waits), 15, "the HSM's silence to be told")
     began = time.monotonic()
-    assert hsmint("status").startswith("hsmint waits for the HSM, which does not answer\n")
+    assert hsmint("status").startswith(waits)
     found = checks(hsmint, status=1)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert "has not answered" in found["token"]["text"]
     d.process.send_signal(signal.SIGSTOP)
     began = time.monotonic()
@@ -139,10 +139,13 @@ def test_status_beside_stuck_mints(hsmint):
     for c in connections:
         c.send({"method": "org.hsmint.Mint", "parameters": {"role": "my-app", "request_id": request_id()}})
     time.sleep(0.5)
+    took = []
     for _ in range(3):
         began = time.monotonic()
         hsmint("status")
-        assert time.monotonic() - began < 1.5
+        took.append(time.monotonic() - began)
+    # None waits for the mints before it; a busy machine delays one or another.
+    assert min(took) < 1.5 and max(took) < 10, took
     for c in connections:
         c.close()
 
