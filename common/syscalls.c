@@ -125,6 +125,7 @@ const struct syscall_rule syscall_rules[] = {
     MAY("stat", ALL),
     MAY("statfs", ALL),
     MAY("statx", ALL),
+    MAY("sync", CHILD),
     MAY("sync_file_range", ALL),
     MAY("umask", ALL),
     MAY("unlink", ALL),

@@ -68,10 +68,16 @@ MUST_CHECK enum code hsm_rekey_plan(struct hsm *h, const char *which,
                                     json_t **keys, struct error *e);
 /* Make them, anew where an attempt that was cut off left some. *out: as of
  * hsm_provision, with pins in which the old keys are such; all goes on with
- * the old ones until hsm_provision is given those. */
+ * the old ones until hsm_provision is given those. After an error keys may be
+ * left: hsm_rekey_clear. */
 MUST_CHECK enum code hsm_rekey_make(struct hsm *h, const char *which,
                                     const json_t *plan, json_t **out,
                                     struct error *e);
+
+/* Destroys what an attempt to make them left: what has a planned name and id.
+ * OK: nothing of it is on the HSM. ERR_INVALID: one of them is pinned. */
+MUST_CHECK enum code hsm_rekey_clear(struct hsm *h, const json_t *plan,
+                                     struct error *e);
 
 /* Destroys a key of before that is of no use any more: not one that still opens
  * what it sealed, nor one that this process has worked with. Again is OK. *out:

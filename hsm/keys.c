@@ -254,14 +254,18 @@ static enum key_kind kind_of(const struct keyset *k, enum hsm_use use)
     return seal_is_rsa(k->mechanism) ? KEY_RSA : KEY_AES;
 }
 
+static CK_OBJECT_CLASS class_of(enum key_kind kind)
+{
+    return kind == KEY_AES ? CKO_SECRET_KEY : CKO_PRIVATE_KEY;
+}
+
 static enum code check_one(struct session *s, const struct keyset *set,
                            const struct key *k, CK_OBJECT_HANDLE *handle,
                            struct error *e)
 {
     enum key_kind kind = kind_of(set, k->use);
-    CK_OBJECT_CLASS class = kind == KEY_AES ? CKO_SECRET_KEY : CKO_PRIVATE_KEY;
     *handle = CK_INVALID_HANDLE;
-    enum code rc = find_one(s, k->label, class, handle, e);
+    enum code rc = find_one(s, k->label, class_of(kind), handle, e);
     if (!rc)
         rc = keys_check_id(s, k, *handle, e);
     if (!rc)
@@ -269,6 +273,18 @@ static enum code check_one(struct session *s, const struct keyset *set,
     if (!rc && kind == KEY_EC)
         rc = prove_ec(s, k, *handle, e);
     return rc;
+}
+
+/* Without a public half, which may outlive its key where a destruction was cut
+ * off. */
+static enum code count_keys(struct session *s, const struct keyset *set,
+                            const struct key *k, size_t *n, struct error *e)
+{
+    CK_OBJECT_HANDLE found[OBJECTS_MAX];
+    CK_OBJECT_CLASS class = class_of(kind_of(set, k->use));
+    CK_ATTRIBUTE match[] = {ATTR(CKA_CLASS, class),
+                            ATTR_TEXT(CKA_LABEL, k->label)};
+    return object_find(s, k->label, match, 2, found, n, e);
 }
 
 /* It may be gone: what is sealed anew opens without it, and who was told of the
@@ -282,7 +298,7 @@ static enum code check_old(struct session *s, struct keyring *r, size_t i,
     if (old->role != OLD_SIGNS &&
         (old->role != OLD_OPENS || old->key.use != HSM_SEAL))
         return OK;
-    enum code rc = keys_count(s, old->key.label, &n, e);
+    enum code rc = count_keys(s, r->set, &old->key, &n, e);
     if (rc || n == 0)
         return rc;
     return check_one(s, r->set, &old->key, &r->old[i], e);

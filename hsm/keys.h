@@ -144,6 +144,9 @@ MUST_CHECK enum code keys_make_blobs(struct session *s, struct keyset *k,
                                      const struct keyring *r,
                                      const struct secret *hmac,
                                      struct error *e);
+/* An HSM in software keeps its keys in files that it does not sync. What is told
+ * of them, and then kept, must not outlive them when the power goes. */
+void keys_settle(void);
 /* All objects of the label. */
 MUST_CHECK enum code keys_destroy(struct session *s, const char *label,
                                   struct error *e);

@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define ATTRS_MAX 40
 #define MODULUS_BITS 3072
@@ -234,6 +235,11 @@ static enum code make_first(struct session *s, struct keyset *k,
                               e);
 }
 
+void keys_settle(void)
+{
+    sync();
+}
+
 /* ---- the seal key: the first mechanism that passes ---- */
 
 enum code keys_destroy(struct session *s, const char *label, struct error *e)
@@ -312,6 +318,7 @@ enum code keys_add_ed25519(struct session *s, struct keyset *k,
     rc = make_first(s, k, r, HSM_LOG_ED25519, &why);
     if (!rc)
         rc = keys_check(s, r, &why);
+    keys_settle();
     if (!rc)
         return OK;
     drop_key(s, key);
@@ -415,6 +422,7 @@ enum code keys_make(struct session *s, const enum seal_mechanism *try, size_t n,
         return error_set(e, ERR_NOMEM, "HSM: keys");
     r->set = k;
     rc = make_all(s, try, n, k, r, e);
+    keys_settle();
     if (rc) {
         for (int use = 0; use < HSM_USES; use++)
             if (k->keys[use].label[0])

@@ -137,23 +137,42 @@ static enum code parse_planned(const json_t *one, struct key *k,
     return OK;
 }
 
-/* What an attempt that was cut off left has the planned id. Anything else by
- * this name is not ours to destroy. */
+/* What an attempt left has the planned id. Anything else by this name is not
+ * ours to destroy. */
 static enum code clear_left(struct session *s, const struct key *k,
-                            struct error *e)
+                            size_t *others, struct error *e)
 {
     CK_OBJECT_HANDLE found[OBJECTS_MAX];
     CK_ATTRIBUTE match[] = {ATTR_TEXT(CKA_LABEL, k->label)};
-    size_t n = 0;
+    size_t n = 0, ours = 0;
     enum code rc = object_find(s, k->label, match, 1, found, &n, e);
-    for (size_t i = 0; !rc && i < n; i++)
+    for (size_t i = 0; !rc && i < n; i++) {
         rc = keys_check_id(s, k, found[i], e);
-    for (size_t i = 0; !rc && i < n; i++)
-        rc = object_destroy(s, k->label, found[i], e);
-    if (!rc && n > 0)
+        if (!rc)
+            rc = object_destroy(s, k->label, found[i], e);
+        if (!rc)
+            ours++;
+        else if (rc == ERR_HSM_KEYS)
+            rc = OK;
+    }
+    *others = n - ours;
+    if (!rc && ours > 0)
         log_info("HSM: %s was left by a rotation that was cut off: destroyed",
                  k->label);
     return rc;
+}
+
+static enum code clear_all_left(struct session *s, const struct key *k,
+                                struct error *e)
+{
+    size_t others = 0;
+    enum code rc = clear_left(s, k, &others, e);
+    if (rc || others == 0)
+        return rc;
+    return error_set(e, ERR_HSM_KEYS,
+                     "HSM: somebody has put an object that is called %s on the "
+                     "token: find out who, and delete it",
+                     k->label);
 }
 
 static bool belongs(size_t kind, enum hsm_use use)
@@ -177,7 +196,7 @@ static enum code make_one(struct session *s, struct make *m,
         rc = error_set(e, ERR_INVALID, "HSM: %s is not the next key of %s",
                        next.label, kinds[m->kind].name);
     if (!rc)
-        rc = clear_left(s, &next, e);
+        rc = clear_all_left(s, &next, e);
     if (!rc)
         rc = keys_make_one(s, set->mechanism, &next, &ring->handles[use], e);
     if (rc)
@@ -205,18 +224,6 @@ static enum code make_all(struct hsm *h, struct session *s, struct make *m,
     return rc ? rc : keys_check(s, ring, e);
 }
 
-static void destroy_made(struct hsm *h, struct session *s, const struct make *m)
-{
-    for (size_t i = 0; i < json_array_size(m->plan); i++) {
-        struct key k;
-        if (parse_planned(json_array_get(m->plan, i), &k, NULL) == OK &&
-            k.version > h->ring.set->keys[k.use].version &&
-            clear_left(s, &k, NULL))
-            log_warning("HSM: %s is left; the next attempt destroys it",
-                        k.label);
-    }
-}
-
 static enum code op_make(struct hsm *h, struct session *s, void *arg,
                          struct error *e)
 {
@@ -227,8 +234,8 @@ static enum code op_make(struct hsm *h, struct session *s, void *arg,
     struct keyring ring = h->ring;
     ring.set = m->set;
     rc = make_all(h, s, m, &ring, e);
-    if (rc)
-        destroy_made(h, s, m);
+    if (!rc)
+        keys_settle();
     return rc;
 }
 
@@ -241,6 +248,52 @@ enum code hsm_rekey_make(struct hsm *h, const char *which, const json_t *plan,
         rc = hsm_run_exclusive(h, NEED_READY, op_make, &m, e);
     struct keyset *made CLEANUP(keyset_freep) = m.set;
     return rc ? rc : keyset_json(made, out, e);
+}
+
+/* ---- clear ---- */
+
+static bool is_pinned(const struct keyset *k, const char *label)
+{
+    for (int use = 0; use < HSM_USES; use++)
+        if (strcmp(k->keys[use].label, label) == 0)
+            return true;
+    for (size_t i = 0; i < k->old_n; i++)
+        if (k->old[i].role != OLD_DESTROYED &&
+            strcmp(k->old[i].key.label, label) == 0)
+            return true;
+    return false;
+}
+
+static enum code op_clear(struct hsm *h, struct session *s, void *arg,
+                          struct error *e)
+{
+    const json_t *plan = arg;
+    enum code rc = OK;
+    for (size_t i = 0; !rc && i < json_array_size(plan); i++) {
+        struct key k;
+        size_t others;
+        rc = parse_planned(json_array_get(plan, i), &k, e);
+        if (!rc && is_pinned(h->ring.set, k.label))
+            rc = error_set(e, ERR_INVALID,
+                           "HSM: %s is pinned: it does not go with a rotation",
+                           k.label);
+        if (!rc)
+            rc = clear_left(s, &k, &others, e);
+    }
+    return rc;
+}
+
+#define CLEAR_TRIES 2 /* a session may be in the middle of what was cut off */
+
+enum code hsm_rekey_clear(struct hsm *h, const json_t *plan, struct error *e)
+{
+    enum code rc = ERR_HSM_FAILED;
+    for (int i = 0; i < CLEAR_TRIES && rc == ERR_HSM_FAILED; i++)
+        rc = hsm_run_exclusive(h, NEED_READY, op_clear,
+                               (void *)(uintptr_t)plan, e);
+    if (!rc)
+        keys_settle();
+    return rc;
 }
 
 /* ---- destroy ---- */
@@ -309,9 +362,11 @@ static enum code op_destroy(struct hsm *h, struct session *s, void *arg,
         rc = keyset_dup(now, &d->set, e);
     for (size_t i = 0; !rc && i < n; i++)
         rc = object_destroy(s, d->label, found[i], e);
-    if (!rc)
-        d->set->old[at].role = OLD_DESTROYED;
-    return rc;
+    if (rc)
+        return rc;
+    keys_settle();
+    d->set->old[at].role = OLD_DESTROYED;
+    return OK;
 }
 
 enum code hsm_destroy(struct hsm *h, const char *label, json_t **out,

@@ -25,10 +25,16 @@ enum code rekey_rotate(struct channel *c, struct frame *in, struct frame *out,
         return rc;
     if (strcmp(step, "make") == 0 && plan)
         return hsm_rekey_make(h, which, plan, &out->head, e);
+    if (strcmp(step, "clear") == 0 && plan)
+        return hsm_rekey_clear(h, plan, e);
     if (strcmp(step, "plan") != 0 || plan)
         return error_set(e, ERR_INVALID,
-                         "rotate-key: \"plan\", or \"make\" with its keys");
-    rc = hsm_rekey_plan(h, which, &keys, e);
+                         "rotate-key: \"plan\", or \"make\" or \"clear\" "
+                         "with its keys");
+    /* One that is signed by the key before the last is nobody's. */
+    rc = strcmp(which, "log") == 0 ? anchor_is_handed_over(h, e) : OK;
+    if (!rc)
+        rc = hsm_rekey_plan(h, which, &keys, e);
     if (rc)
         return rc;
     out->head = json_pack("{sO}", "keys", keys);

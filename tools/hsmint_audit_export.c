@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -28,6 +29,8 @@ struct sink {
     char origin[NOTE_NAME_MAX];
     struct merkle tree; /* of what went by; tiles have their own */
     uint64_t records;   /* that were written */
+    uint64_t *handed_over; /* sizes of checkpoints that introduce a new key */
+    size_t handed_over_n;
     bool finished;
 };
 
@@ -35,6 +38,7 @@ static void sink_clear(struct sink *s)
 {
     if (s->out && s->out != stdout && !s->finished)
         (void)unlink(s->path); /* it was made by us, and does not hold */
+    free(s->handed_over);
     export_free(s->tiles);
     file_closep(&s->out);
 }
@@ -104,11 +108,41 @@ static enum code put_line(struct sink *s, const char *line, size_t len,
     return rc;
 }
 
+/* A rotation of the log's key ended: its record says which checkpoint the old
+ * one and the new one signed. */
+static enum code note_handed_over(struct sink *s, const char *line, size_t len,
+                                  struct error *e)
+{
+    static const char member[] = "\"handed_over\":";
+    RECORD r = {.json = NULL};
+    if (!memmem(line, len, member, sizeof(member) - 1))
+        return OK;
+    enum code rc = record_parse(&r, line, len, e);
+    json_int_t size =
+        json_integer_value(json_object_get(r.json, "handed_over"));
+    if (rc || r.kind != RECORD_ROTATE_KEY || size <= 0)
+        return rc;
+    uint64_t *more = reallocarray(s->handed_over, s->handed_over_n + 1,
+                                  sizeof(*more));
+    if (!more)
+        return error_set(e, ERR_NOMEM, "checkpoints of %s", s->path);
+    s->handed_over = more;
+    more[s->handed_over_n++] = (uint64_t)size;
+    return OK;
+}
+
+static enum code put_tile(struct sink *s, const char *line, size_t len,
+                          struct error *e)
+{
+    enum code rc = export_add(s->tiles, line, len, e);
+    return rc ? rc : note_handed_over(s, line, len, e);
+}
+
 static enum code sink_put(struct sink *s, const char *line, size_t len,
                           struct error *e)
 {
     s->records++;
-    return s->tiles    ? export_add(s->tiles, line, len, e)
+    return s->tiles    ? put_tile(s, line, len, e)
            : s->events ? put_event(s, line, len, e)
                        : put_line(s, line, len, e);
 }
@@ -255,6 +289,34 @@ static void report_failure(struct cli *c, uint64_t size, const struct error *e)
                 local.text);
 }
 
+/* So that whoever knows the log's first key alone is led to the one in use.
+ * Pruned ones are in the copy that was made before. */
+static enum code keep_handed_over(struct cli *c, const struct sink *s,
+                                  struct error *e)
+{
+    enum code rc = OK;
+    for (size_t i = 0; rc == OK && i < s->handed_over_n; i++) {
+        JSON reply = NULL;
+        const char *note = NULL;
+        json_int_t size = (json_int_t)s->handed_over[i];
+        const struct json_field fields[] = {
+            {"checkpoint", FIELD_STRING, true, &note, NULL},
+        };
+        rc = cli_call(c, "LogProof",
+                      json_pack("{sI sI}", "seq", size, "size", size), NULL,
+                      &reply, NULL, e);
+        if (rc == OK)
+            rc = json_decode(reply, JSON_FIELDS(fields), true, "LogProof", e);
+        if (rc == OK)
+            rc = export_keep_note(s->path, s->handed_over[i], note,
+                                  strlen(note), e);
+    }
+    if (rc != ERR_NOT_FOUND)
+        return rc;
+    error_clear(e);
+    return OK;
+}
+
 static enum code export_daemon(struct cli *c, struct sink *s, struct error *e)
 {
     CLEANUP(head_clear) struct head h = {.reply = NULL};
@@ -271,6 +333,8 @@ static enum code export_daemon(struct cli *c, struct sink *s, struct error *e)
     strcpy(s->origin, h.checkpoint.origin);
     if (from <= (int64_t)h.checkpoint.size)
         rc = read_daemon(c, s, &h, from, e);
+    if (rc == OK)
+        rc = keep_handed_over(c, s, e);
     if (rc == OK)
         rc = sink_finish(s, h.note, strlen(h.note), &h.checkpoint, e);
     if (rc == ERR_SEAL)

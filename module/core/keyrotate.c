@@ -9,6 +9,7 @@
 #include "module/core/internal.h"
 #include "module/core/keyrotation.h"
 #include "module/core/logbook.h"
+#include "module/core/rotate.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ struct step {
     struct core *core;
     const struct caller *by; /* NULL: nobody asks */
     struct keyrotation r;
+    uint64_t handed_over; /* log: the checkpoint of so many records says so */
     /* Stored with the next step: */
     char *pins;
 };
@@ -57,9 +59,11 @@ static enum code save(struct store_tx *tx, void *ctx, struct error *e)
     const struct logbook_entry r = {
         .kind = RECORD_ROTATE_KEY,
         .by = s->by,
-        .more = json_pack("{ss ss so}", "key", s->r.which, "state",
+        .more = json_pack("{ss ss so so*}", "key", s->r.which, "state",
                           keyrotation_state_name(s->r.state), "new",
-                          labels(s->r.plan))};
+                          labels(s->r.plan), "handed_over",
+                          s->handed_over ? json_integer((json_int_t)s->handed_over)
+                                         : NULL)};
     enum code code = logbook_add(s->core, tx, &r, e);
 
     if (!code)
@@ -84,10 +88,15 @@ static enum code commit(struct step *s, struct error *e)
 static enum code advance(struct step *s, enum keyrotation_event event,
                          struct error *e)
 {
-    enum code code = keyrotation_next(s->r.state, event, &s->r.state, e);
+    enum keyrotation_state was = s->r.state;
+    enum code code = keyrotation_next(was, event, &s->r.state, e);
 
     s->r.begun_ms = clock_wall_ms();
-    return code ? code : commit(s, e);
+    if (!code)
+        code = commit(s, e);
+    if (code)
+        s->r.state = was;
+    return code;
 }
 
 /* ---- the keeper ---- */
@@ -151,16 +160,39 @@ static enum code take_pins(struct step *s, const struct frame *reply,
                    : error_set(e, ERR_NOMEM, "no memory for the HSM's pins");
 }
 
+static enum code ask_keys(struct step *s, const char *step,
+                          struct frame *reply, struct error *e)
+{
+    return ask(s, VERB_ROTATE_KEY,
+               json_pack("{ss ss sO}", "which", s->r.which, "step", step,
+                         "keys", s->r.plan),
+               reply, e);
+}
+
+/* For sure there is nothing: only then it ends. */
+static enum code refused(struct step *s, const struct error *why)
+{
+    FRAME reply = FRAME_INIT;
+    struct error e = {0};
+    enum code code = ask_keys(s, "clear", &reply, &e);
+
+    if (!code)
+        code = advance(s, KEYROTATION_NOTHING, &e);
+    if (!code)
+        log_failure(why, "the HSM made no new %s key", s->r.which);
+    else
+        log_failure(&e, "what the HSM made of a new %s key is not destroyed",
+                    s->r.which);
+    return why->code;
+}
+
 /* From here on no call is signed by the new key before its record is there:
  * record and pins are one transaction, and the keeper gets the pins after. */
 static enum code make(struct step *s, struct error *e)
 {
     FRAME reply = FRAME_INIT;
     struct error why = {0};
-    enum code code = ask(s, VERB_ROTATE_KEY,
-                         json_pack("{ss ss sO}", "which", s->r.which, "step",
-                                   "make", "keys", s->r.plan),
-                         &reply, &why);
+    enum code code = ask_keys(s, "make", &reply, &why);
 
     if (!code)
         code = take_pins(s, &reply, &why);
@@ -168,11 +200,9 @@ static enum code make(struct step *s, struct error *e)
         return advance(s, KEYROTATION_MADE, e);
     free(s->pins);
     s->pins = NULL;
-    if (!is_unknown(code) && advance(s, KEYROTATION_NOTHING, e) == OK)
-        log_failure(&why, "the HSM made no new %s key", s->r.which);
     if (e)
         *e = why;
-    return code;
+    return is_unknown(code) ? code : refused(s, &why);
 }
 
 static enum code take(struct step *s, struct error *e)
@@ -189,7 +219,7 @@ static enum code take(struct step *s, struct error *e)
 /* Whoever knows the old key is told the new one by it. */
 static enum code sign(struct step *s, struct error *e)
 {
-    enum code code = notary_hand_over(s->core, e);
+    enum code code = notary_hand_over(s->core, &s->handed_over, e);
 
     return code ? code : advance(s, KEYROTATION_SIGNED, e);
 }
@@ -258,8 +288,11 @@ enum code core_rotate_hsm(struct core *c, const struct caller *by,
     if (code)
         return code;
     code = go_on(&s, e);
-    if (code && s.r.state != KEYROTATION_DONE)
+    inflight_leave(&hold);
+    if (code && s.r.state != KEYROTATION_DONE) {
+        rotate_poke(c);
         return error_prefix(e, "the rotation goes on by itself");
+    }
     if (code)
         return code;
     *out = keyrotation_json(&s.r);

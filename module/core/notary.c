@@ -270,18 +270,39 @@ enum code notary_sign(struct core *c, bool anchor, struct error *e)
     return code;
 }
 
-enum code notary_hand_over(struct core *c, struct error *e)
+/* What is anchored from here on both have signed. */
+static enum code sign_anchor(struct core *c, struct error *e)
+{
+    struct store_head head;
+    uint64_t anchored = 0;
+    enum code code = store_log_head(c->store, &head, e);
+
+    if (!code)
+        code = notary_sign(c, true, e);
+    if (!code)
+        code = notary_anchored(c, &anchored, e);
+    if (!code && anchored < head.size)
+        code = error_set(e, ERR_HSM_FAILED,
+                         "the log's anchor could not be written to the HSM: "
+                         "the keeper's log says why");
+    return code;
+}
+
+enum code notary_hand_over(struct core *c, uint64_t *size, struct error *e)
 {
     CLEANUP(store_checkpoint_clear) struct store_checkpoint k = {.note = NULL};
     char origin[NOTE_NAME_MAX];
-    enum code code;
+    enum code code = sign_anchor(c, e);
 
-    code = notary_sign(c, true, e);
     if (!code)
         code = notary_origin(c, origin, e);
     if (!code)
         code = store_checkpoint_get(c->store, UINT64_MAX, &k, e);
-    return code ? code : notary_check_old(c, k.note, origin, e);
+    if (!code)
+        code = notary_check_old(c, k.note, origin, e);
+    if (!code)
+        *size = k.size;
+    return code;
 }
 
 /* ---- calls ---- */

@@ -77,8 +77,10 @@ void notary_wake(struct core *c);
  * whose memory wears. */
 MUST_CHECK enum code notary_sign(struct core *c, bool anchor, struct error *e);
 /* The log's new key takes over: a checkpoint that the old one signs beside it is
- * kept, and the anchor. ERR_NOT_LOGGED: the old one has not signed. */
-MUST_CHECK enum code notary_hand_over(struct core *c, struct error *e);
+ * kept, of *size records, and is the anchor. ERR_NOT_LOGGED: the old one has not
+ * signed; ERR_HSM_FAILED: the anchor on the HSM is an older one. */
+MUST_CHECK enum code notary_hand_over(struct core *c, uint64_t *size,
+                                      struct error *e);
 /* Is the last checkpoint that is kept signed by a key of before, too? For
  * notary_hand_over (core/auditkeys.c). */
 MUST_CHECK enum code notary_check_old(struct core *c, const char *note,

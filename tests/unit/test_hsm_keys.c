@@ -71,6 +71,27 @@ static void destroy(struct hsm *h, const char *label)
                  &error));
 }
 
+static enum code op_destroy_private(struct hsm *h, struct session *s, void *arg,
+                                    struct error *e)
+{
+    (void)h;
+    CK_OBJECT_HANDLE found[OBJECTS_MAX];
+    CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
+    size_t n;
+    CK_ATTRIBUTE match[] = {ATTR(CKA_CLASS, class),
+                            ATTR_TEXT(CKA_LABEL, (char *)arg)};
+    enum code rc = object_find(s, arg, match, 2, found, &n, e);
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = object_destroy(s, arg, found[i], e);
+    return rc;
+}
+
+static void destroy_private(struct hsm *h, const char *label)
+{
+    must(hsm_run(h, NEED_LOGIN, false, op_destroy_private,
+                 (void *)(uintptr_t)label, &error));
+}
+
 static size_t count(struct hsm *h, const char *label);
 struct counted {
     const char *label;
@@ -409,6 +430,46 @@ static void what_is_left_is_made_anew(void **state)
     signed_by(h, "hsmint-call-3:");
 }
 
+/* What the plan names goes, whatever of it is there; and nothing that is pinned,
+ * nor what is somebody else's. */
+static void what_is_left_is_cleared(void **state)
+{
+    struct hsm *h = provisioned(state);
+    const uint8_t id[16] = "somebody else's";
+    JSON plan = plan_of(h, "log");
+    JSON pins = made(h, "log", plan);
+    JSON out = NULL;
+    plant_aes(h, "hsmint-log-2", id, true);
+    must(hsm_rekey_clear(h, plan, &error));
+    assert_int_equal(count(h, "hsmint-log-2"), 1);
+    assert_int_equal(count(h, "hsmint-log-ed25519-2"), 0);
+    must(hsm_rekey_clear(h, plan, &error));
+    destroy(h, "hsmint-log-2");
+    JSON again = made(h, "log", plan);
+    must(hsm_provision(h, true, again, &out, &error));
+    must_fail(ERR_INVALID, hsm_rekey_clear(h, plan, &error));
+    assert_int_equal(count(h, "hsmint-log-2"), 2);
+}
+
+/* Of an old log key that was half destroyed the public half is left. */
+static void half_of_an_old_key_holds_nobody_up(void **state)
+{
+    struct fixture *f = fixture(state);
+    struct hsm *h = provisioned(state);
+    JSON plan = plan_of(h, "log");
+    JSON pins = made(h, "log", plan);
+    JSON out = NULL;
+    JSON end = NULL;
+    must(hsm_provision(h, true, pins, &out, &error));
+    destroy_private(h, "hsmint-log-1");
+    assert_int_equal(count(h, "hsmint-log-1"), 1);
+    log_in_again(f);
+    json_decref(out);
+    must(hsm_provision(f->hsm, true, pins, &out, &error));
+    must(hsm_destroy(f->hsm, "hsmint-log-1", &end, &error));
+    assert_int_equal(count(f->hsm, "hsmint-log-1"), 0);
+}
+
 /* `value` at member of the first old key's object `at` ("key" or NULL). */
 static void refused_old(struct hsm *h, const json_t *pins, const char *at,
                         const char *member, json_t *value)
@@ -544,6 +605,8 @@ int main(void)
         FIXTURE_TEST(broken_pins),
         FIXTURE_TEST(a_new_generation_is_taken_when_pinned),
         FIXTURE_TEST(what_is_left_is_made_anew),
+        FIXTURE_TEST(what_is_left_is_cleared),
+        FIXTURE_TEST(half_of_an_old_key_holds_nobody_up),
         FIXTURE_TEST(old_keys_in_pins_are_judged),
         FIXTURE_TEST(an_old_key_is_destroyed_after_a_start),
         FIXTURE_TEST(plans_of_others_are_refused),
