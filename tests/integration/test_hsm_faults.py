@@ -1,0 +1,166 @@
+"""Rotations of the HSM's keys while the HSM, or the store, fails. Each PKCS#11 call of one
+goes wrong once: it fails, before or after its effect, its session is lost, or the keeper
+ends there; each write and fsync of the store fails, or the daemon ends there. Afterwards,
+and with nothing done by hand: on the HSM are exactly the keys that are pinned, everything
+sealed opens, mints work, and so does the next rotation; the log verifies from its first key.
+
+The usual run has a few cells of each kind; HSMINT_LONG=1 is all."""
+
+import os
+import random
+import threading
+import time
+
+import pytest
+
+from auditcli import verdict
+from conftest import PROJECT, Token, not_sanitized, wait_for
+from faultyhsm import HsmFaults, check_objects
+from stopat import StoppedAt
+from test_hsm_rotate import export, head, keys, mints, records, vkeys
+from varlink import Error, request_id
+
+LONG = bool(os.environ.get("HSMINT_LONG"))
+KEYS = ["call", "log"]
+ROTATIONS = 24  # of one instance: its pins hold 64 keys of before
+
+# What becomes of a call, and what it says.
+FAULTS = [
+    ("fails", "DEVICE_ERROR"),
+    ("fails", "DEVICE_MEMORY"),
+    ("fails", "GENERAL_ERROR"),
+    ("session lost", "SESSION_HANDLE_INVALID"),
+    ("fails after", "DEVICE_ERROR"),
+    ("fails after", "DEVICE_MEMORY"),
+    ("stuck", "GENERAL_ERROR"),
+    ("dies", "GENERAL_ERROR"),
+    ("dies after", "GENERAL_ERROR"),
+]
+
+
+class World:
+    """One instance after the other, each with a token of its own."""
+
+    def __init__(self, place, service):
+        self.place, self.service = place, service
+        self.daemon, self.n, self.left, self.kept = None, 0, 0, {}
+
+    def begin(self):
+        self.end()
+        place = self.place / f"w{self.n}"
+        place.mkdir(mode=0o700)
+        self.n += 1
+        self.daemon = StoppedAt(place, Token(place), self.service)
+        self.daemon.settings["hsm"]["deadline"] = "2s"
+        self.hsm = HsmFaults(self.daemon)
+        self.daemon.start().prepare()
+        with self.daemon.attached() as c:
+            c.change("SetRole", name="kept", fields={"project_id": PROJECT, "keep_value": True})
+        self.first, self.left, self.kept = vkeys(self.daemon)[0], ROTATIONS, {}
+        self.keep()
+
+    def end(self):
+        if self.daemon:
+            self.daemon.go_on()
+            self.verify()
+            self.daemon.end()
+            self.daemon = None
+
+    def need(self):
+        """A daemon whose keys can be rotated twice more."""
+        self.left -= 2
+        if self.left < 0 or not self.daemon:
+            self.begin()
+        return self.daemon
+
+    def keep(self):
+        with self.daemon.attached() as c:
+            reply = c.call("Mint", role="kept", request_id=request_id())
+            self.kept[reply["lease"]["lease_id"]] = reply.secret.decode()
+
+    def opens(self):
+        """Everything that was ever sealed."""
+        with self.daemon.attached() as c:
+            for lease, key in self.kept.items():
+                assert c.call("ReadKey", lease_id=lease).secret.decode() == key
+        assert self.service.accepts(mints(self.daemon))
+
+    def verify(self):
+        assert not records(self.daemon, "rollback") and "resumed" not in head(self.daemon)
+        copy = self.daemon.place / "copy"
+        export(self.daemon, copy)
+        verdict(copy, "--key", self.first)  # one key introduces the next
+
+    def rotate(self, key):
+        """What its caller is told; "done" where all is well."""
+        try:
+            with self.daemon.attached(timeout=60) as c:
+                return c.change("RotateHsm", name=key)["rotation"]["state"]
+        except Error as e:
+            return e.name
+        except (OSError, EOFError):
+            return "cut off"
+
+    def settle(self, key):
+        """It ends by itself; the next one works; how long it took."""
+        began = time.monotonic()
+        version = int(keys(self.daemon)[key].rsplit("-", 1)[1])
+        wait_for(lambda: self.rotate(key) == "done", 40, "the rotation to end, and the next one to work")
+        assert int(keys(self.daemon)[key].rsplit("-", 1)[1]) > version
+        check_objects(self.daemon)
+        self.opens()
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def world(place, service):
+    not_sanitized("a sanitizer wants to be loaded first")
+    w = World(place, service)
+    yield w
+    w.end()
+
+
+def calls_of(world, key):
+    """Those of one rotation, as (which function, how many of it before)."""
+    world.need()
+    world.hsm.arm()
+    assert world.rotate(key) == "done"
+    world.hsm.disarm()
+    seen, calls = {}, []
+    for function in world.hsm.noted():
+        seen[function] = seen.get(function, 0) + 1
+        calls.append((function, seen[function]))
+    return calls
+
+
+def cells_of(calls, n):
+    """All; in the usual run of each function its first, last and some other call, with
+    the faults by turns."""
+    cells = [(i, call, fault) for i, call in enumerate(calls, 1) for fault in FAULTS]
+    if LONG:
+        return cells
+    chosen, turn = [], random.randrange(len(FAULTS))
+    for function in dict.fromkeys(f for f, _ in calls):
+        its = [(i, c) for i, c in enumerate(calls, 1) if c[0] == function]
+        for i, call in {*its[:1], *its[-1:], random.choice(its)}:
+            chosen.append((i, call, FAULTS[turn % len(FAULTS)]))
+            turn += 1
+    makes = [c for c in cells if c[1][0].startswith("GenerateKey")]
+    return random.sample(makes, min(len(makes), n // 3)) + random.sample(chosen, min(len(chosen), n - n // 3))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_hsm_fails(key, world, record_property):
+    began, met = time.monotonic(), 0
+    calls = calls_of(world, key)
+    cells = cells_of(calls, 12)
+    for nth, (function, of_it), (how, rv) in cells:
+        world.need()
+        world.hsm.arm(nth, how, rv)
+        told = world.rotate(key)
+        hit = world.hsm.disarm()
+        met += hit
+        took = world.settle(key)
+        record_property("cell", f"{key} {function} {of_it} {how} {rv}: {told}, {took:.1f} s{'' if hit else ', not met'}")
+    assert met > len(cells) // 2, "the calls of a rotation are others each time"
+    record_property("cells", f"{key}: {met} of {len(cells)} cells, {len(calls)} calls, {time.monotonic() - began:.1f} s")
