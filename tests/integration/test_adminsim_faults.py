@@ -16,7 +16,7 @@ import time
 import pytest
 
 from adminapi import AdminApi
-from conftest import Service, program, wait_for
+from conftest import Service, patience, program, wait_for
 
 ACCOUNTS = "/v1/organization/projects/proj_abc/service_accounts"
 ADMIN_KEYS = "/organization/admin_api_keys"
@@ -321,7 +321,7 @@ def test_a_hang_holds_nobody_else_up(double):
     wait_for(lambda: double.alive() == 1, 5, "the effect")
     began = time.monotonic()
     double.get("/organization/projects").ok()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < patience(1)
     waiting.join()
 
 
@@ -502,7 +502,7 @@ def start(place, *options):
 def test_a_state_that_is_none(place):
     (place / "world").write_text('{"projects": []}')
     r = subprocess.run(
-        [program("tests", "adminsim", "hsmint-adminsim"), "--state", place / "world"], capture_output=True, text=True, timeout=10
+        [program("tests", "adminsim", "hsmint-adminsim"), "--state", place / "world"], capture_output=True, text=True, timeout=120
     )
     assert r.returncode == 1 and "world" in r.stderr and not r.stdout
 
@@ -537,12 +537,12 @@ def test_files_and_their_modes(service):
     "options", [["--port", "x"], ["--port", "65536"], ["--owner", "me"], ["--latency-ms", "-1"], ["--set", "a=1"], ["--set", "a"], ["--no"], ["x"]]
 )
 def test_bad_options(options):
-    r = subprocess.run([program("tests", "adminsim", "hsmint-adminsim"), *options], capture_output=True, text=True, timeout=10)
+    r = subprocess.run([program("tests", "adminsim", "hsmint-adminsim"), *options], capture_output=True, text=True, timeout=120)
     assert r.returncode == 2 and r.stderr and not r.stdout
 
 
 def test_help():
-    r = subprocess.run([program("tests", "adminsim", "hsmint-adminsim"), "--help"], capture_output=True, text=True, timeout=10)
+    r = subprocess.run([program("tests", "adminsim", "hsmint-adminsim"), "--help"], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and "--tls DIR" in r.stdout
 
 

@@ -21,7 +21,7 @@ def sdk():
     node, npm = shutil.which("node"), shutil.which("npm")
     if not node or not npm:
         pytest.skip("node and npm are not installed")
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30).stdout.strip()
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=120).stdout.strip()
     if int(version.lstrip("v").split(".")[0]) < OLDEST:
         pytest.skip(f"node {version} is older than {OLDEST}")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="hsmint-sdk-"))

@@ -199,12 +199,12 @@ a.sendall(struct.pack("=IHHII", 0x686D4B31, 2, 0, len(head), 0) + head)
 h = a.recv(16, socket.MSG_WAITALL)
 print(a.recv(struct.unpack_from("=I", h, 8)[0], socket.MSG_WAITALL).decode())
 """
-    r = subprocess.run(apart.under(Apart.DAEMON, "python3", "-c", script), capture_output=True, text=True, timeout=30)
+    r = subprocess.run(apart.under(Apart.DAEMON, "python3", "-c", script), capture_output=True, text=True, timeout=120)
     assert '"text"' in r.stdout and "HSM" in r.stdout, r  # no token, for it sees none
     # The same with the keeper's uid logs in: the question is a good one.
     apart.give(Apart.KEEPER, config)
     apart.state.chmod(0o711)
-    r = subprocess.run(apart.under(Apart.KEEPER, "python3", "-c", script), capture_output=True, text=True, timeout=30)
+    r = subprocess.run(apart.under(Apart.KEEPER, "python3", "-c", script), capture_output=True, text=True, timeout=120)
     assert '"checked"' in r.stdout, r
 
 

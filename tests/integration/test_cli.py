@@ -360,7 +360,7 @@ def test_a_command_survives_a_restart(cli, ready, service, settings, place):
     ready.kill()
     service.control("settings", {"latency_ms": 0})
     ready.start()
-    out, err = p.communicate(timeout=20)
+    out, err = p.communicate(timeout=120)
     assert p.returncode == 0, err
     assert service.accepts(json.loads(out)["api_key"])
     wait_for(lambda: service.alive() == 1, 15, "one account")

@@ -37,7 +37,7 @@ class Gateway(threading.Thread):
             [program("hsmint-egress"), *keys, "--host", self.host, "--seen", self.seen],
             input=raw,
             capture_output=True,
-            timeout=10,
+            timeout=120,
         )
         verdict = r.stdout.decode().strip()
         assert verdict.startswith({0: "allow ", 1: "deny "}.get(r.returncode, "?")), (r.returncode, verdict, r.stderr)
@@ -50,7 +50,7 @@ class Gateway(threading.Thread):
         headers = dict(line.split(": ", 1) for line in lines)
         headers.pop("Host")
         host = self.upstream.split("/")[2]
-        c = http.client.HTTPSConnection(host, context=self.service.context, timeout=20)
+        c = http.client.HTTPSConnection(host, context=self.service.context, timeout=120)
         c.request(method, path, body, headers)
         r = c.getresponse()
         return r.status, r.read(), r.getheader("x-request-id") or ""

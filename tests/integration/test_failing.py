@@ -35,7 +35,7 @@ class Failing:
 
     def mint(self):
         """One mint, and every third is revoked again."""
-        with self.daemon.attached(timeout=30) as c:
+        with self.daemon.attached(timeout=120) as c:
             reply = c.call("Mint", role="my-app", request_id=request_id())
             lease = reply["lease"]["lease_id"]
             self.given[lease] = reply.secret.decode()

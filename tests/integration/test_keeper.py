@@ -207,7 +207,7 @@ def test_unknown_user(apart_stopped):
         [program("hsmint-keeper"), "--config", apart_stopped.config, "--listen", apart_stopped.keeper_socket],
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=120,
     )
     assert r.returncode != 0 and "there is no user no-such-user" in r.stderr, r
     assert not apart_stopped.keeper_socket.exists()
@@ -222,6 +222,6 @@ def test_by_hand(apart_stopped):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=120,
         )
         assert r.returncode == 2 and word in r.stderr, r

@@ -15,7 +15,7 @@ import urllib.request
 
 import pytest
 
-from conftest import PROJECT, SOURCE, program, wait_for
+from conftest import PROJECT, SOURCE, patience, program, wait_for
 from varlink import Error
 
 KEPT_S = 5.5  # the daemon's costly figures may be that old
@@ -69,7 +69,7 @@ class Exporter:
         return self
 
     def text(self):
-        with urllib.request.urlopen(self.url, timeout=30) as r:
+        with urllib.request.urlopen(self.url, timeout=120) as r:
             assert r.status == 200
             assert r.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
             return r.read().decode()
@@ -232,7 +232,7 @@ def test_hung_hsm_hangs_no_scrape(ready, exporter):
                 time.sleep(2)
                 began = time.monotonic()
                 now = exporter.scrape()
-                assert time.monotonic() - began < 1.5
+                assert time.monotonic() - began < patience(1.5)
                 assert pick(now, "hsmint_up") == 1
                 ages.append(pick(now, "hsmint_hsm_look_age_seconds"))
             assert ages[-1] >= 4 and ages == sorted(ages), ages
@@ -310,7 +310,7 @@ def test_http(daemon, exporter):
     def get(path, method="GET", data=None):
         try:
             r = urllib.request.Request(base + path, method=method, data=data)
-            with urllib.request.urlopen(r, timeout=10) as reply:
+            with urllib.request.urlopen(r, timeout=120) as reply:
                 return reply.status
         except urllib.error.HTTPError as e:
             return e.code
@@ -350,7 +350,7 @@ def test_http(daemon, exporter):
     ],
 )
 def test_wrong_options(options):
-    r = subprocess.run([program("hsmint-exporter"), *options], capture_output=True, text=True, timeout=10)
+    r = subprocess.run([program("hsmint-exporter"), *options], capture_output=True, text=True, timeout=120)
     assert r.returncode == 2 and r.stderr.startswith("hsmint-exporter: ") or "unrecognized" in r.stderr
     assert r.returncode == 2
 
@@ -392,7 +392,7 @@ def test_unix(daemon, place):
             text = b"".join(iter(lambda: s.recv(65536), b"")).decode()
         assert text.startswith("HTTP/1.") and "\nhsmint_up 1\n" in text
         assert path.stat().st_mode & 0o777 == 0o660
-        second = subprocess.run([program("hsmint-exporter"), "--unix", path], capture_output=True, text=True, timeout=10)
+        second = subprocess.run([program("hsmint-exporter"), "--unix", path], capture_output=True, text=True, timeout=120)
         assert second.returncode == 1 and "somebody listens" in second.stderr
     finally:
         assert e.stop() == 0

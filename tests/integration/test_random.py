@@ -76,7 +76,7 @@ class Caller(threading.Thread):
                 self.run_.stop.wait(0.05)
 
     def connection(self):
-        return self.run_.daemon.attached(timeout=30)
+        return self.run_.daemon.attached(timeout=120)
 
     def mint(self):
         asked = time.time()

@@ -73,7 +73,7 @@ def test_revoke_all(ready, cli, service):
     wait_for(lambda: cli.run("revoke-all", "--status").returncode == 0, 20, "the job")
     assert "revoke-all is under way" in cli.fails(REFUSED, "mint", "my-app")
     under_way.send_signal(signal.SIGTERM)  # SIGINT may be ignored in the background
-    under_way.communicate(timeout=20)
+    under_way.communicate(timeout=120)
     ready.kill()
     ready.start()
     assert "revoke-all is under way" in cli.fails(REFUSED, "mint", "my-app")
@@ -98,7 +98,7 @@ def test_a_job_that_cannot_be_read(ready, cli, service):
     under_way = cli.start("revoke-all", "--reason", "a leak")
     wait_for(lambda: cli.run("revoke-all", "--status").returncode == 0, 20, "the job")
     under_way.send_signal(signal.SIGTERM)
-    under_way.communicate(timeout=20)
+    under_way.communicate(timeout=120)
     ready.kill()
     with sqlite3.connect(ready.state / "store.db") as store:
         changed = store.execute("UPDATE document SET body = '{' WHERE kind = 'job' AND name = 'revoke-all'")

@@ -203,7 +203,7 @@ static inline void *httpd_accept(void *ctx)
         int fd = accept(s->listener, NULL, NULL);
         struct httpd_connection *c = calloc(1, sizeof *c);
         pthread_t thread;
-        struct timeval idle = {.tv_sec = 20};
+        struct timeval idle = {.tv_sec = 120};
         if (fd < 0 || !c)
             abort();
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof idle);
@@ -307,7 +307,7 @@ static inline void httpd_stop(struct httpd *s)
 {
     atomic_store(&s->stopped, true);
     pthread_join(s->thread, NULL);
-    for (int i = 0; i < 2000 && atomic_load(&s->running) > 0; i++)
+    for (int i = 0; i < 60000 && atomic_load(&s->running) > 0; i++)
         usleep(1000);
     close(s->listener);
     unlink(s->ca_file);

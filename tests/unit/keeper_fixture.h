@@ -78,7 +78,7 @@ static inline void keeper_end(struct fixture *f)
     int status = -1;
     for (int i = 0; i < CHANNELS; i++)
         close(f->channel[i]);
-    for (int i = 0; i < 5000 && waitpid(f->pid, &status, WNOHANG) == 0; i++)
+    for (int i = 0; i < 30000 && waitpid(f->pid, &status, WNOHANG) == 0; i++)
         usleep(1000);
     if (status == -1) {
         kill(f->pid, SIGKILL);
@@ -105,8 +105,8 @@ static inline int keeper_setup(void **state)
             "[hsm]\nmodule = %s\nuri = pkcs11:token=keeper-test\n"
             "sessions = 4\nkeeper_state_dir = %s/keeper\n"
             "[hsm.env]\nSOFTHSM2_CONF = %s\n"
-            "[service]\nhosts = 127.0.0.1\nca_file = %s\nconnect_timeout = 2s\n"
-            "call_timeout = 3s\n",
+            "[service]\nhosts = 127.0.0.1\nca_file = %s\nconnect_timeout = 60s\n"
+            "call_timeout = 60s\n",
             softhsm_module(), f->token.dir, f->token.conf,
             f->server.ca_file);
     assert_int_equal(fclose(c), 0);
@@ -139,10 +139,10 @@ static inline enum code ask_on(struct fixture *f, int channel, enum verb verb,
                       .fd = fd};
     frame_clear(reply);
     error_clear(&f->e);
-    enum code rc = frame_send(f->channel[channel], &q, 5000, &f->e);
+    enum code rc = frame_send(f->channel[channel], &q, 60000, &f->e);
     json_decref(head);
     if (rc == OK)
-        rc = frame_recv(f->channel[channel], reply, 20000, &f->e);
+        rc = frame_recv(f->channel[channel], reply, 120000, &f->e);
     return rc ? rc : frame_result(reply, &f->e);
 }
 

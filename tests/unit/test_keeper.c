@@ -628,15 +628,15 @@ static void ends_with_its_channels(void **state)
     q.head = json_pack("{s:s}", "call", member(&call, "call"));
     q.body = (uint8_t *)line;
     q.body_len = strlen(line);
-    expect(OK, frame_send(f->channel[0], &q, 1000, &f->e));
+    expect(OK, frame_send(f->channel[0], &q, 60000, &f->e));
     json_decref(q.head);
-    for (int i = 0; i < 2000 && f->server.requests == 0; i++)
+    for (int i = 0; i < 60000 && f->server.requests == 0; i++)
         usleep(1000);
     assert_int_equal(f->server.requests, 1);
     /* One that says nonsense loses its channel, and no other. */
     assert_int_equal(send(f->channel[1], "GET / HTTP/1.1\r\n\r\n", 18, 0), 18);
     FRAME r = FRAME_INIT;
-    assert_int_equal(frame_recv(f->channel[1], &r, 5000, &f->e), ERR_KEEPER);
+    assert_int_equal(frame_recv(f->channel[1], &r, 60000, &f->e), ERR_KEEPER);
     expect(OK, ask_on(f, 2, VERB_DESCRIBE, NULL, NULL, 0, -1, &r));
 }
 

@@ -4,6 +4,7 @@
 
 #include "tests/unit/store_fixture.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -249,6 +250,11 @@ static void killed_in_the_middle(void **state)
             be_killed(f, pipes[1]);
         }
         close(pipes[1]);
+        if (round % 2) /* the others may be killed before they have answered */
+            assert_int_equal(poll(&(struct pollfd){.fd = pipes[0],
+                                                   .events = POLLIN},
+                                  1, 60000),
+                             1);
         sleep_ms(40 + 13 * round);
         assert_int_equal(kill(pid, SIGKILL), 0);
         int status;
