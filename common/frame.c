@@ -47,6 +47,7 @@ static const char *const verb_names[VERBS] = {
     [VERB_SIGN_CHECKPOINT] = "sign-checkpoint",
     [VERB_ROTATE_KEY] = "rotate-key",
     [VERB_DESTROY_KEY] = "destroy-key",
+    [VERB_CEREMONY] = "ceremony",
 };
 
 const char *verb_name(enum verb v)

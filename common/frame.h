@@ -42,6 +42,7 @@ enum verb {
     VERB_REACH,        /* does an organisation's service answer at all? */
     VERB_ROTATE_KEY,   /* another generation of the HSM's keys */
     VERB_DESTROY_KEY,  /* an old one of them goes */
+    VERB_CEREMONY,     /* what was seen of HSM and keys, signed */
     VERBS
 };
 

@@ -156,18 +156,21 @@ static enum code sign_by_name(struct signing *g, struct error *e)
     return rc;
 }
 
+enum code anchor_sign_text(struct hsm *h, const char *origin, const char *text,
+                           char **note, struct error *e)
+{
+    struct signing g = {.hsm = h, .origin = origin, .text = text};
+    soft_sha256(text, strlen(text), g.digest);
+    enum code rc = sign_by_name(&g, e);
+    return rc ? rc : note_format(text, g.list, g.n, note, e);
+}
+
 enum code anchor_sign(struct hsm *h, const struct checkpoint *c, uint64_t lost,
                       uint64_t resumed, char **note, struct error *e)
 {
     FREE char *text = NULL;
-    struct signing g = {.hsm = h, .origin = c->origin};
     enum code rc = text_of(c, lost, resumed, &text, e);
-    if (rc)
-        return rc;
-    g.text = text;
-    soft_sha256(text, strlen(text), g.digest);
-    rc = sign_by_name(&g, e);
-    return rc ? rc : note_format(text, g.list, g.n, note, e);
+    return rc ? rc : anchor_sign_text(h, c->origin, text, note, e);
 }
 
 static enum code add_vkey(json_t *list, const struct note_key *key,

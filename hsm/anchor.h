@@ -36,6 +36,10 @@ MUST_CHECK enum code anchor_origin(char out[NOTE_NAME_MAX], const char *base,
 MUST_CHECK enum code anchor_sign(struct hsm *h, const struct checkpoint *c,
                                  uint64_t lost, uint64_t resumed, char **note,
                                  struct error *e);
+/* The same of a text that is no checkpoint: its first line has a space. */
+MUST_CHECK enum code anchor_sign_text(struct hsm *h, const char *origin,
+                                      const char *text, char **note,
+                                      struct error *e);
 /* The log's keys for this origin, as note_key_format(): [vkey]. */
 MUST_CHECK enum code anchor_keys(struct hsm *h, const char *origin,
                                  json_t **out, struct error *e);

@@ -4,6 +4,7 @@
 
 #include "common/log.h"
 #include "hsm/state.h"
+#include "hsm/witness.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -445,6 +446,7 @@ static enum code op_provision(struct hsm *h, struct session *s, void *arg,
     } else {
         rc = keys_make(s, h->mechanisms, h->mechanisms_count, &made, &ring, e);
         if (!rc) {
+            witness_made(h, NULL, made);
             atomic_store(&h->keys, made);
             h->ring = ring;
         }

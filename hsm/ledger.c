@@ -503,6 +503,27 @@ enum code ledger_sign(struct ledger *l, bool anchor, char **note,
     return OK;
 }
 
+/* ---- is it there? ---- */
+
+enum code ledger_find(struct ledger *l, const struct merkle_hash *leaf,
+                      struct ledger_place *out, struct error *e)
+{
+    lock(l);
+    struct checkpoint *c = &out->checkpoint;
+    enum code rc = l->begun ? OK : not_begun(e);
+    out->index = recent_find(l->recent, leaf);
+    if (rc == OK && out->index >= l->head.tree.size)
+        rc = error_set(e, ERR_NOT_LOGGED,
+                       "the record is not among the last of the log that was "
+                       "signed: try again");
+    memcpy(c->origin, l->head.origin, sizeof c->origin);
+    c->size = l->head.tree.size;
+    if (rc == OK)
+        rc = merkle_root(&l->head.tree, &c->root, e);
+    unlock(l);
+    return rc;
+}
+
 /* ---- calls ---- */
 
 static enum code too_many(const struct ledger *l, struct error *e)

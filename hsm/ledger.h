@@ -61,6 +61,16 @@ MUST_CHECK enum code ledger_sign(struct ledger *l, bool anchor, char **note,
                                  uint64_t *size, bool *anchored,
                                  struct error *e);
 
+/* Is this leaf among the last of the tree that was signed? *index: from 0.
+ * ERR_NOT_LOGGED. */
+struct ledger_place {
+    struct checkpoint checkpoint;
+    uint64_t index;
+};
+MUST_CHECK enum code ledger_find(struct ledger *l,
+                                 const struct merkle_hash *leaf,
+                                 struct ledger_place *out, struct error *e);
+
 /* Grows with each ledger_begin and ledger_resume: a call that was signed
  * before is not made after it. */
 uint32_t ledger_era(struct ledger *l);

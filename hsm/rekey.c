@@ -6,6 +6,7 @@
 #include "common/text.h"
 #include "hsm/object.h"
 #include "hsm/state.h"
+#include "hsm/witness.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -234,8 +235,10 @@ static enum code op_make(struct hsm *h, struct session *s, void *arg,
     struct keyring ring = h->ring;
     ring.set = m->set;
     rc = make_all(h, s, m, &ring, e);
-    if (!rc)
+    if (!rc) {
         keys_settle();
+        witness_made(h, h->ring.set, m->set);
+    }
     return rc;
 }
 

@@ -9,6 +9,7 @@
 #include "hsm/token.h"
 
 #define VERIFIED 256 /* blobs whose signature is remembered as good */
+#define WITNESSED 64 /* keys that this process saw made */
 
 struct hsm {
     const struct settings *settings; /* outlives us */
@@ -28,6 +29,8 @@ struct hsm {
     bool checked; /* ring holds the handles of this initialisation */
     unsigned attempts;
     struct error failure; /* of the last attempt to initialise */
+    char made[WITNESSED][65]; /* fingerprints: witness.h */
+    size_t made_n;
     /* Readable at any time: */
     atomic_bool ready; /* logged in and checked */
     pthread_mutex_t verified_lock;

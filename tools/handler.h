@@ -33,6 +33,7 @@ HANDLER(get_config);
 HANDLER(rotate_config);
 HANDLER(rotate_hsm);
 HANDLER(destroy_hsm_key);
+HANDLER(ceremony);
 HANDLER(delete_config);
 HANDLER(set_role);
 HANDLER(get_role);

@@ -48,6 +48,13 @@ enum code handle_mark_exported(struct call *c, const struct arguments *a,
     return core_log_exported(c->daemon->core, &by, a->size, a->reason, e);
 }
 
+enum code handle_ceremony(struct call *c, const struct arguments *a,
+                          json_t **out, struct error *e)
+{
+    struct caller by = handler_caller(c);
+    return core_ceremony(c->daemon->core, &by, a->fields, out, e);
+}
+
 enum code handle_prune_log(struct call *c, const struct arguments *a,
                            json_t **out, struct error *e)
 {

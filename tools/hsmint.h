@@ -15,7 +15,7 @@
 /* ---- arguments ---- */
 
 #define ARGS_WORDS_MAX 64
-#define ARGS_LIST_MAX 16
+#define ARGS_LIST_MAX 64
 
 struct args_list { /* of an option that may be given more than once */
     const char *items[ARGS_LIST_MAX];
@@ -43,6 +43,9 @@ struct args {
     bool live, offline, show_status;
     const char *prefix, *project;
     const char *state;
+    /* of ceremonies */
+    const char *ceremony, *signature, *log;
+    struct args_list participants, attestations;
     bool keep_first, keep_old, retire_old;
     /* what is left: after the command's own words, and after "--" */
     const char *words[ARGS_WORDS_MAX];
@@ -192,6 +195,11 @@ MUST_CHECK enum code conf_text(const struct args *a, char **text,
 /* ---- commands ---- */
 
 enum code command_init(struct cli *c, struct error *e);
+enum code command_ceremony(struct cli *c, struct error *e);
+enum code command_ceremony_statement(struct cli *c, struct error *e);
+enum code command_ceremony_sign(struct cli *c, struct error *e);
+enum code command_ceremony_show(struct cli *c, struct error *e);
+enum code command_ceremony_verify(struct cli *c, struct error *e);
 enum code command_config_set(struct cli *c, struct error *e);
 enum code command_config_show(struct cli *c, struct error *e);
 enum code command_config_rotate(struct cli *c, struct error *e);

@@ -18,8 +18,14 @@ MUST_CHECK enum code audit_keyring(const struct args *a, struct keyring **out,
 
 #define AUDIT_FINDINGS_MAX 1000 /* that are kept, and told */
 
+struct audit_since { /* the log has to begin with it */
+    struct checkpoint checkpoint;
+    struct note note; /* borrowed text: what is signed about it */
+};
+
 struct audit_verdict {
     const struct args *args;
+    const struct audit_since *since; /* NULL: that of --since, if any */
     json_t *findings; /* the first ones */
     uint64_t told;    /* faults and open calls in all */
     uint64_t total;   /* records that there have to be; 0: unknown */

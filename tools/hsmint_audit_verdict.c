@@ -130,14 +130,17 @@ enum code audit_verify(struct audit_verdict *v, const char *path,
     CLEANUP(source_freep) struct source *source = NULL;
     CLEANUP(keyring_freep) struct keyring *keys = NULL;
     FREE char *bytes = NULL;
-    struct note note;
-    struct checkpoint since;
+    struct audit_since given;
+    const struct audit_since *since = v->since;
     v->findings = json_array();
     if (!v->findings)
         return error_set(e, ERR_NOMEM, "a verdict");
     enum code rc = audit_keyring(v->args, &keys, e);
-    if (rc == OK && v->args->since)
-        rc = read_since(v->args->since, &bytes, &note, &since, e);
+    if (rc == OK && v->args->since) {
+        rc = read_since(v->args->since, &bytes, &given.note, &given.checkpoint,
+                        e);
+        since = &given;
+    }
     if (rc == OK)
         rc = source_open(&source, path, e);
     if (rc)
@@ -146,8 +149,8 @@ enum code audit_verify(struct audit_verdict *v, const char *path,
     const struct verify run = {
         .source = source,
         .keys = keys,
-        .since = v->args->since ? &since : NULL,
-        .since_note = v->args->since ? &note : NULL,
+        .since = since ? &since->checkpoint : NULL,
+        .since_note = since ? &since->note : NULL,
         .found = on_finding,
         .record = on_record,
         .progress = on_progress,

@@ -4,8 +4,19 @@
 
 const struct command commands[] = {
     {"init", "", "Set up an organisation: the HSM's keys, the daemon",
-     command_init, "hsm-module hsm-uri pin-source softhsm-conf hsm-env hosts recover",
+     command_init, "hsm-module hsm-uri pin-source softhsm-conf hsm-env hosts recover "
+     "ceremony participant attestation force",
      0, 0, true, false},
+    {"ceremony", "FILE", "Write a signed transcript of HSM, keys and witnesses",
+     command_ceremony, "participant attestation force", 1, 1, true, false},
+    {"ceremony statement", "FILE", "Print what participants sign",
+     command_ceremony_statement, "", 1, 1, false, false},
+    {"ceremony sign", "FILE", "Add a participant's signature to it",
+     command_ceremony_sign, "participant signature", 1, 1, false, false},
+    {"ceremony verify", "FILE", "Does a transcript hold? Needs no daemon",
+     command_ceremony_verify, "key log progress", 1, 1, false, false},
+    {"ceremony show", "FILE", "Show what is in a transcript",
+     command_ceremony_show, "", 1, 1, false, false},
     {"config set", "FIELD=VALUE...", "Set the admin key and its organisation",
      command_config_set, "keep-first keep-old retire-old", 1, ARGS_WORDS_MAX,
      true, false},

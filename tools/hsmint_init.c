@@ -1,6 +1,6 @@
 #include "config.h"
 
-#include "tools/hsmint.h"
+#include "tools/hsmint_ceremony.h"
 
 #include "common/file.h"
 
@@ -95,9 +95,8 @@ static void print_made(const struct cli *c, json_t *made)
            org, how, option, *option ? org : "");
 }
 
-enum code command_init(struct cli *c, struct error *e)
+static enum code make_keys(struct cli *c, json_t **reply, struct error *e)
 {
-    JSON reply = NULL;
     enum code code = prepare(c, e);
     if (code == OK)
         code = unlock(c, e);
@@ -106,13 +105,43 @@ enum code command_init(struct cli *c, struct error *e)
         json_object_set_new(p, "recover", json_true()) != 0)
         return error_set(e, ERR_NOMEM, "no memory for a call");
     if (code == OK)
-        code = cli_call(c, "Init", json_incref(p), NULL, &reply, NULL, e);
+        code = cli_call(c, "Init", json_incref(p), NULL, reply, NULL, e);
+    return code;
+}
+
+/* The keys are made by now, and once only. */
+static enum code tell_ceremony(struct cli *c, struct ceremony *ceremony,
+                               json_t *made, struct error *e)
+{
+    JSON told = NULL;
+    if (!ceremony->path)
+        return OK;
+    enum code code = ceremony_write(ceremony, c, &told, e);
+    if (code)
+        return error_prefix(e, "hsmint is set up, but there is no transcript "
+                               "(`hsmint ceremony FILE` writes one)");
+    if (!c->args->json)
+        ceremony_print(told);
+    else if (json_object_set(made, "ceremony", told))
+        return error_set(e, ERR_NOMEM, "no memory for a reply");
+    return OK;
+}
+
+enum code command_init(struct cli *c, struct error *e)
+{
+    CEREMONY ceremony = {.path = NULL};
+    JSON reply = NULL;
+    enum code code = ceremony_begin(&ceremony, c->args, c->args->ceremony, e);
+    if (code == OK && c->args->force && !c->args->ceremony)
+        code = error_set(e, ERR_USAGE, "--force goes with --ceremony FILE");
+    if (code == OK)
+        code = make_keys(c, &reply, e);
     if (code)
         return code;
-    if (c->args->json) {
+    if (!c->args->json)
+        print_made(c, reply);
+    code = tell_ceremony(c, &ceremony, reply, e);
+    if (code == OK && c->args->json)
         output_json(reply);
-        return OK;
-    }
-    print_made(c, reply);
-    return OK;
+    return code;
 }

@@ -127,6 +127,9 @@ const struct method method_table[] = {
      METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},
     {"DestroyHsmKey", handle_destroy_hsm_key, P(NAME) | CHANGE, 0,
      METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},
+    /* No journal: asked for again, it is another statement. */
+    {"Ceremony", handle_ceremony, P(FIELDS), 0, METHOD_DAEMON,
+     CAP(ADMINISTER)},
     {"DeleteConfig", handle_delete_config, CHANGE, P(ORG) | P(REVOKE),
      METHOD_JOURNAL,
      CAP(ADMINISTER)},

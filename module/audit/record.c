@@ -50,6 +50,7 @@ static const char *const names[RECORD_KINDS] = {
     [RECORD_ADOPT] = "adopt",
     [RECORD_KEY_STATE] = "key-state",
     [RECORD_ROTATE_KEY] = "rotate-key",
+    [RECORD_CEREMONY] = "ceremony",
 };
 
 const char *record_kind_name(enum record_kind k)

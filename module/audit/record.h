@@ -54,6 +54,7 @@ enum record_kind {
     RECORD_ADOPT,
     RECORD_KEY_STATE,
     RECORD_ROTATE_KEY,
+    RECORD_CEREMONY,
     RECORD_KINDS
 };
 const char *record_kind_name(enum record_kind k); /* "login-failed" */

@@ -140,6 +140,12 @@ MUST_CHECK enum code core_rotate(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_rotate_hsm(struct core *c, const struct caller *by,
                                      const char *which, json_t **out,
                                      struct error *e);
+/* The transcript of a ceremony (common/transcript.h), as the keeper signs it.
+ * given: {participants, attestations}. *out: {transcript, record}: its text, and
+ * the number of the record about it. */
+MUST_CHECK enum code core_ceremony(struct core *c, const struct caller *by,
+                                   json_t *given, json_t **out,
+                                   struct error *e);
 /* An old key of this label goes from the HSM, for good. Not before the daemon was
  * restarted with the new one. *out: {key, state: "destroyed"}. ERR_NOT_FOUND,
  * ERR_INVALID: it is in use. */

@@ -132,6 +132,7 @@ static const struct {
     {"RotateConfig", CAP(ROTATE)},
     {"RotateHsm", CAP(ADMINISTER)},
     {"DestroyHsmKey", CAP(ADMINISTER)},
+    {"Ceremony", CAP(ADMINISTER)},
     {"DeleteConfig", CAP(ADMINISTER)},
     {"SetRole", CAP(ADMINISTER)},
     {"GetRole", SHOWN},
