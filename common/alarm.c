@@ -210,7 +210,7 @@ const struct alarm_text alarm_table[ALARM_COUNT] = {
         {"accounts-vanished", ALARM_WARNING,
          "somebody deleted accounts of live leases at the service",
          "find out who: `hsmint reconcile --audit`; applications mint again",
-         "the leases are closed; their keys did not work any more"},
+         "they are ended; their keys did not work any more"},
 };
 
 const char *alarm_severity_name(enum alarm_severity s)

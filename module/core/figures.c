@@ -240,6 +240,28 @@ static void put_store(struct figures *f)
         put(f, METRICS_DISK_FREE, NULL, NULL, NULL, (double)s.free_bytes);
 }
 
+static void put_reconcile(struct figures *f)
+{
+    struct reconcile *r = &f->core->reconcile;
+    int64_t counts[RECONCILE_COUNTS], last_ms;
+    bool running;
+
+    pthread_mutex_lock(&r->lock);
+    memcpy(counts, r->counts, sizeof(counts));
+    last_ms = r->last_ms;
+    running = r->running || r->wanted;
+    pthread_mutex_unlock(&r->lock);
+    if (last_ms > 0)
+        put(f, METRICS_RECONCILE_SINCE, NULL, NULL, NULL,
+            (double)last_ms / 1000);
+    put(f, METRICS_RECONCILE_PERIOD, NULL, NULL, NULL,
+        (double)f->core->settings->reconcile_s);
+    put(f, METRICS_RECONCILE_RUNNING, NULL, NULL, NULL, running);
+    for (int i = 0; i < RECONCILE_COUNTS; i++)
+        put(f, METRICS_RECONCILE, reconcile_count_name((enum reconcile_count)i),
+            NULL, NULL, (double)counts[i]);
+}
+
 static void put_alarms(struct figures *f)
 {
     int counts[ALARM_COUNT];
@@ -433,6 +455,7 @@ enum code core_metrics(struct core *c, const struct metrics_server *server,
     put_own(&f);
     put_keeper(&f);
     put_alarms(&f);
+    put_reconcile(&f);
     put_times(&f);
     if (server)
         put_server(&f, server);

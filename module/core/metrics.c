@@ -105,6 +105,17 @@ const struct metrics_row metrics_table[METRICS_FAMILIES] = {
                           "1: below the reserve; only revocations go on."},
     [METRICS_STORE_BYTES] = {"hsmint_store_bytes", G,
                              "Size of the store and its log."},
+    [METRICS_RECONCILE_SINCE] =
+        {"hsmint_reconcile_timestamp_seconds", G,
+         "When a run of reconcile last saw all organisations to their end."},
+    [METRICS_RECONCILE_PERIOD] =
+        {"hsmint_reconcile_period_seconds", G,
+         "How often it is to run by itself; 0: never."},
+    [METRICS_RECONCILE_RUNNING] = {"hsmint_reconcile_running", G,
+                                   "1: a run is under way."},
+    [METRICS_RECONCILE] = {"hsmint_reconcile_counts", G,
+                           "What the present run counts, or the last one did.",
+                           {"what"}},
     [METRICS_ALARM] = {"hsmint_alarm", G,
                        "How many objects have this alarm; see `hsmint explain`.",
                        {"id", "severity"}},

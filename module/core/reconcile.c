@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "module/core/logbook.h"
 #include "module/core/notary.h"
+#include "module/core/reconcile_doc.h"
 #include "module/core/reconcile_run.h"
 #include "module/core/restored.h"
 
@@ -20,49 +21,11 @@ enum {
     AGAIN_MS = 300000,    /* after a run that could not see all */
     IDLE_MS = 3600000
 };
-#define KIND "reconcile" /* of documents */
-#define DOC_JOB "job"    /* under way: gone on with after a restart */
-#define DOC_LAST "last"  /* the last report */
-#define OBJECT "accounts"
-
-/* ---- documents ---- */
-
-struct document {
-    struct core *core;
-    const char *name;
-    char *body; /* NULL: to be deleted */
-    const struct logbook_entry *entry;
-};
-
-static enum code put_document(struct store_tx *tx, void *ctx, struct error *e)
-{
-    const struct document *d = ctx;
-    enum code code;
-
-    if (d->body)
-        code = store_document_put(tx, KIND, d->name, d->body, clock_wall_ms(),
-                                  e);
-    else if ((code = store_document_delete(tx, KIND, d->name, e)) ==
-             ERR_NOT_FOUND)
-        code = OK;
-    return code || !d->entry ? code : logbook_add(d->core, tx, d->entry, e);
-}
-
-static enum code keep(struct core *c, const char *name, json_t *body,
-                      const struct logbook_entry *entry, struct error *e)
-{
-    FREE char *text = json_text(body, JSON_COMPACT);
-    struct document d = {c, name, text, entry};
-
-    if (body && !text) /* without one it is deleted */
-        return error_set(e, ERR_NOMEM, "no memory for a reconciliation");
-    return store_commit(c->store, STORE_RESERVE, put_document, &d, e);
-}
 
 /* ---- the report ---- */
 
 /* With the lock held. */
-static json_t *report_now(const struct reconcile *r)
+json_t *reconcile_report_now(const struct reconcile *r)
 {
     JSON report = r->report ? json_deep_copy(r->report) : json_object();
 
@@ -79,6 +42,14 @@ static json_t *report_now(const struct reconcile *r)
                                                                 : "none")) != 0)
         return NULL;
     return json_incref(report);
+}
+
+/* With the lock held: as its report says. */
+void reconcile_counts_of(struct reconcile *r)
+{
+    for (int i = 0; i < RECONCILE_COUNTS; i++)
+        r->counts[i] = json_integer_value(json_object_get(
+            r->report, reconcile_count_name((enum reconcile_count)i)));
 }
 
 static void put(struct core *c, const char *name, json_t *value)
@@ -185,15 +156,15 @@ static void finish(struct run *r)
     put(c, "complete", json_boolean(r->complete));
     put(c, "report_only", json_boolean(r->report_only));
     put(c, "ended_ms", json_integer((json_int_t)clock_wall_ms()));
-    if (keep(c, DOC_JOB, NULL, &end, &e) != OK)
+    if (reconcile_doc_keep(c, RECONCILE_JOB, NULL, &end, &e) != OK)
         log_failure(&e, "reconcile: its end cannot be kept");
     pthread_mutex_lock(&shared->lock);
     shared->running = false;
-    if (r->complete)
+    if (r->complete && !*r->job.org)
         shared->last_ms = clock_wall_ms();
-    report = report_now(shared);
+    report = reconcile_report_now(shared);
     pthread_mutex_unlock(&shared->lock);
-    if (report && keep(c, DOC_LAST, report, NULL, &e) != OK)
+    if (report && reconcile_doc_keep(c, RECONCILE_LAST, report, NULL, &e) != OK)
         log_failure(&e, "reconcile: its report cannot be kept");
     tell_alarms(r);
 }
@@ -214,12 +185,26 @@ static void settle(struct run *r)
     sweep_wake(r->core);
 }
 
+/* Who asked for one has had it kept before it was begun. */
+static void keep_timers(struct core *c, const struct reconcile_job *job)
+{
+    struct error e = {0};
+    JSON body = NULL;
+
+    if (*job->asked_by)
+        return;
+    body = reconcile_job_json(job);
+    if (body && reconcile_doc_keep(c, RECONCILE_JOB, body, NULL, &e) != OK)
+        log_failure(&e, "reconcile: a run that is cut off begins anew");
+}
+
 static void run_job(struct core *c, const struct reconcile_job *job)
 {
     struct run r = {.core = c, .job = *job, .complete = true};
     bool decided = job->adopt || job->revoke;
     struct error why = {0};
 
+    keep_timers(c, job);
     r.report_only = job->dry_run;
     if (notary_rolled_back(c, &why)) {
         struct error e = {0};
@@ -230,10 +215,12 @@ static void run_job(struct core *c, const struct reconcile_job *job)
     } else if (!decided && restored_is(c, &why)) {
         r.report_only = true;
     }
+    run_progress_open(&r);
     if (*why.text)
         put(c, "reason", json_string(why.text));
     run_all(&r);
     /* Not ended: the document stays, and the next start goes on with it. */
+    run_progress_close(&r, !run_stopped(&r));
     if (run_stopped(&r))
         return;
     settle(&r);
@@ -311,21 +298,14 @@ static void *run_thread(void *ctx)
 
 /* ---- begin, end ---- */
 
-static enum code load(struct core *c, const char *name, char **body,
-                      struct error *e)
+static void take_last(struct reconcile *r)
 {
-    CLEANUP(store_document_clear) struct store_document d = {.name = NULL};
-    enum code code = store_document_get(c->store, KIND, name, &d, e);
+    const char *org = json_string_value(json_object_get(r->report, "org"));
 
-    if (code == ERR_NOT_FOUND) {
-        error_clear(e);
-        return OK;
-    }
-    if (!code) {
-        *body = d.body;
-        d.body = NULL;
-    }
-    return code;
+    reconcile_counts_of(r);
+    if (org && !*org && json_is_true(json_object_get(r->report, "complete")))
+        r->last_ms =
+            json_integer_value(json_object_get(r->report, "ended_ms"));
 }
 
 static enum code go_on(struct core *c, struct error *e)
@@ -333,16 +313,15 @@ static enum code go_on(struct core *c, struct error *e)
     struct reconcile *r = &c->reconcile;
     FREE char *job = NULL;
     FREE char *last = NULL;
-    enum code code = load(c, DOC_JOB, &job, e);
+    enum code code = reconcile_doc_load(c, RECONCILE_JOB, &job, e);
 
     if (!code)
-        code = load(c, DOC_LAST, &last, e);
+        code = reconcile_doc_load(c, RECONCILE_LAST, &last, e);
     if (!code && last)
         code = json_parse(last, strlen(last), "last report of reconcile",
                           &r->report, e);
-    for (int i = 0; !code && r->report && i < RECONCILE_COUNTS; i++)
-        r->counts[i] = json_integer_value(json_object_get(
-            r->report, reconcile_count_name((enum reconcile_count)i)));
+    if (!code && r->report)
+        take_last(r);
     if (code || !job)
         return code;
     code = reconcile_job_parse(&r->job, job, e);
@@ -436,7 +415,7 @@ static enum code take(struct core *c, const struct reconcile_job *j,
         r->job = *j;
         report_begin(r);
         r->wanted = true;
-        *report = report_now(r);
+        *report = reconcile_report_now(r);
         if (!*report)
             code = error_set(e, ERR_NOMEM, "no memory for a report");
         pthread_cond_broadcast(&r->changed);
@@ -471,12 +450,12 @@ enum code core_reconcile(struct core *c, const struct caller *by,
     begin.more = json_pack("{ss sO}", "finding", "begin", "asked", body);
     if (!body)
         return error_set(e, ERR_NOMEM, "no memory for a run of reconcile");
-    code = keep(c, DOC_JOB, body, &begin, e);
+    code = reconcile_doc_keep(c, RECONCILE_JOB, body, &begin, e);
     if (code)
         return code;
     code = take(c, &j, report, e);
     /* The timer was first. */
-    if (code && keep(c, DOC_JOB, NULL, NULL, &why) != OK)
+    if (code && reconcile_doc_keep(c, RECONCILE_JOB, NULL, NULL, &why) != OK)
         log_failure(&why, "reconcile: a job that was refused is kept");
     return code;
 }
@@ -487,7 +466,7 @@ enum code core_reconcile_status(struct core *c, json_t **report,
     struct reconcile *r = &c->reconcile;
 
     pthread_mutex_lock(&r->lock);
-    *report = report_now(r);
+    *report = reconcile_report_now(r);
     pthread_mutex_unlock(&r->lock);
     return *report ? OK : error_set(e, ERR_NOMEM, "no memory for a report");
 }

@@ -6,7 +6,8 @@
  * there before its account, so a mint under way is never taken for unknown.
  * Nothing is deleted here. What has to go becomes a lease's row in state
  * revoking, and the sweeper deletes it, for ever if need be; so a run that is
- * cut off loses nothing, and one that begins anew finds its own rows.
+ * cut off loses nothing. It goes on behind the projects that it was through
+ * with.
  *
  * One run at a time, on a thread of its own: on command, or every
  * [daemon] reconcile seconds.
@@ -71,12 +72,17 @@ struct reconcile {
     struct reconcile_job job; /* under way or wanted */
     int64_t counts[RECONCILE_COUNTS];
     json_t *report; /* of the last or present run, but for counts */
-    int64_t last_ms; /* wall, when a run last ended whole; 0: never */
+    int64_t last_ms; /* wall, when a run last saw all to its end; 0: never */
 };
 #define RECONCILE_INIT                                                         \
     {                                                                          \
         .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER \
     }
+
+/* With the lock held: report and counts as one, NULL: no memory; and the counts
+ * as the report has them. */
+json_t *reconcile_report_now(const struct reconcile *r);
+void reconcile_counts_of(struct reconcile *r);
 
 /* Goes on with a run that an end of the daemon cut off. */
 MUST_CHECK enum code reconcile_start(struct core *c, struct error *e);

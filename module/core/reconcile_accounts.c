@@ -13,18 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    PAGES_MAX = 10000,
-    /* A deleted account may be listed for a moment, a new one be missing. */
-    LAG_MS = 300000
-};
+enum { PAGES_MAX = 10000 };
 
 /* What is said of one account, in order of weight: a later one takes the place
  * of an earlier one when its rows are looked at. */
 enum verdict {
     FOREIGN,  /* no marker of ours */
     UNKNOWN,  /* ours, and no row has its name */
-    WRONG_ID, /* ours, and a row has its name and another account */
+    WRONG_ID, /* ours, and a row has its name, and another account or project */
     RETURNED, /* its row says that it was deleted, long ago */
     HELD,     /* adopting: its row was pending when the state was copied */
     KNOWN     /* its row says that it is there, may be, or just was */
@@ -32,6 +28,7 @@ enum verdict {
 
 struct account {
     char *name, *id;
+    const char *project; /* the page's */
     int64_t created_s;
     int64_t now_ms; /* steady */
     struct run *run;
@@ -77,6 +74,7 @@ static enum code collect(const struct openai_account *a, void *ctx,
     more = &p->accounts[p->n];
     *more = (struct account){.name = strdup(a->name ? a->name : ""),
                              .id = strdup(a->id),
+                             .project = p->project,
                              .created_s = a->created_at,
                              .now_ms = steady_ms(p->run->core),
                              .run = p->run,
@@ -134,6 +132,9 @@ static enum verdict judge(const struct account *a, const struct store_lease *l,
 {
     bool same = strcmp(l->account_id, a->id) == 0;
 
+    /* What the row does, it does in its own project. */
+    if (strcmp(l->project, a->project) != 0)
+        return same && l->state != LEASE_REVOKED ? KNOWN : WRONG_ID;
     if (!*l->account_id && is_adopted(a->run, l))
         return HELD;
 
@@ -145,7 +146,7 @@ static enum verdict judge(const struct account *a, const struct store_lease *l,
     if (!same)
         return WRONG_ID;
     if (l->state == LEASE_REVOKED &&
-        l->revoked_ms + LAG_MS < now_ms)
+        l->revoked_ms + RECONCILE_LAG_MS < now_ms)
         return RETURNED;
     return KNOWN;
 }
@@ -451,8 +452,10 @@ enum code run_project(struct run *r, const char *project, struct error *e)
 {
     FREE char *after = NULL;
     struct pages pages = {.n = 0};
+    int64_t began_ms = steady_ms(r->core);
     enum code code = r->job.adopt ? list_keys(r, project, e) : OK;
 
+    seen_clear(&r->seen);
     if (code)
         return code;
     do {
@@ -469,135 +472,5 @@ enum code run_project(struct run *r, const char *project, struct error *e)
         if (!code)
             code = pages_next(&pages, after, PAGES_MAX, "service accounts", e);
     } while (!code && after && !run_stopped(r));
-    if (!code && !after)
-        code = seen_add(&r->projects, project, e);
-    return code;
-}
-
-/* ---- what is not there any more ---- */
-
-struct missing {
-    struct run *run;
-    struct store_lease *leases;
-    size_t n, room;
-};
-
-static void missing_clear(struct missing *m)
-{
-    for (size_t i = 0; i < m->n; i++)
-        store_lease_clear(&m->leases[i]);
-    free(m->leases);
-}
-
-/* Only of projects that were listed to their end, and of accounts that were
- * there well before. */
-static enum code collect_missing(const struct store_lease *l, void *ctx,
-                                 struct error *e)
-{
-    struct missing *m = ctx;
-    const struct run *r = m->run;
-    struct store_lease *more;
-
-    if (l->state != LEASE_ACTIVE || !*l->account_id ||
-        l->issued_ms + LAG_MS > r->began_steady_ms || seen_has(&r->seen, l->account_id) ||
-        !seen_has(&r->projects, l->project))
-        return OK;
-    if (m->n == m->room) {
-        size_t room = m->room ? 2 * m->room : 64;
-
-        more = reallocarray(m->leases, room, sizeof(*more));
-        if (!more)
-            return error_set(e, ERR_NOMEM, "no memory for vanished accounts");
-        m->leases = more;
-        m->room = room;
-    }
-    memset(&m->leases[m->n], 0, sizeof(*m->leases));
-    return lease_copy(&m->leases[m->n++], l, e);
-}
-
-static enum code is_gone(struct run *r, const struct store_lease *l,
-                         bool *gone, struct error *e)
-{
-    CLEANUP(openai_request_clear) struct openai_request request = {0};
-    GATE_REPLY reply = GATE_REPLY_INIT;
-    struct error why = {0};
-    enum code code =
-        openai_account_get(&request, l->project, l->account_id, e);
-
-    if (code)
-        return code;
-    code = run_ask(r, &request, &reply, &why);
-    *gone = code == ERR_NOT_FOUND;
-    if (!code || *gone)
-        return OK;
-    *e = why;
-    return code;
-}
-
-struct closing {
-    struct run *run;
-    struct store_lease *lease;
-    struct finding finding;
-};
-
-static enum code close_rows(struct store_tx *tx, void *ctx, struct error *e)
-{
-    struct closing *c = ctx;
-    struct finding f = c->finding;
-    const struct lease_record moved = {.lease = c->lease, .was = LEASE_ACTIVE};
-    enum code code = store_lease_update(tx, c->lease, LEASE_ACTIVE, e);
-
-    if (!code)
-        code = lease_record(c->run->core, tx, &moved, e);
-    return code ? code : run_record(c->run, tx, &f, e);
-}
-
-static enum code close_one(struct run *r, struct store_lease *l,
-                           struct error *e)
-{
-    INFLIGHT hold = {0};
-    struct closing c = {r, l,
-                        {.what = "vanished",
-                         .project = l->project,
-                         .account = l->account_name,
-                         .account_id = l->account_id,
-                         .action = r->report_only ? "report" : "close",
-                         .lease = l->id}};
-    bool gone = false;
-    enum code code = is_gone(r, l, &gone, e);
-
-    if (code || !gone)
-        return code;
-    run_check_state(r);
-    run_count(r, RECONCILE_VANISHED, 1);
-    c.finding.action = r->report_only ? "report" : "close";
-    if (r->report_only) {
-        run_report(r, &c.finding);
-        return OK;
-    }
-    /* What is under way for it ends it, too. */
-    if (!inflight_try(&r->core->inflight, "lease", l->id, &hold))
-        return OK;
-    code = lease_apply(r->core, l, LEASE_GONE, 0, NULL, e);
-    if (!code)
-        code = lease_text(&l->reason, "vanished", e);
-    if (!code)
-        code = store_commit(r->core->store, STORE_RESERVE, close_rows, &c, e);
-    if (code)
-        return code == ERR_EXISTS ? OK : code;
-    run_report(r, &c.finding);
-    run_count(r, RECONCILE_CLOSED, 1);
-    return OK;
-}
-
-enum code run_vanished(struct run *r, struct error *e)
-{
-    CLEANUP(missing_clear) struct missing m = {.run = r};
-    struct store_lease_query q = {.org = r->org.id, .live_only = true};
-    enum code code =
-        store_lease_each(r->core->store, &q, collect_missing, &m, e);
-
-    for (size_t i = 0; !code && i < m.n && !run_stopped(r); i++)
-        code = close_one(r, &m.leases[i], e);
-    return code;
+    return code || after ? code : run_vanished(r, project, began_ms, e);
 }

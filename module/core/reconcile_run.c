@@ -129,7 +129,7 @@ bool run_stopped(struct run *r)
     return stop;
 }
 
-static void wait_ms(struct run *r, int64_t ms)
+void run_wait_ms(struct run *r, int64_t ms)
 {
     struct reconcile *shared = &r->core->reconcile;
     struct timespec until = clock_in_ms(ms);
@@ -178,7 +178,7 @@ enum code run_ask(struct run *r, const struct openai_request *q,
         code = gate_ask(r->core, &call, reply, &why);
         if (!may_pass(code))
             break;
-        wait_ms(r, lease_backoff_ms(i, why.retry_after_ms));
+        run_wait_ms(r, lease_backoff_ms(i, why.retry_after_ms));
     }
     if (!code && run_stopped(r))
         code = error_set(&why, ERR_DEADLINE,
@@ -280,6 +280,21 @@ static enum code find_projects(struct projects *p, struct error *e)
     return code;
 }
 
+static void one_project(struct run *r, const char *id)
+{
+    struct error e = {0};
+    enum code code = run_project(r, id, &e);
+
+    if (run_stopped(r))
+        return;
+    /* An archived or deleted project has no account that works. */
+    if (code && code != ERR_PROJECT)
+        run_failed(r, id, &e);
+    run_count(r, RECONCILE_PROJECTS, 1);
+    if (!code || code == ERR_PROJECT)
+        run_done(r, id);
+}
+
 static void each_project(struct run *r)
 {
     JSON ids = json_object();
@@ -297,10 +312,9 @@ static void each_project(struct run *r)
         error_clear(&e);
         if (run_stopped(r))
             return;
-        /* An archived or deleted project has no account that works. */
-        if (run_project(r, id, &e) != OK && e.code != ERR_PROJECT)
-            run_failed(r, id, &e);
-        run_count(r, RECONCILE_PROJECTS, 1);
+        if (run_is_done(r, id))
+            continue;
+        one_project(r, id);
     }
 }
 
@@ -311,7 +325,6 @@ void run_clear_org(struct run *r)
     store_org_clear(&r->org);
     config_clear(&r->config);
     seen_clear(&r->seen);
-    seen_clear(&r->projects);
     json_decref(r->keys);
     r->keys = NULL;
     r->org = (struct store_org){0};
@@ -332,11 +345,7 @@ static void one_org(struct run *r, const char *name)
         return; /* it never minted anything that could be looked for */
     }
     r->began_ms = clock_wall_ms();
-    r->began_steady_ms = steady_ms(r->core);
     each_project(r);
-    if (!run_stopped(r) && run_vanished(r, &e) != OK)
-        run_failed(r, "accounts that are gone", &e);
-    error_clear(&e);
     if (!run_stopped(r) && run_admin_keys(r, &e) != OK)
         run_failed(r, "admin keys", &e);
     error_clear(&e);

@@ -18,17 +18,22 @@ MUST_CHECK enum code seen_add(struct seen *s, const char *id, struct error *e);
 bool seen_has(const struct seen *s, const char *id);
 void seen_clear(struct seen *s);
 
+/* A deleted account may be listed for a moment, a new one be missing. */
+#define RECONCILE_LAG_MS 300000
+
 struct run {
     struct core *core;
     struct reconcile_job job;
     bool report_only; /* dry run, or the state may be a copy */
     bool complete;    /* nothing had to be left out so far */
+    json_t *done;     /* of struct reconcile_progress */
+    json_t *progress; /* as it was behind the last project; NULL: none yet */
+    int64_t kept_ms;  /* monotonic, when that was written */
     /* of the organisation that it is at */
     struct store_org org;
     struct config config;
     int64_t began_ms; /* wall */
-    int64_t began_steady_ms;
-    struct seen seen, projects;
+    struct seen seen; /* of the project */
     json_t *keys; /* adopt: of the project, by account: {id, expires_at} */
 };
 void run_clear_org(struct run *r);
@@ -50,6 +55,8 @@ void run_count(struct run *r, enum reconcile_count c, int64_t n);
 /* Something could not be looked at: told, and the run is not complete. */
 void run_failed(struct run *r, const char *where, const struct error *why);
 bool run_stopped(struct run *r);
+/* Shorter where the daemon stops. */
+void run_wait_ms(struct run *r, int64_t ms);
 
 /* A GET with patience: waits as told, and gives up after some tries. Counted
  * as a step of the run. */
@@ -61,10 +68,20 @@ void run_check_state(struct run *r);
 
 void run_all(struct run *r);
 
+/* How far it is. Opened before the first organisation; closed when all is over,
+ * or else kept for the next start. */
+void run_progress_open(struct run *r);
+void run_progress_close(struct run *r, bool over);
+/* Of the organisation that it is at. */
+bool run_is_done(const struct run *r, const char *project);
+void run_done(struct run *r, const char *project);
+
 /* ---- the steps ---- */
 MUST_CHECK enum code run_project(struct run *r, const char *project,
                                  struct error *e);
-MUST_CHECK enum code run_vanished(struct run *r, struct error *e);
+/* Of a project that was listed to its end; `listed_ms`: steady, before that. */
+MUST_CHECK enum code run_vanished(struct run *r, const char *project,
+                                  int64_t listed_ms, struct error *e);
 MUST_CHECK enum code run_admin_keys(struct run *r, struct error *e);
 MUST_CHECK enum code run_service_log(struct run *r, struct error *e);
 

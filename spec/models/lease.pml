@@ -80,7 +80,6 @@ inline step(event)
     :: row == PENDING  && event == FAILED    -> row = PENDING
     :: row == ACTIVE   && event == END       -> row = REVOKING
     :: row == ACTIVE   && event == UNSEEN    -> row = ACTIVE
-    :: row == ACTIVE   && event == GONE      -> row = REVOKED
     :: row == REVOKING && event == MADE      -> row = REVOKING
     :: row == REVOKING && event == NOT_MADE  -> row = REVOKED
     :: row == REVOKING && event == UNKNOWN   -> row = REVOKING
@@ -215,7 +214,7 @@ active proctype reconcile()
                if
                :: was_active && row == ACTIVE && !seen[row_id] ->
                       assert(!alive[row_id]);
-                      step(GONE)
+                      step(END)
                :: else -> skip
                fi;
                reconciling = IDLE

@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include "module/core/reconcile.h"
+#include "module/core/reconcile_doc.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -22,6 +23,29 @@ static void round_trip(const struct reconcile_job *j)
     free(text);
 }
 
+static void progress(const char *text)
+{
+    struct reconcile_progress p = {.job = ""}, again = {.job = ""};
+    struct error e = {0};
+    JSON body = NULL;
+    char *written;
+
+    if (reconcile_progress_parse(&p, text, &e) != OK) {
+        if (!*e.text)
+            abort();
+        return;
+    }
+    body = reconcile_progress_json(&p);
+    written = json_text(body, JSON_COMPACT);
+    if (!written || reconcile_progress_parse(&again, written, NULL) != OK ||
+        strcmp(again.job, p.job) != 0 || again.at_ms != p.at_ms ||
+        !json_equal(again.done, p.done) || !json_equal(again.report, p.report))
+        abort();
+    free(written);
+    reconcile_progress_clear(&p);
+    reconcile_progress_clear(&again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct reconcile_job j = {.id = ""};
@@ -36,6 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         round_trip(&j);
     else if (!*e.text)
         abort();
+    progress(text);
     free(text);
     return 0;
 }

@@ -634,7 +634,7 @@ def test_accounts_vanished(operator, ready, service):
     ready.start()
     operator.run("reconcile")
     operator.sees("accounts-vanished", "vanished")
-    assert operator.run("lease", "show", lease).count("revoked") == 1
+    wait_for(lambda: operator.run("lease", "show", lease).count("revoked") == 1, LATE, "the lease to end")
     operator.run("reconcile")
     operator.sees_it_over("accounts-vanished")
 

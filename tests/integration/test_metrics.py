@@ -146,6 +146,22 @@ def test_figures_move(ready, exporter):
     assert pick(after, "hsmint_leases_past_end") == pick(after, "hsmint_revocations_waiting") == 0
 
 
+def test_reconcile(ready, service, exporter):
+    service.control("service_accounts", {"project": PROJECT, "name": "foreign"})
+    assert pick(exporter.scrape(), "hsmint_reconcile_period_seconds") == 3600
+    for _ in range(2):  # what a run before a restart saw is told after it, too
+        with ready.attached() as c:
+            c.change("Reconcile")
+            wait_for(lambda: c.call("ReconcileStatus")["report"]["state"] == "done", 30, "reconcile")
+        ready.stop()
+        ready.start()
+        time.sleep(ASKED_S)
+        samples = wait_for(lambda: (s := exporter.scrape()) and pick(s, "hsmint_up") and s, 10, "the daemon")
+        assert pick(samples, "hsmint_reconcile_counts", what="foreign") == 1
+        assert pick(samples, "hsmint_reconcile_running") == 0
+        assert abs(pick(samples, "hsmint_reconcile_timestamp_seconds") - time.time()) < 60
+
+
 def test_no_label_is_free(ready, exporter):
     """Names of roles that exist; nothing that a caller typed, no ids, no owners."""
     with ready.attached(program="a-program-of-mine") as c:
@@ -162,7 +178,7 @@ def test_no_label_is_free(ready, exporter):
     assert pick(after, "hsmint_mints_total", result="Ok") == 1
     names = {name for _, labels in after for name, _ in labels}
     assert names <= set(
-        "org role state result by capability reason method status outcome le verb flag id severity limit version".split()
+        "org role state result by capability reason method status outcome le verb flag id severity limit version what".split()
     )
     for text_of_mine in ("short-lived", "an-invention", "a-program-of-mine", "a-label-of-mine", f"user:{os.geteuid()}",
                          lease["lease_id"], lease["service_account"], lease["service_account_id"], PROJECT):

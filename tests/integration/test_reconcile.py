@@ -2,14 +2,14 @@
 what is somebody else's stays, a mint under way is neither, and who is no longer sure of
 its state only reports."""
 
-import shutil
+import json
 import sqlite3
 import threading
 import time
 
 import pytest
 
-from conftest import PROJECT, Daemon, wait_for
+from conftest import PROJECT, wait_for
 from varlink import Error, request_id
 
 MINUTE = 60_000
@@ -44,6 +44,11 @@ def found(report):
 def lease(daemon, lease_id):
     with daemon.attached() as c:
         return c.call("GetLease", lease_id=lease_id)["lease"]
+
+
+def ended(daemon, lease_id):
+    l = lease(daemon, lease_id)
+    return l if l["state"] == "revoked" else None
 
 
 def store(daemon, *statements):
@@ -108,14 +113,109 @@ def test_each_finding_and_what_becomes_of_it(ready, service):
     assert left == {ids["known"], ids["twice"], foreign["id"], forged["id"]}
     assert service.accepts(leases["known"][1]) and service.accepts(leases["twice"][1])
     assert not service.accepts(leases["lost"][1]) and not service.accepts(leases["returned"][1])
-    gone = lease(daemon, leases["vanished"][0]["lease_id"])
-    assert (gone["state"], gone["reason"]) == ("revoked", "vanished")
+    gone = wait_for(lambda: ended(daemon, leases["vanished"][0]["lease_id"]), 10, "what vanished to end")
+    assert gone["reason"] == "vanished"
     assert {"unknown-accounts", "accounts-vanished"} <= alarms(daemon)
 
     # Nothing is left to find, and the alarms are over.
     again = reconcile(daemon)
     assert found(again) == [] and again["revoking"] == again["closed"] == 0
     assert not {"unknown-accounts", "accounts-vanished"} & alarms(daemon)
+
+
+OLD = "UPDATE lease SET issued_ms = issued_ms - ? WHERE account_id = ?"
+
+
+def test_a_404_is_believed_with_care(ready, service):
+    """Of what is not the service, none; of the service, when it says so twice; and then its
+    account is deleted all the same, so that a service that is wrong leaves no key."""
+    daemon = ready
+    (first, key), (second, second_key) = mint(daemon), mint(daemon)
+    daemon.stop()
+    store(daemon, *[(OLD, 10 * MINUTE, l["service_account_id"]) for l in (first, second)])
+    daemon.start()
+    # The list leaves them out, as that of another region would, a while behind.
+    listing = {"method": "GET", "path": f"/v1/organization/projects/{PROJECT}/service_accounts"}
+    empty = json.dumps({"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False})
+    one = f"*/service_accounts/{first['service_account_id']}"
+
+    def run_with(*faults):
+        service.fault(kind="status", status=200, body=empty, times=-1, **listing)
+        for fault in faults:
+            service.fault(method="GET", path=one, **fault)
+        report = reconcile(daemon)
+        service.control("faults", method="DELETE")
+        return report
+
+    # Both are there when they are asked for.
+    report = run_with()
+    assert report["vanished"] == report["closed"] == 0 and report["complete"]
+    # A proxy's page.
+    report = run_with({"kind": "status", "status": 404, "body": "<html>not here</html>", "times": -1})
+    assert report["vanished"] == 0 and not report["complete"]
+    assert "by what is not the service" in report["errors"][0]["text"]
+    # The service itself, but only once.
+    error = json.dumps({"error": {"message": "No such service account", "type": "invalid_request_error", "code": "not_found"}})
+    report = run_with({"kind": "status", "status": 404, "body": error, "times": 1})
+    assert report["vanished"] == report["closed"] == 0 and report["complete"], report
+    assert service.accepts(key) and service.accepts(second_key)
+    # Twice: it ends, and its account with it.
+    report = run_with({"kind": "status", "status": 404, "body": error, "times": 2})
+    assert found(report) == [("vanished", first["service_account_id"])] and report["closed"] == 1
+    assert wait_for(lambda: ended(daemon, first["lease_id"]), 10, "the lease to end")["reason"] == "vanished"
+    assert not service.accepts(key) and service.accepts(second_key)
+
+
+def test_what_is_in_another_project_ends_there(ready, service):
+    """An account with the name of a lease of ours, in another project than the lease's: the
+    lease lives on, the account goes, by the project that it is in."""
+    daemon = ready
+    service.control("projects", {"id": "proj_other", "name": "other"})
+    kept, key = mint(daemon)
+    over, _ = mint(daemon)
+    with daemon.attached() as c:
+        c.change("Revoke", lease_id=over["lease_id"])
+    wait_for(lambda: ended(daemon, over["lease_id"]), 10, "the revocation")
+    for l in (kept, over):
+        service.control("service_accounts", {"project": "proj_other", "name": l["service_account"]})
+    report = reconcile(daemon)
+    assert report["wrong_id"] == report["revoking"] == 2 and report["complete"], report
+    wait_for(lambda: not service.accounts("proj_other"), 10, "both to go")
+    assert service.accepts(key) and found(reconcile(daemon)) == []
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_run_goes_on_where_it_was(ready, service, how):
+    """After an orderly end it lists each project once, after a kill few twice."""
+    daemon = ready
+    for n in range(24):
+        service.control("projects", {"id": f"proj_n{n}", "name": f"n{n}"})
+        service.control("service_accounts", {"project": f"proj_n{n}", "name": "foreign"})
+    _, page = service.request("GET", service.url + "/organization/projects?limit=100", bearer=service.admin_key)
+    projects = len(page["data"])
+    assert projects >= 24 and not page["has_more"]
+    service.control("settings", {"latency_ms": 250})
+    listed = lambda: sum(
+        row["count"]
+        for row in service.control("counters")["by"]
+        if row["method"] == "GET" and row["pattern"].endswith("/service_accounts")
+    )
+    with daemon.attached() as c:
+        c.change("Reconcile")
+    wait_for(lambda: listed() >= 15, 30, "some projects")
+    daemon.stop() if how == "stop" else daemon.kill()
+    service.control("settings", {"latency_ms": 0})
+    daemon.start()
+    report = finished(daemon)
+    assert report["resumed"] and report["complete"]
+    assert report["projects"] == projects and report["foreign"] == len(
+        [f for f in report["findings"] if f["finding"] == "foreign"]
+    )
+    twice = listed() - projects
+    assert twice <= (1 if how == "stop" else 12), twice
+    with sqlite3.connect(daemon.state / "store.db") as db:
+        names = {name for (name,) in db.execute("SELECT name FROM document WHERE kind = 'reconcile'")}
+    assert names == {"last"}
 
 
 def test_a_mint_under_way_is_not_taken_for_unknown(ready, service):
