@@ -18,6 +18,7 @@
  *            has again, what it did not sync
  *   DESTROYS how many old keys a person has destroyed
  *   ABANDONS how often a person lets a rotation go
+ *   MINTS    0: nobody uses the keys meanwhile
  *
  * What is taken for granted: what the HSM was asked for by a keeper that ended is
  * done, or never will be, when the next keeper asks; the store's commits hold.
@@ -54,6 +55,9 @@
 #endif
 #ifndef ROTATIONS
 #define ROTATIONS 2
+#endif
+#ifndef MINTS
+#define MINTS 1
 #endif
 
 /* A rotation's states, and the events that change them. */
@@ -366,9 +370,11 @@ proctype daemon(byte d)
     :: atomic { AT(d, GONE) -> role[victim[d]] = DESTROYED; phase[d] = IDLE }
     od
 }
+#endif
 
 /* ---- who uses the keys ---- */
 
+#if MINTS
 #if KIND == SEAL
 active proctype mint()
 {
@@ -404,6 +410,8 @@ active proctype notary()
 }
 #endif
 #endif
+
+/* ---- the power ---- */
 
 #if POWER
 active proctype power()

@@ -127,18 +127,84 @@ def test_the_plugins_order_is_good_while_nothing_goes_wrong(place):
         assert errors == 0, said
 
 
-def rows_of_rotation():
-    """(state, event, next) of rotation.c's table, whose columns are rotation.h's events."""
+def rows_of_table(name, prefix):
+    """(state, event, next) of core/NAME.c's table, whose columns are the header's events."""
     core = SOURCE / "module" / "core"
-    events = re.findall(r"ROTATION_(\w+),", re.search(r"enum rotation_event \{(.*?)\};", (core / "rotation.h").read_text(), re.S)[1])
-    table = re.search(r"table\[ROTATION_DONE\]\[ROTATION_EVENTS\] = \{(.*?)\n\};", (core / "rotation.c").read_text(), re.S)[1]
-    for state, row in re.findall(r"\[ROTATION_(\w+)\] = \{(.*?)\}", table, re.S):
-        cells = [c.strip().removeprefix("ROTATION_") for c in row.split(",")]
-        assert len(cells) == len(events), row
+    events = re.search(rf"enum {name}_event \{{(.*?)\}};", re.sub(r"/\*.*?\*/", "", (core / f"{name}.h").read_text(), flags=re.S), re.S)
+    events = re.findall(rf"{prefix}_(\w+),", events[1])
+    table = re.search(r"table\[[^=]*= \{(.*?)\n\};", (core / f"{name}.c").read_text(), re.S)[1]
+    for state, row in re.findall(rf"\[{prefix}_(\w+)\] = \{{(.*?)\}}", table, re.S):
+        cells = [c.strip().removeprefix(prefix + "_") for c in row.split(",")]
+        assert len(cells) == len([e for e in events if e != "EVENTS"]), row
         yield from ((state, event, to) for event, to in zip(events, cells) if to != "NONE")
 
 
 def test_the_rotations_model_has_the_table_of_the_code():
     text = (MODELS / "rotate.pml").read_text()
     model = re.findall(r":: document == (\w+)\s*&& event == (\w+)\s*-> document = (\w+)", text)
-    assert len(model) > 10 and sorted(model) == sorted(rows_of_rotation())
+    assert len(model) > 10 and sorted(model) == sorted(rows_of_table("rotation", "ROTATION"))
+
+
+# ---- rotation of the HSM's keys ----
+
+KINDS = ["CALL", "LOG", "SEAL"]
+WORST = ("-DCRASHES=2", "-DLOST=1", "-DPOWER=1", "-DDESTROYS=2")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rotation_of_a_key_of_the_hsms(kind, place, record_property):
+    """Everything sealed opens, every signature's key is in the log, the log's chain is whole;
+    in the end there is no key of ours but pinned ones, and no rotation is under way."""
+    verify = pan(place, "hsm-rotate.pml", f"-DKIND={kind}", *WORST)
+    for claim in ("all_opens", "only_pinned", "it_ends"):
+        errors, said = verify(claim)
+        assert errors == 0, said
+        record_property("states", f"{kind}: {claim}: {re.search(r'([0-9.e+]+) states, stored', said)[1]} states, no error")
+
+
+# What is taken away, and what spin finds then.
+NEEDED = {
+    "a sync: the power takes the new key": ("CALL", "-DNO_SYNC -DPOWER=1", "all_opens"),
+    "a sync: the power takes the key that sealed everything": ("SEAL", "-DNO_SYNC -DPOWER=1", "all_opens"),
+    "certainty that nothing is left of a refusal": ("CALL", "-DNO_CLEAR -DLOST=1", "only_pinned"),
+    "to wait for what is being sealed": ("SEAL", "-DNO_WAIT -DDESTROYS=1 -DCRASHES=1", "all_opens"),
+    "the anchor, signed by the new key": ("LOG", "-DNO_ANCHOR -DLOST=1", "all_opens"),
+    "the lock of the store": ("CALL", "-DNO_LOCK", "all_opens"),
+}
+
+
+@pytest.mark.parametrize("what", NEEDED)
+def test_rotation_of_a_key_of_the_hsms_needs(what, place):
+    kind, defines, claim = NEEDED[what]
+    errors, said = pan(place, "hsm-rotate.pml", f"-DKIND={kind}", *defines.split())(claim)
+    assert errors == 1, said
+
+
+NAIVE = {
+    "pinned before all is sealed anew, nothing opens": ("SEAL", "-DPINS_FIRST=1", "all_opens", "assertion violated"),
+    "destroyed at once, what is being sealed is lost": ("SEAL", "-DMINTS=1", "all_opens", "assertion violated"),
+    "killed between make and pin, a key is left": ("CALL", "-DCRASHES=1", "only_pinned", "acceptance cycle"),
+    "a call is signed by a key that the log does not name": ("CALL", "-DUNRECORDED=1 -DMINTS=1", "all_opens", "recorded"),
+    "nobody is led to the log's new key": ("LOG", "-DALONE=1", "only_pinned", "introduced"),
+}
+
+
+@pytest.mark.parametrize("fault", NAIVE)
+def test_a_naive_rotation_of_a_key_of_the_hsms(fault, place):
+    kind, defines, claim, found = NAIVE[fault]
+    errors, said = pan(place, "hsm-rotate-naive.pml", f"-DKIND={kind}", *defines.split())(claim)
+    assert errors == 1 and found in said, said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_naive_rotation_is_good_while_nothing_goes_wrong(kind, place):
+    verify = pan(place, "hsm-rotate-naive.pml", f"-DKIND={kind}")
+    for claim in ("all_opens", "only_pinned"):
+        errors, said = verify(claim)
+        assert errors == 0, said
+
+
+def test_the_model_of_the_hsms_keys_has_the_table_of_the_code():
+    text = (MODELS / "hsm-rotate.pml").read_text()
+    model = re.findall(r":: row == (\w+)\s*&& event == (\w+)\s*-> row = (\w+)", text)
+    assert len(model) > 10 and sorted(model) == sorted(rows_of_table("keyrotation", "KEYROTATION"))
