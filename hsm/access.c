@@ -18,12 +18,29 @@
 #define PIPE_MAX 4096
 #define PIN_MS 5000
 
+void access_tell_attributes(struct keeper *k, json_t *head)
+{
+    struct error why = {.code = OK};
+    JSON read_back = NULL;
+    if (hsm_attributes(k->hsm, json_object_get(head, "pins"), &read_back,
+                       &why) ||
+        json_object_set(head, "attributes", read_back))
+        log_failure(&why, "HSM: the keys' attributes are not told");
+}
+
 enum code access_describe(struct channel *c, struct frame *in,
                           struct frame *out, struct error *e)
 {
-    enum code rc = json_decode(in->head, NULL, 0, false, "describe", e);
+    bool attributes = false;
+    const struct json_field fields[] = {
+        {"attributes", FIELD_BOOL, false, &attributes, NULL},
+    };
+    enum code rc =
+        json_decode(in->head, JSON_FIELDS(fields), false, "describe", e);
     if (rc == OK)
         rc = hsm_describe(c->keeper->hsm, &out->head, e);
+    if (rc == OK && attributes && hsm_ready(c->keeper->hsm))
+        access_tell_attributes(c->keeper, out->head);
     if (rc == OK && json_object_set_new(out->head, "keeper_version",
                                         json_string(PACKAGE_VERSION)) != 0)
         rc = error_set(e, ERR_NOMEM, "HSM: description");
@@ -189,7 +206,9 @@ enum code access_provision(struct channel *c, struct frame *in,
     }
     if (!rc)
         rc = hsm_provision(c->keeper->hsm, create, pins, &out->head, e);
-    if (!rc)
-        keep_pins(c->keeper, json_object_get(out->head, "pins"));
-    return rc;
+    if (rc)
+        return rc;
+    keep_pins(c->keeper, json_object_get(out->head, "pins"));
+    access_tell_attributes(c->keeper, out->head);
+    return OK;
 }

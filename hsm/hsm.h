@@ -59,6 +59,12 @@ MUST_CHECK enum code hsm_logout(struct hsm *h, struct error *e);
 MUST_CHECK enum code hsm_provision(struct hsm *h, bool create,
                                    const json_t *pins, json_t **out,
                                    struct error *e);
+/* What the HSM says now of each key of these pins, those of before too (NULL:
+ * of the pins in use): {label: {id (hex), local, never_extractable,
+ * always_sensitive, extractable}}. A member is null where the HSM does not
+ * say, and so is the whole of a key that is not there. */
+MUST_CHECK enum code hsm_attributes(struct hsm *h, const json_t *pins,
+                                    json_t **out, struct error *e);
 bool hsm_ready(struct hsm *h); /* logged in and provisioned */
 
 /* ---- rotation of the HSM's keys: spec/SEAL.md ---- */

@@ -46,6 +46,9 @@ typedef enum code (*verb_fn)(struct channel *c, struct frame *in,
  * `ms` for the end of its writers. */
 MUST_CHECK enum code access_read_pipe(int fd, int ms, struct secret **out,
                                       struct error *e);
+/* Puts `attributes` into a reply: what the HSM says of the keys of its pins. A
+ * reply is as good without. */
+void access_tell_attributes(struct keeper *k, json_t *head);
 enum code access_describe(struct channel *c, struct frame *in,
                           struct frame *out, struct error *e);
 enum code access_login(struct channel *c, struct frame *in, struct frame *out,

@@ -23,8 +23,12 @@ enum code rekey_rotate(struct channel *c, struct frame *in, struct frame *out,
         json_decode(in->head, JSON_FIELDS(fields), false, "rotate-key", e);
     if (rc)
         return rc;
-    if (strcmp(step, "make") == 0 && plan)
-        return hsm_rekey_make(h, which, plan, &out->head, e);
+    if (strcmp(step, "make") == 0 && plan) {
+        rc = hsm_rekey_make(h, which, plan, &out->head, e);
+        if (rc == OK)
+            access_tell_attributes(c->keeper, out->head);
+        return rc;
+    }
     if (strcmp(step, "clear") == 0 && plan)
         return hsm_rekey_clear(h, plan, e);
     if (strcmp(step, "plan") != 0 || plan)
@@ -53,5 +57,9 @@ enum code rekey_destroy(struct channel *c, struct frame *in, struct frame *out,
         json_decode(in->head, JSON_FIELDS(fields), false, "destroy-key", e);
     if (rc == OK)
         rc = anchor_is_handed_over(h, e);
-    return rc ? rc : hsm_destroy(h, label, &out->head, e);
+    if (rc == OK)
+        rc = hsm_destroy(h, label, &out->head, e);
+    if (rc == OK)
+        access_tell_attributes(c->keeper, out->head);
+    return rc;
 }

@@ -133,6 +133,15 @@ enum code handle_status(struct call *c, const struct arguments *a, json_t **out,
     return reply_with(out, "status", json_incref(status), e);
 }
 
+enum code handle_hsm(struct call *c, const struct arguments *a, json_t **out,
+                     struct error *e)
+{
+    (void)a;
+    json_t *hsm = NULL;
+    enum code rc = core_hsm(c->daemon->core, &hsm, e);
+    return rc ? rc : reply_with(out, "hsm", hsm, e);
+}
+
 enum code handle_check_service(struct call *c, const struct arguments *a,
                                json_t **out, struct error *e)
 {

@@ -21,6 +21,7 @@ HANDLER(delete_login);
 HANDLER(lock);
 HANDLER(stop);
 HANDLER(status);
+HANDLER(hsm);
 HANDLER(check_service);
 HANDLER(metrics);
 HANDLER(slots);

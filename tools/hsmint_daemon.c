@@ -13,31 +13,6 @@ enum code command_hsm_unlock(struct cli *c, struct error *e)
     return cli_login(c, true, e);
 }
 
-static enum code change_key(struct cli *c, const char *method, struct error *e)
-{
-    JSON reply = NULL;
-    enum code code =
-        cli_call(c, method, cli_named(c, CLI_CHANGE, e), NULL, &reply,
-                 NULL, e);
-    if (code)
-        return code;
-    if (c->args->json)
-        output_json(json_object_get(reply, "rotation"));
-    else
-        output_fields(json_object_get(reply, "rotation"));
-    return OK;
-}
-
-enum code command_hsm_rotate(struct cli *c, struct error *e)
-{
-    return change_key(c, "RotateHsm", e);
-}
-
-enum code command_hsm_destroy(struct cli *c, struct error *e)
-{
-    return change_key(c, "DestroyHsmKey", e);
-}
-
 enum code command_lock(struct cli *c, struct error *e)
 {
     return cli_call(c, "Lock", cli_parameters(c, CLI_PLAIN, e), NULL, NULL,

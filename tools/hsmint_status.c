@@ -239,13 +239,6 @@ enum code command_status(struct cli *c, struct error *e)
 
 void hsm_print(json_t *hsm)
 {
-    static const struct column columns[] = {
-        {"USE", "use"},
-        {"LABEL", "label"},
-        {"VERSION", "version"},
-        {"FINGERPRINT", "fingerprint"},
-    };
-    json_t *keys = json_object_get(hsm, "keys");
     print_token(hsm);
     if (has(hsm, "error"))
         printf("error    %s\n", shown(hsm, "error"));
@@ -257,25 +250,4 @@ void hsm_print(json_t *hsm)
     if (has(hsm, "instance"))
         printf("seals    by %s, for instance %s\n", shown(hsm, "mechanism"),
                shown(hsm, "instance"));
-    if (json_array_size(keys) == 0)
-        return;
-    (void)fputc('\n', stdout);
-    output_table(keys, columns, sizeof(columns) / sizeof(columns[0]));
-}
-
-enum code command_hsm_show(struct cli *c, struct error *e)
-{
-    JSON reply = NULL;
-    json_t *status;
-    enum code code = status_get(c, &reply, &status, e);
-    if (code)
-        return code;
-    json_t *hsm = json_object_get(status, "hsm");
-    if (!json_is_object(hsm))
-        return error_set(e, ERR_HSM_ABSENT, "the daemon knows of no HSM");
-    if (c->args->json)
-        output_json(hsm);
-    else
-        hsm_print(hsm);
-    return OK;
 }

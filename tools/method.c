@@ -108,6 +108,7 @@ const struct method method_table[] = {
     {"Lock", handle_lock, 0, 0, METHOD_DAEMON, CAP(ADMINISTER)},
     {"Stop", handle_stop, 0, P(FORCE), METHOD_DAEMON, CAP(ADMINISTER)},
     {"Status", handle_status, 0, 0, METHOD_DAEMON, CAP(STATUS)},
+    {"Hsm", handle_hsm, 0, 0, METHOD_DAEMON, CAP(STATUS)},
     {"CheckService", handle_check_service, 0, P(ORG), METHOD_DAEMON,
      CAP(STATUS)},
     {"Metrics", handle_metrics, 0, 0, METHOD_DAEMON, CAP(STATUS)},

@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #define PROVISION_FACTOR 6 /* making keys on a slow HSM */
-#define STATUS_WAIT_MS 500 /* for a look at the HSM */
 
 /* ---- organisations ---- */
 
@@ -104,6 +103,8 @@ static enum code start(struct core *c, struct error *e)
         code = restored_open(c, e);
     if (code)
         return code;
+    if (keystates_begin(c, &why) != OK)
+        log_failure(&why, "the states of the HSM's keys");
     /* A missing HSM or PIN is told by each call, and by status. */
     if (unlock_ready(c, &generation, &why) != OK)
         log_failure(&why, "not ready yet");
@@ -164,6 +165,7 @@ enum code core_open_with(struct core **out, const struct core_options *o,
                        .health = HEALTH_INIT,
                        .rotate = ROTATE_INIT,
                        .notary = NOTARY_INIT,
+                       .keystates = KEYSTATES_INIT,
                        .reconcile = RECONCILE_INIT,
                        .restored = RESTORED_INIT,
                        .entrances = ENTRANCES_INIT,
@@ -210,6 +212,7 @@ void core_close(struct core *c)
     watch_stop(c);
     keeper_free(c->keeper);
     unlock_clear(c);
+    keystates_clear(c);
     policies_clear(&c->policies);
     ended_clear(&c->ended);
     shares_clear(&c->shares);
@@ -337,7 +340,7 @@ static enum code insert_rows(struct store_tx *tx, void *ctx, struct error *e)
         code = logbook_add(r->core, tx, &record, e);
     if (!code && r->pins)
         code = pins_put(r->core, tx, r->by, r->pins,
-                        r->recover ? "recover" : "init", e);
+                        r->recover ? PINS_RECOVERED : "init", e);
     return code;
 }
 
@@ -390,9 +393,11 @@ static enum code provision(struct core *c, bool recover, uint64_t *generation,
         frame_clear(&reply);
         code = ask_keys(c, &request, generation, &reply, e);
     }
-    if (!code)
-        *answer = json_incref(reply.head);
-    return code;
+    if (code)
+        return code;
+    keystates_heard(c, reply.head);
+    *answer = json_incref(reply.head);
+    return OK;
 }
 
 static enum code init_json(const char *org, json_t *answer, json_t **out,
@@ -403,6 +408,7 @@ static enum code init_json(const char *org, json_t *answer, json_t **out,
     if (!out)
         return OK;
     json_object_del(hsm, "pins");
+    json_object_del(hsm, "attributes");
     *out = json_pack("{ss sO sO}", "org", org, "instance",
                      json_object_get(answer, "instance"), "hsm", hsm);
     return *out ? OK : error_set(e, ERR_NOMEM, "no memory for the HSM's state");
@@ -484,27 +490,6 @@ static json_t *keeper_json(struct core *c)
                      "restarts", (json_int_t)k.restarts);
 }
 
-/* The keeper tells how the HSM is, not why hsmint could not use it. */
-static json_t *explain(struct core *c, json_t *told)
-{
-    json_t *hsm = told ? json_copy(told) : json_object();
-    const char *state = json_string_value(json_object_get(hsm, "state"));
-    struct error why = {0};
-
-    if (state && strcmp(state, "ready") != 0 &&
-        !json_object_get(hsm, "error") && unlock_failure(c, &why))
-        json_object_set_new(hsm, "error", json_string(why.text));
-    return hsm;
-}
-
-/* What is known of it: a status never waits for an HSM that hangs. */
-static json_t *hsm_json(struct core *c)
-{
-    JSON told = watch_hsm(c, STATUS_WAIT_MS);
-
-    return explain(c, told);
-}
-
 struct orgs {
     struct core *core;
     json_t *list;
@@ -551,7 +536,7 @@ enum code core_status(struct core *c, json_t **out, struct error *e)
     JSON list = json_array();
     struct orgs orgs = {.core = c, .list = list};
     struct store_counts n = {0};
-    json_t *hsm = hsm_json(c);
+    json_t *hsm = hsm_status(c);
     struct error why = {0};
     enum code code = store_lease_counts(c->store, 0, NULL, &n, &why);
 

@@ -75,6 +75,11 @@ MUST_CHECK enum code core_init(struct core *c, const struct caller *by,
                                const char *org, json_t **out, struct error *e);
 /* Waits for the HSM no longer than half a second: else what was known before. */
 MUST_CHECK enum code core_status(struct core *c, json_t **out, struct error *e);
+/* The HSM as in status, with all of its keys and the admin keys: what a state is,
+ * since when, what each is for, and what the HSM says of it now; waits for it at
+ * most [hsm] deadline. keys: keystates.h; admin_keys: [{org, id, state,
+ * since_ms, rotation, error}]; rotation: {key, state} of one under way. */
+MUST_CHECK enum code core_hsm(struct core *c, json_t **out, struct error *e);
 /* Asks the service for the admin key, at most once in five seconds: {last_call_ms,
  * last_good_ms, result, text, service_request_id, admin_key_expires_ms}. */
 MUST_CHECK enum code core_check_service(struct core *c, const struct caller *by,

@@ -15,8 +15,10 @@
 #include "module/core/expiry.h"
 #include "module/core/halt.h"
 #include "module/core/health.h"
+#include "module/core/hsm_status.h"
 #include "module/core/inflight.h"
 #include "module/core/keeper.h"
+#include "module/core/keystates.h"
 #include "module/core/marker.h"
 #include "module/core/metrics.h"
 #include "module/core/notary.h"
@@ -72,6 +74,7 @@ struct core {
     struct health health;
     struct rotate rotate;
     struct notary notary;
+    struct keystates keystates;
     struct reconcile reconcile;
     struct restored restored;
     struct policies policies;

@@ -68,9 +68,10 @@ static enum code save(struct store_tx *tx, void *ctx, struct error *e)
 
     if (!code)
         code = keyrotation_save(tx, &s->r, e);
-    if (!code && s->pins)
-        code = pins_put(s->core, tx, s->by, s->pins, "rotation", e);
-    return code;
+    if (code)
+        return code;
+    return s->pins ? pins_put(s->core, tx, s->by, s->pins, "rotation", e)
+                   : keystates_note(s->core, tx, s->by, NULL, "rotation", e);
 }
 
 static enum code commit(struct step *s, struct error *e)
@@ -155,6 +156,7 @@ static enum code take_pins(struct step *s, const struct frame *reply,
 
     if (!json_is_object(pins))
         return error_set(e, ERR_KEEPER, "the keeper told no pins");
+    keystates_heard(s->core, reply->head);
     s->pins = json_text(pins, JSON_COMPACT);
     return s->pins ? OK
                    : error_set(e, ERR_NOMEM, "no memory for the HSM's pins");

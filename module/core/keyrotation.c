@@ -106,18 +106,34 @@ static enum code parse(struct keyrotation *r, json_t *body, struct error *e)
     return OK;
 }
 
+static enum code parse_text(struct keyrotation *r, const char *text,
+                            struct error *e)
+{
+    JSON body = NULL;
+    enum code code = json_parse(text, strlen(text), "rotation of the HSM's keys",
+                                &body, e);
+
+    return code ? code : parse(r, body, e);
+}
+
 enum code keyrotation_load(struct store *s, struct keyrotation *r,
                            struct error *e)
 {
     CLEANUP(store_document_clear) struct store_document d = {.name = NULL};
-    JSON body = NULL;
     enum code code = store_document_get(s, KIND, DOCUMENT, &d, e);
 
     *r = (struct keyrotation){.which = ""};
-    if (!code)
-        code = json_parse(d.body, strlen(d.body), "rotation of the HSM's keys",
-                          &body, e);
-    return code ? code : parse(r, body, e);
+    return code ? code : parse_text(r, d.body, e);
+}
+
+enum code keyrotation_tx_load(struct store_tx *tx, struct keyrotation *r,
+                              struct error *e)
+{
+    CLEANUP(store_document_clear) struct store_document d = {.name = NULL};
+    enum code code = store_tx_document_get(tx, KIND, DOCUMENT, &d, e);
+
+    *r = (struct keyrotation){.which = ""};
+    return code ? code : parse_text(r, d.body, e);
 }
 
 json_t *keyrotation_json(const struct keyrotation *r)

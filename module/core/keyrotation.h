@@ -68,6 +68,10 @@ void keyrotation_clear(struct keyrotation *r);
 /* ERR_NOT_FOUND: there is none. */
 MUST_CHECK enum code keyrotation_load(struct store *s, struct keyrotation *r,
                                       struct error *e);
+/* As the transaction sees it. */
+MUST_CHECK enum code keyrotation_tx_load(struct store_tx *tx,
+                                         struct keyrotation *r,
+                                         struct error *e);
 /* {key, state}; NULL: no memory. */
 json_t *keyrotation_json(const struct keyrotation *r);
 /* In KEYROTATION_DONE the document is deleted. */

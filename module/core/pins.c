@@ -6,6 +6,7 @@
 #include "common/file.h"
 #include "module/core/internal.h"
 #include "module/core/keys_record.h"
+#include "module/core/keystates.h"
 
 #include <string.h>
 
@@ -14,9 +15,9 @@ enum code pins_put(struct core *c, struct store_tx *tx, const struct caller *by,
 {
     enum code code = store_meta_put(tx, META_PINS, text, strlen(text), e);
 
-    (void)by; /* the key states' */
-    (void)reason;
-    return code ? code : keys_record_put(c, tx, text, e);
+    if (!code)
+        code = keys_record_put(c, tx, text, e);
+    return code ? code : keystates_note(c, tx, by, text, reason, e);
 }
 
 enum code pins_get(struct core *c, json_t **pins, struct error *e)

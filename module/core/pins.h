@@ -10,12 +10,16 @@
 
 #define META_PINS "hsm.pins"
 
-/* In the caller's transaction: the pins, and the record `keys` where it says
- * something new. `text`: the pins as the keeper gave them. `by` NULL: nobody
+/* In the caller's transaction: the pins, the record `keys` where it says
+ * something new, and the states of the keys (keystates.h). `text`: the pins as the keeper gave them. `by` NULL: nobody
  * asked. `reason`: why they change, a word or a few for the log. */
 MUST_CHECK enum code pins_put(struct core *c, struct store_tx *tx,
                               const struct caller *by, const char *text,
                               const char *reason, struct error *e);
+
+/* The reason of pins that were not made for this state: since when they are as
+ * they are, it does not know. */
+#define PINS_RECOVERED "recovered"
 
 /* ERR_NOT_FOUND: before `hsmint init`. The caller frees. */
 MUST_CHECK enum code pins_get(struct core *c, json_t **pins, struct error *e);

@@ -173,9 +173,11 @@ static enum code check_keys(struct core *c, uint64_t generation,
         return error_set(e, ERR_NOMEM, "no memory to check the HSM's keys");
     code = keeper_call(c->keeper, generation, &request,
                        deadline(c) * PROVISION_FACTOR, &reply, NULL, e);
-    if (!code)
-        keep_pins(c, pins, json_object_get(reply.head, "pins"));
-    return code;
+    if (code)
+        return code;
+    keystates_heard(c, reply.head);
+    keep_pins(c, pins, json_object_get(reply.head, "pins"));
+    return OK;
 }
 
 struct use_keys {

@@ -51,8 +51,9 @@ static inline json_t *fake_log_pin(void)
 
     fake_log_public(spki + 12);
     char *text = base64_encode(spki, sizeof(spki));
-    json_t *pin = json_pack("{ss ss ss ss}", "use", "log", "label",
-                            "hsmint-log", "id", "01", "public_key", text);
+    json_t *pin = json_pack("{ss ss ss ss si}", "use", "log", "label",
+                            "hsmint-log-1", "id", "01", "public_key", text,
+                            "version", 1);
     free(text);
     return pin;
 }

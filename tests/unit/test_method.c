@@ -120,6 +120,7 @@ static const struct {
     {"Lock", CAP(ADMINISTER)},
     {"Stop", CAP(ADMINISTER)},
     {"Status", CAP(STATUS)},
+    {"Hsm", CAP(STATUS)},
     {"CheckService", CAP(STATUS)},
     {"Metrics", CAP(STATUS)},
     {"Slots", 0},
