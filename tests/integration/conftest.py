@@ -233,7 +233,10 @@ def child_named(name, parent):
 class Daemon:
     """hsmintd with a state, a socket and a configuration of its own."""
 
+    of_this_test = []
+
     def __init__(self, place, token, service=None):
+        self.of_this_test.append(self)
         self.place, self.token, self.service = place, token, service
         self.state = place / "state"
         self.run = place / "run"
@@ -351,6 +354,17 @@ class Daemon:
             )
             c.change("SetRole", name="my-app", fields={"project_id": PROJECT, "ttl": 3600, "max_ttl": 86400})
         return self
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure comes with the end of what the daemons said."""
+    report = (yield).get_result()
+    if report.failed:
+        for d in Daemon.of_this_test:
+            report.sections.append((f"{d.log_file}", d.log()[-8000:]))
+    if call.when == "teardown":
+        Daemon.of_this_test.clear()
 
 
 def others_can_run(name, uid=65533):

@@ -79,7 +79,7 @@ def test_a_revocation_cut_by_a_restart_is_done(user, ready, service):
     ready.start()
     user.process.stdout.readline()
     wait_for(lambda: service.alive() == 0, 10, "the account to go")
-    assert leases(ready) == []
+    wait_for(lambda: leases(ready) == [], 10, "the lease to end")
 
 
 def test_a_hung_daemon_is_given_up(ready, so, place, service, monkeypatch):  # noqa: F811
