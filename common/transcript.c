@@ -98,6 +98,11 @@ static const struct row log_rows[] = {
 static const struct row asked_rows[] = {
     {"Asked for by", "asked_by", TEXT, 0},
 };
+static const struct row state_rows[] = {
+    {"State of", "label", TEXT, 0},
+    {"Is", "state", TEXT, 0},
+    {"Since", "since", TEXT, 0},
+};
 static const struct row participant_rows[] = {
     {"Participant", "name", TEXT, 0},
     {"Role", "role", TEXT, 0},
@@ -141,6 +146,8 @@ static const struct section {
      "It cannot check this. The record of the ceremony in the log has it, too.\n"
      "\n",
      NULL, NULL, ROWS(asked_rows), 0},
+    {"", "states", "Key states by the daemon's books", ROWS(state_rows),
+     TRANSCRIPT_STATES},
     {"", "participants", "Participants", ROWS(participant_rows),
      TRANSCRIPT_PARTICIPANTS},
     {"", "attestations", "Attestations", ROWS(attestation_rows),

@@ -15,6 +15,7 @@
 #define TRANSCRIPT_MAX (768 * 1024) /* bytes of the file */
 #define TRANSCRIPT_KEYS 128
 #define TRANSCRIPT_MECHANISMS 2048
+#define TRANSCRIPT_STATES 2048
 #define TRANSCRIPT_PARTICIPANTS 64
 #define TRANSCRIPT_ATTESTATIONS 64
 #define TRANSCRIPT_TEXT_MAX 1024           /* bytes of a value in one line */
@@ -34,8 +35,10 @@ MUST_CHECK enum code transcript_format(const json_t *t, char **text,
 MUST_CHECK enum code transcript_parse(const char *text, size_t len, json_t **t,
                                       struct error *e);
 
-/* ---- what a ceremony is given: {participants: [{name, role, public_key}],
- * attestations: [{key, bytes}]}; of keys the SPKI, all bytes in base64 ---- */
+/* ---- what a ceremony is given: {states: [{label, state, since}],
+ * participants: [{name, role, public_key}], attestations: [{key, bytes}]}; of
+ * keys the SPKI, all bytes in base64. The states are the daemon's to give, and
+ * may be missing ---- */
 
 /* Bounds, names, and that nobody is named twice. ERR_INVALID with what to do. */
 MUST_CHECK enum code transcript_check_given(const json_t *given,

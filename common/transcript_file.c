@@ -182,8 +182,10 @@ char *transcript_given(const json_t *t)
 {
     static const char *const person[3] = {"name", "role", "public_key"};
     static const char *const attestation[3] = {"key", "bytes"};
+    static const char *const state[3] = {"label", "state", "since"};
     JSON given = json_pack(
-        "{so so}", "participants",
+        "{so so so}", "states", pick(json_object_get(t, "states"), state),
+        "participants",
         pick(json_object_get(t, "participants"), person), "attestations",
         pick(json_object_get(t, "attestations"), attestation));
     return json_text(given, JSON_COMPACT);

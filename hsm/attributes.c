@@ -25,16 +25,10 @@ static enum code read_flags(struct session *s, const char *label,
                             struct error *e)
 {
     for (size_t i = 0; i < sizeof told / sizeof told[0]; i++) {
-        CK_BBOOL b = CK_FALSE;
-        CK_ULONG len = 0;
-        enum code rc = object_read(s, label, object, told[i].type, &b,
-                                   sizeof b, &len, e);
+        enum code rc =
+            object_tell(s, label, object, told[i].type, out, told[i].name, e);
         if (rc)
             return rc;
-        if (json_object_set_new(out, told[i].name,
-                                len == sizeof b ? json_boolean(b != CK_FALSE)
-                                                : json_null()))
-            return error_set(e, ERR_NOMEM, "HSM: attributes");
     }
     return OK;
 }

@@ -76,8 +76,9 @@ static json_t *log_json(const struct ledger_place *at,
 static enum code take_given(const struct frame *in, json_t **given,
                             struct error *e)
 {
-    json_t *people, *attested;
+    json_t *states, *people, *attested;
     const struct json_field fields[] = {
+        {"states", FIELD_ARRAY, true, &states, NULL},
         {"participants", FIELD_ARRAY, true, &people, NULL},
         {"attestations", FIELD_ARRAY, true, &attested, NULL},
     };
@@ -143,7 +144,7 @@ enum code ceremony_state(struct channel *c, struct frame *in,
     if (rc == OK)
         rc = merkle_leaf(line, strlen(line), &leaf, e);
     if (rc == OK)
-        rc = ledger_find(k->ledger, &leaf, &at, e);
+        rc = ledger_take(k->ledger, &leaf, &at, e);
     if (rc == OK)
         rc = compose(k, line, given, &at, &leaf, &text, e);
     if (rc == OK)

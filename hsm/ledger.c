@@ -32,6 +32,7 @@ struct ledger {
     struct ledger_head head;
     struct leaves leaves;
     struct recent *recent;
+    uint64_t taken; /* records up to it are of no use for a ceremony */
     uint64_t mark; /* the last serial when a checkpoint was signed */
     bool hidden;   /* the last that was asked for lacked a call */
 
@@ -274,6 +275,7 @@ static enum code start_from(struct ledger *l, struct ledger_head *h,
     lock(l);
     l->known = l->begun = true;
     l->era++;
+    l->taken = 0;
     l->next = h->tree;
     recent_cut(l->recent, 0);
     unlock(l);
@@ -503,23 +505,25 @@ enum code ledger_sign(struct ledger *l, bool anchor, char **note,
     return OK;
 }
 
-/* ---- is it there? ---- */
+/* ---- ceremonies ---- */
 
-enum code ledger_find(struct ledger *l, const struct merkle_hash *leaf,
+enum code ledger_take(struct ledger *l, const struct merkle_hash *leaf,
                       struct ledger_place *out, struct error *e)
 {
     lock(l);
     struct checkpoint *c = &out->checkpoint;
     enum code rc = l->begun ? OK : not_begun(e);
     out->index = recent_find(l->recent, leaf);
-    if (rc == OK && out->index >= l->head.tree.size)
+    if (rc == OK && (out->index >= l->head.tree.size || out->index < l->taken))
         rc = error_set(e, ERR_NOT_LOGGED,
                        "the record is not among the last of the log that was "
-                       "signed: try again");
+                       "signed, or is about another ceremony: try again");
     memcpy(c->origin, l->head.origin, sizeof c->origin);
     c->size = l->head.tree.size;
     if (rc == OK)
         rc = merkle_root(&l->head.tree, &c->root, e);
+    if (rc == OK)
+        l->taken = out->index + 1;
     unlock(l);
     return rc;
 }

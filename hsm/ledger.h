@@ -61,13 +61,14 @@ MUST_CHECK enum code ledger_sign(struct ledger *l, bool anchor, char **note,
                                  uint64_t *size, bool *anchored,
                                  struct error *e);
 
-/* Is this leaf among the last of the tree that was signed? *index: from 0.
- * ERR_NOT_LOGGED. */
+/* Where the record of a ceremony is in the tree that was signed last: it has to
+ * be among its last leaves, and behind any that was taken before. *index: from
+ * 0. ERR_NOT_LOGGED. */
 struct ledger_place {
     struct checkpoint checkpoint;
     uint64_t index;
 };
-MUST_CHECK enum code ledger_find(struct ledger *l,
+MUST_CHECK enum code ledger_take(struct ledger *l,
                                  const struct merkle_hash *leaf,
                                  struct ledger_place *out, struct error *e);
 

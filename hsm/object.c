@@ -55,6 +55,24 @@ enum code object_flag(struct session *s, const char *name,
     return rc;
 }
 
+enum code object_tell(struct session *s, const char *name,
+                      CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type,
+                      json_t *out, const char *member, struct error *e)
+{
+    CK_BBOOL b = CK_FALSE;
+    CK_ULONG len = CK_UNAVAILABLE_INFORMATION;
+    enum code rc = object ? object_read(s, name, object, type, &b, sizeof b,
+                                        &len, e)
+                          : OK;
+    if (rc)
+        return rc;
+    return json_object_set_new(out, member,
+                               len == sizeof b ? json_boolean(b != CK_FALSE)
+                                               : json_null())
+               ? error_set(e, ERR_NOMEM, "HSM: attributes")
+               : OK;
+}
+
 enum code object_destroy(struct session *s, const char *name,
                          CK_OBJECT_HANDLE object, struct error *e)
 {

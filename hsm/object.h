@@ -2,6 +2,7 @@
 #ifndef HSMINT_OBJECT_H
 #define HSMINT_OBJECT_H
 
+#include "common/json.h"
 #include "hsm/pool.h"
 
 #define OBJECTS_MAX 64 /* more than that of one label is refused */
@@ -30,6 +31,12 @@ MUST_CHECK enum code object_flag(struct session *s, const char *name,
                                  CK_OBJECT_HANDLE object,
                                  CK_ATTRIBUTE_TYPE type, bool missing,
                                  bool *value, struct error *e);
+/* Puts what the HSM says of it: true, false, or null where it says nothing. An
+ * object of 0 says nothing. */
+MUST_CHECK enum code object_tell(struct session *s, const char *name,
+                                 CK_OBJECT_HANDLE object,
+                                 CK_ATTRIBUTE_TYPE type, json_t *out,
+                                 const char *member, struct error *e);
 MUST_CHECK enum code object_destroy(struct session *s, const char *name,
                                     CK_OBJECT_HANDLE object, struct error *e);
 

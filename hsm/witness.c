@@ -261,18 +261,10 @@ static enum code read_attributes(struct session *s, const struct key *k,
                                  struct error *e)
 {
     for (size_t i = 0; i < ATTRIBUTES; i++) {
-        CK_BBOOL value = CK_FALSE;
-        CK_ULONG len = CK_UNAVAILABLE_INFORMATION;
-        enum code rc =
-            handle ? object_read(s, k->label, handle, attributes[i].type,
-                                 &value, sizeof value, &len, e)
-                   : OK;
+        enum code rc = object_tell(s, k->label, handle, attributes[i].type, out,
+                                   attributes[i].member, e);
         if (rc)
             return rc;
-        if (json_object_set_new(out, attributes[i].member,
-                                len == sizeof value ? json_boolean(value)
-                                                    : json_null()))
-            return no_memory(e);
     }
     return OK;
 }

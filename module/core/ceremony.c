@@ -3,9 +3,11 @@
  * checkpoint that holds it is signed, then the statement, which names both. */
 #include "config.h"
 
+#include "common/clock.h"
 #include "common/file.h"
 #include "common/transcript.h"
 #include "module/core/internal.h"
+#include "module/core/keystate.h"
 #include "module/core/logbook.h"
 
 #include <openssl/evp.h>
@@ -66,6 +68,24 @@ static json_t *attested_of(const json_t *given)
                                               "key")) != 0)
             return NULL;
     return json_incref(list);
+}
+
+/* Of the keys, as the log has them, too: a key that was declared compromised is
+ * known here only. */
+static enum code add_state(const struct keystate_doc *d, void *ctx,
+                           struct error *e)
+{
+    const struct keystate_date *now = keystate_now(d);
+    char since[CLOCK_TEXT_MAX];
+
+    return json_array_append_new(
+               ctx, json_pack("{ss ss so}", "label", d->label, "state",
+                              keystate_name(now->state), "since",
+                              json_sprintf("%s%s",
+                                           clock_text(now->at_ms, since),
+                                           now->exact ? "" : " or before")))
+               ? no_memory(e)
+               : OK;
 }
 
 struct asking {
@@ -154,6 +174,7 @@ enum code core_ceremony(struct core *c, const struct caller *by, json_t *given,
     };
     CLEANUP(asking_clear) struct asking a = {c, by, given, NULL, NULL};
     FRAME reply = FRAME_INIT;
+    JSON states = json_array();
     uint64_t generation;
     enum code code =
         json_decode(given, JSON_FIELDS(fields), false, "a ceremony", e);
@@ -162,9 +183,13 @@ enum code core_ceremony(struct core *c, const struct caller *by, json_t *given,
         code = transcript_check_given(given, e);
     if (!code)
         code = unlock_ready(c, &generation, e);
+    if (!code)
+        code = keystate_each(c->store, add_state, states, e);
     if (code)
         return code;
-    a.body = transcript_given(given);
+    JSON all = json_pack("{sO sO sO}", "states", states, "participants", people,
+                         "attestations", attested);
+    a.body = transcript_given(all);
     if (!a.body)
         return no_memory(e);
     code = store_commit(c->store, STORE_NORMAL, add_given, &a, e);

@@ -205,6 +205,8 @@ def test_after_rotations(ready, place):
     assert keys["hsmint-log-1"]["state"] == "active, signs beside the next"
     assert keys["hsmint-call-2"]["witnessed"] and keys["hsmint-call-1"]["witnessed"]
     assert len(verdict(f)["log_keys"]) == 4
+    states = {s["label"]: s["state"] for s in json.loads(hsmint("ceremony", "show", f, "--json"))["states"]}
+    assert states["hsmint-call-1"] == "deactivated" and states["hsmint-call-2"] == states["hsmint-log-1"] == "active"
     exported(ready, copy)
     for vkey in (*first, *vkeys(ready)):
         verdict(f, "--key", vkey, "--log", copy)

@@ -130,7 +130,7 @@ static inline json_t *a_statement(const struct people *p)
     FREE char *grace = spki_of(p->keys[RSA2048]);
     FREE char *edsger = spki_of(p->keys[ED25519]);
     json_t *t = json_pack(
-        "{ss ss ss ss so s[{ss}{ss}] s[ooo] s{ss sI ss sI ss} s[{ss ss ss}{ss "
+        "{ss ss ss ss so s[{ss}{ss}] s[ooo] s{ss sI ss sI ss} s[{ss ss ss}] s[{ss ss ss}{ss "
         "ss ss}{ss ss ss}{ss ss sn}] s[{ss ss}]}",
         "instance", "0123456789abcdef0123456789abcdef", "time",
         "2026-11-21T20:00:00.000Z", "version", "0.1.0", "asked_by", "user:0",
@@ -140,7 +140,8 @@ static inline json_t *a_statement(const struct people *p)
         hsm_key("hsmint-log-1", "log", p->log),
         hsm_key("hsmint-log-ed25519-1", "log-ed25519", p->log_ed), "log",
         "origin", ORIGIN, "size", (json_int_t)11, "root", root, "record",
-        (json_int_t)11, "leaf", root, "participants", "name", "Ada Lovelace",
+        (json_int_t)11, "leaf", root, "states", "label", "hsmint-log-1",
+        "state", "active", "since", "2026-11-21T19:59:00.000Z", "participants", "name", "Ada Lovelace",
         "role", "custodian", "public_key", ada, "name", "Grace Hopper", "role",
         "auditor", "public_key", grace, "name", "Edsger W. Dijkstra", "role",
         "witness", "public_key", edsger, "name", "Ren\xc3\xa9 Descartes",

@@ -6,6 +6,7 @@
 
 #include "common/base64.h"
 #include "common/clock.h"
+#include "common/transcript.h"
 #include "hsm/leaves.h"
 #include "module/audit/verify.h"
 
@@ -567,6 +568,68 @@ static void kills_the_keeper(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+/* ---- a ceremony ---- */
+
+#define NOBODY "\"participants\":[],\"attestations\":[]}"
+#define GIVEN "{\"states\":[]," NOBODY
+
+static char *ceremony_line(const struct book *b, const char *step,
+                           const char *given)
+{
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    assert_int_equal(EVP_Digest(given, strlen(given), digest, NULL,
+                                EVP_sha256(), NULL),
+                     1);
+    FREE char *hash = base64_encode(digest, 32);
+    return write_line(b, "ceremony",
+                      json_pack("{s:s, s:s}", "step", step, "given", hash));
+}
+
+static enum code ceremony(struct lie *l, const char *line, const char *given,
+                          struct frame *r)
+{
+    return ask_on(l->f, 0, VERB_CEREMONY, json_pack("{s:s}", "record", line),
+                  given, strlen(given), -1, r);
+}
+
+/* No transcript but of what the log tells, and each record is good for one. */
+static void has_a_ceremony_of_its_own(void **state)
+{
+    static const char *const others[] = {
+        "{\"states\":[],\"participants\":[{\"name\":\"Eve\",\"role\":\"r\","
+        "\"public_key\":null}],\"attestations\":[]}",
+        "{\"states\":[],\"keys\":[]," NOBODY, "{" NOBODY, "{}", "[]", "x",
+        "{\"states\":[],\"participants\":[{\"name\":\"a\\u001b\",\"role\":"
+        "\"r\"}],\"attestations\":[]}"};
+    struct lie *l = *state;
+    FRAME r = FRAME_INIT;
+    FREE char *unseen = ceremony_line(&l->b, "given", GIVEN);
+    expect_on(l->f, ERR_NOT_LOGGED, ceremony(l, unseen, GIVEN, &r));
+    put(&l->b, strdup(unseen));
+    expect_on(l->f, ERR_NOT_LOGGED, ceremony(l, unseen, GIVEN, &r));
+    expect_on(l->f, OK, checkpoint(l));
+    expect_on(l->f, OK, ceremony(l, unseen, GIVEN, &r));
+    TRANSCRIPT t = NULL;
+    expect_on(l->f, OK,
+              transcript_read((char *)r.body, r.body_len, &t, &l->f->e));
+    expect_on(l->f, OK, transcript_check_log(t, &l->f->e));
+    assert_int_equal(json_integer_value(json_object_get(
+                         json_object_get(t->json, "log"), "record")),
+                     l->b.n);
+    expect_on(l->f, ERR_NOT_LOGGED, ceremony(l, unseen, GIVEN, &r));
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        put(&l->b, ceremony_line(&l->b, "given", GIVEN));
+        expect_on(l->f, OK, checkpoint(l));
+        enum code rc = ceremony(l, l->b.lines[l->b.n - 1], others[i], &r);
+        assert_int_equal(rc, i == 0 ? ERR_NOT_LOGGED : ERR_INVALID);
+    }
+    put(&l->b, ceremony_line(&l->b, "signed", GIVEN));
+    put(&l->b, write_line(&l->b, "mint", json_object()));
+    expect_on(l->f, OK, checkpoint(l));
+    assert_int_not_equal(ceremony(l, l->b.lines[l->b.n - 2], GIVEN, &r), OK);
+    assert_int_not_equal(ceremony(l, l->b.lines[l->b.n - 1], GIVEN, &r), OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -577,6 +640,7 @@ int main(void)
         TEST(tells_of_a_call_again), TEST(brings_a_key_of_its_own),
         TEST(shows_the_record_to_the_keeper_alone),
         TEST(kills_the_keeper),
+        TEST(has_a_ceremony_of_its_own),
     };
     if (!softhsm_module()) {
         print_message("no SoftHSM2 here\n");
