@@ -59,7 +59,7 @@ struct page {
     _Atomic int32_t fail;    /* what fails: 'w', 's', 'm'; 0: nothing */
     _Atomic int32_t nth;     /* from 1: which one */
     _Atomic int32_t seen;    /* how many there were */
-    _Atomic int32_t error;   /* errno of it */
+    _Atomic int32_t error;   /* errno of it; < 0: the process ends there */
     _Atomic int32_t failed;  /* how many failed */
     _Atomic int32_t verb;    /* of the last four steps */
 };
@@ -249,6 +249,8 @@ static bool fails(int what)
     if (!atomic_compare_exchange_strong(&page->fail, &expected, 0))
         return false;
     atomic_fetch_add(&page->failed, 1);
+    if (atomic_load(&page->error) < 0)
+        _exit(1);
     errno = atomic_load(&page->error);
     return true;
 }

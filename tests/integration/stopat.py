@@ -12,6 +12,7 @@ STEPS = (
     " keeper-sign keeper-signed keeper-execute keeper-executed"
     " ask keeper-asked keeper-done answered"
 ).split()
+DIES = -1
 FIELDS = "step method skip stopped go fail nth seen error failed verb".split()
 
 
@@ -68,7 +69,8 @@ class StoppedAt(Daemon):
         self.set(go=1)
 
     def fail(self, what, nth, error):
-        """The nth of `what` ("write", "sync", "malloc") from now on fails."""
+        """The nth of `what` ("write", "sync", "malloc") from now on fails; DIES: the
+        process ends there."""
         self.set(fail=0)
         self.set(seen=0, failed=0, nth=nth, error=error)
         self.set(fail=ord(what[0]))

@@ -6,8 +6,10 @@ sealed opens, mints work, and so does the next rotation; the log verifies from i
 
 The usual run has a few cells of each kind; HSMINT_LONG=1 is all."""
 
+import errno
 import os
 import random
+import signal
 import threading
 import time
 
@@ -15,9 +17,10 @@ import pytest
 
 from auditcli import verdict
 from conftest import PROJECT, Token, not_sanitized, wait_for
-from faultyhsm import HsmFaults, check_objects
-from stopat import StoppedAt
-from test_hsm_rotate import export, head, keys, mints, records, vkeys
+from faultyhsm import HsmFaults, check_objects, objects
+from stopat import DIES, StoppedAt
+from test_hsm_rotate import export, head, keys, mints, records, verb, vkeys
+from test_log_closed import CLONE_NEWNS, LIBC, MNT_DETACH, MS_PRIVATE, MS_REC, fill, mount
 from varlink import Error, request_id
 
 LONG = bool(os.environ.get("HSMINT_LONG"))
@@ -45,13 +48,14 @@ class World:
         self.place, self.service = place, service
         self.daemon, self.n, self.left, self.kept = None, 0, 0, {}
 
-    def begin(self):
+    def begin(self, settings=None):
         self.end()
         place = self.place / f"w{self.n}"
-        place.mkdir(mode=0o700)
+        place.mkdir(mode=0o700, exist_ok=True)
         self.n += 1
         self.daemon = StoppedAt(place, Token(place), self.service)
         self.daemon.settings["hsm"]["deadline"] = "2s"
+        self.daemon.settings["daemon"] |= settings or {}
         self.hsm = HsmFaults(self.daemon)
         self.daemon.start().prepare()
         with self.daemon.attached() as c:
@@ -100,6 +104,22 @@ class World:
             return e.name
         except (OSError, EOFError):
             return "cut off"
+
+    def start_again(self):
+        self.daemon.process.wait(10)
+        self.daemon.start()
+
+    def new_keeper(self):
+        """So that old keys may be destroyed."""
+        os.kill(self.daemon.keeper(), signal.SIGKILL)
+        wait_for(lambda: self.quietly("Mint", role="my-app"), 30, "a mint")
+
+    def quietly(self, method, **parameters):
+        try:
+            with self.daemon.attached(timeout=60) as c:
+                return c.change(method, **parameters)
+        except (Error, OSError, EOFError):
+            return None
 
     def settle(self, key):
         """It ends by itself; the next one works; how long it took."""
@@ -153,7 +173,7 @@ def cells_of(calls, n):
 def test_the_hsm_fails(key, world, record_property):
     began, met = time.monotonic(), 0
     calls = calls_of(world, key)
-    cells = cells_of(calls, 12)
+    cells = cells_of(calls, 8)
     for nth, (function, of_it), (how, rv) in cells:
         world.need()
         world.hsm.arm(nth, how, rv)
@@ -164,3 +184,93 @@ def test_the_hsm_fails(key, world, record_property):
         record_property("cell", f"{key} {function} {of_it} {how} {rv}: {told}, {took:.1f} s{'' if hit else ', not met'}")
     assert met > len(cells) // 2, "the calls of a rotation are others each time"
     record_property("cells", f"{key}: {met} of {len(cells)} cells, {len(calls)} calls, {time.monotonic() - began:.1f} s")
+
+
+def test_the_hsm_fails_while_a_key_is_destroyed(world, record_property):
+    """By the same command again it is gone, whatever became of the first."""
+    began, cells, n = time.monotonic(), [], 0
+    faults = [("fails", "DEVICE_ERROR"), ("fails after", "GENERAL_ERROR"), ("dies", "GENERAL_ERROR"), ("dies after", "GENERAL_ERROR")]
+    while n == 0 or cells:
+        key = ("call", "log")[n % 2]
+        world.need()
+        label = keys(world.daemon)[key]
+        assert world.rotate(key) == "done"
+        world.new_keeper()
+        nth, (how, rv) = cells.pop() if cells else (0, ("-", "GENERAL_ERROR"))
+        world.hsm.arm(nth, how, rv, "DestroyObject" if nth else "-")
+        told = world.quietly("DestroyHsmKey", name=label)
+        world.hsm.disarm()
+        if n == 0:
+            count = world.hsm.noted().count("DestroyObject")
+            cells = [(i, fault) for i in range(1, count + 1) for fault in faults]
+            cells = cells if LONG else random.sample(cells, 3)
+        wait_for(lambda: world.quietly("DestroyHsmKey", name=label), 30, f"{label} to be destroyed")
+        assert label not in {name for _, name, _ in objects(world.daemon.token)}
+        check_objects(world.daemon)
+        world.opens()
+        # A start with what is left.
+        world.new_keeper()
+        record_property("cell", f"{label} DestroyObject {nth} {how} {rv}: {'destroyed' if told else 'refused'}, then destroyed")
+        n += 1
+    record_property("cells", f"{n} destroyed in {time.monotonic() - began:.1f} s")
+
+
+ERRORS = {errno.EIO: "EIO", errno.ENOSPC: "ENOSPC", DIES: "the daemon ends"}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_store_fails(key, world, record_property):
+    began, cells = time.monotonic(), []
+    for what in ("write", "sync"):
+        world.need()
+        world.daemon.fail(what, 1 << 30, 0)
+        assert world.rotate(key) == "done"
+        world.daemon.set(fail=0)
+        cells += [(what, nth, error) for nth in range(1, world.daemon.get("seen") + 1) for error in ERRORS]
+    cells = cells if LONG else random.sample(cells, 5)
+    for what, nth, error in cells:
+        world.need()
+        world.daemon.fail(what, nth, error)
+        told = world.rotate(key)
+        world.daemon.set(fail=0)
+        if error == DIES and world.daemon.get("failed"):
+            world.start_again()
+        took = world.settle(key)
+        record_property("cell", f"{key} {what} {nth} {ERRORS[error]}: {told}, {took:.1f} s")
+    record_property("cells", f"{key}: {len(cells)} cells in {time.monotonic() - began:.1f} s")
+
+
+@pytest.mark.parametrize("key", KEYS if LONG else [random.choice(KEYS)])
+def test_the_disk_is_full(key, place, service, record_property):
+    """Before a rotation, and between its steps: it waits for space, and loses nothing."""
+    not_sanitized("a sanitizer wants to be loaded first")
+    if LIBC.unshare(CLONE_NEWNS) or not mount("/", "none", MS_REC | MS_PRIVATE):
+        pytest.skip("no mount namespace")
+    state = place / "w0" / "state"
+    state.mkdir(parents=True, mode=0o700)
+    assert mount(state, "tmpfs", options="size=48m,mode=0700")
+    world = World(place, service)
+    try:
+        world.begin({"disk_reserve": "8M"})
+        d = world.daemon
+        fill(state / "filler")
+        time.sleep(1.1)  # the store looks once a second
+        assert world.rotate(key) == "DiskFull"
+        (state / "filler").unlink()
+        world.settle(key)
+        for v in ("ROTATE_KEY", "PROVISION"):
+            d.stop_at_verb("keeper-done", verb(v), 1 if v == "ROTATE_KEY" else 0)
+            t = threading.Thread(target=world.rotate, args=(key,))
+            t.start()
+            wait_for(d.stopped, 20, v)
+            fill(state / "filler")
+            time.sleep(1.1)
+            d.go_on()
+            t.join()
+            assert world.rotate(key) in ("DiskFull", "Exists"), v
+            (state / "filler").unlink()
+            took = world.settle(key)
+            record_property("cell", f"{key}: the disk is full after {v.lower()}; {took:.1f} s after it is not, all is well")
+    finally:
+        world.end()
+        LIBC.umount2(os.fsencode(state), MNT_DETACH)
