@@ -255,6 +255,23 @@ enum code file_write_atomic(const char *path, const void *data, size_t len,
     return OK;
 }
 
+/* Also where it is there already: whoever made it may have been killed then. */
+enum code file_make_dir(const char *path, mode_t mode, struct error *e)
+{
+    const char *slash = strrchr(path, '/');
+    FREE char *parent = slash == path ? strdup("/")
+                        : slash ? strndup(path, (size_t)(slash - path))
+                                : strdup(".");
+    if (!parent)
+        return error_set(e, ERR_NOMEM, "%s: out of memory", path);
+    if (mkdir(path, mode) != 0 && errno != EEXIST)
+        return error_errno(e, errno, "cannot make %s", path);
+    FD dir = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0 || fsync(dir) != 0)
+        return error_errno(e, errno, "%s", parent);
+    return OK;
+}
+
 static enum code make_parents(const char *path, struct error *e)
 {
     FREE char *copy = strdup(path);

@@ -20,6 +20,11 @@ enum file_trust {
     FILE_PRIVATE  /* FILE_TRUSTED, and not readable by group or others */
 };
 
+/* Makes a directory where there is none, and its name outlives a power cut. Not
+ * its parents. */
+MUST_CHECK enum code file_make_dir(const char *path, mode_t mode,
+                                   struct error *e);
+
 /* Whole file, NUL-terminated, at most `max` bytes; caller frees. */
 MUST_CHECK enum code file_read(const char *path, size_t max,
                                enum file_trust trust, char **out, size_t *len,

@@ -153,7 +153,8 @@ static bool is_harmful(uint32_t c)
            (c >= 0x2066 && c <= 0x2069);
 }
 
-size_t text_escape(char *dst, size_t cap, const char *src, size_t len)
+static size_t escape(char *dst, size_t cap, const char *src, size_t len,
+                     bool backslash)
 {
     static const char digits[] = "0123456789abcdef";
     const uint8_t *p = (const uint8_t *)src;
@@ -163,7 +164,7 @@ size_t text_escape(char *dst, size_t cap, const char *src, size_t len)
     while (len) {
         uint32_t c;
         size_t n = utf8_char(p, len, &c);
-        bool plain = n && !is_harmful(c);
+        bool plain = n && !is_harmful(c) && !(backslash && c == '\\');
         if (n == 0)
             n = 1;
         size_t wanted = plain ? n : 4 * n;
@@ -184,6 +185,16 @@ size_t text_escape(char *dst, size_t cap, const char *src, size_t len)
     }
     dst[at] = '\0';
     return at;
+}
+
+size_t text_escape(char *dst, size_t cap, const char *src, size_t len)
+{
+    return escape(dst, cap, src, len, false);
+}
+
+size_t text_quote(char *dst, size_t cap, const char *src, size_t len)
+{
+    return escape(dst, cap, src, len, true);
 }
 
 /* Whether all of s is letters, digits, '.', '_' and '-'. */

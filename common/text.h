@@ -18,6 +18,9 @@ bool text_utf8_valid(const char *s, size_t len);
  * as \xNN; always NUL-terminated, cut to fit at a character's edge. Returns
  * the length that was written. */
 size_t text_escape(char *dst, size_t cap, const char *src, size_t len);
+/* The same, and a backslash as \x5c: what was there can be had back, by putting
+ * the byte in each \xNN's place. Not twice. */
+size_t text_quote(char *dst, size_t cap, const char *src, size_t len);
 /* Role, organisation and label names: 1-63 of [A-Za-z0-9._-], beginning with
  * a letter or digit. `what` names it in the error. "admin-key" is refused. */
 MUST_CHECK enum code text_check_name(const char *what, const char *s,

@@ -312,7 +312,7 @@ static enum code enter_new(struct applications *t, struct wire_peer *peer,
         return error_set(e, ERR_NOMEM, "application of process %d",
                          (int)peer->pid);
     strcpy(a->hash, hash);
-    text_escape(a->program, sizeof a->program, program, strlen(program));
+    text_quote(a->program, sizeof a->program, program, strlen(program));
     a->uid = id->uid;
     a->borrowed = id->borrowed;
     a->pid = peer->pid;

@@ -60,7 +60,8 @@ enum code handle_prune_log(struct call *c, const struct arguments *a,
 {
     struct caller by = handler_caller(c);
     int64_t pruned = 0;
-    enum code rc = core_log_prune(c->daemon->core, &by, a->size, &pruned, e);
+    enum code rc = core_log_prune(c->daemon->core, &by, a->size, a->checkpoint,
+                                  &pruned, e);
     if (rc)
         return rc;
     *out = json_pack("{s:I}", "pruned", (json_int_t)pruned);

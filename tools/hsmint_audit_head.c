@@ -76,13 +76,14 @@ enum code command_audit_key(struct cli *c, struct error *e)
 
 /* ---- what was exported may go ---- */
 
+/* `more` (NULL: none) is the text of the member `name`. */
 static enum code with_size(struct cli *c, const char *method, uint64_t size,
-                           const char *reason, json_t **reply, struct error *e)
+                           const char *name, const char *more, json_t **reply,
+                           struct error *e)
 {
     JSON p = cli_parameters(c, CLI_CHANGE, e);
     if (p && (json_object_set_new(p, "size", json_integer((json_int_t)size)) ||
-              (reason &&
-               json_object_set_new(p, "reason", json_string(reason)))))
+              (more && json_object_set_new(p, name, json_string(more)))))
         return error_set(e, ERR_NOMEM, "no memory for a call");
     return cli_call(c, method, json_incref(p), NULL, reply, NULL, e);
 }
@@ -90,13 +91,14 @@ static enum code with_size(struct cli *c, const char *method, uint64_t size,
 enum code audit_mark_exported(struct cli *c, uint64_t size,
                               const char *failure, struct error *e)
 {
-    return with_size(c, "MarkExported", size, failure, NULL, e);
+    return with_size(c, "MarkExported", size, "reason", failure, NULL, e);
 }
 
-/* A number of records, or a checkpoint's file. */
-static enum code read_before(const char *text, uint64_t *size, struct error *e)
+/* A number of records, or a checkpoint's file; *note, its text, is the caller's
+ * to free. */
+static enum code read_before(const char *text, uint64_t *size, char **note,
+                             struct error *e)
 {
-    FREE char *bytes = NULL;
     struct note n;
     struct checkpoint c;
     size_t len;
@@ -104,9 +106,9 @@ static enum code read_before(const char *text, uint64_t *size, struct error *e)
         *size = strtoull(text, NULL, 10);
         return OK;
     }
-    enum code rc = file_read(text, NOTE_MAX, FILE_ANY, &bytes, &len, e);
+    enum code rc = file_read(text, NOTE_MAX, FILE_ANY, note, &len, e);
     if (rc == OK)
-        rc = note_parse(&n, bytes, len, e);
+        rc = note_parse(&n, *note, len, e);
     if (rc == OK)
         rc = checkpoint_parse(&c, n.text, n.text_len, e);
     if (rc)
@@ -126,9 +128,10 @@ enum code command_audit_prune(struct cli *c, struct error *e)
         return error_set(e, ERR_USAGE,
                          "give --before SIZE|CHECKPOINT: so many records were "
                          "exported, and may go");
-    enum code rc = read_before(c->args->before, &size, e);
+    FREE char *note = NULL;
+    enum code rc = read_before(c->args->before, &size, &note, e);
     if (rc == OK)
-        rc = with_size(c, "PruneLog", size, NULL, &reply, e);
+        rc = with_size(c, "PruneLog", size, "checkpoint", note, &reply, e);
     if (rc == OK)
         rc = json_decode(reply, JSON_FIELDS(fields), true, "PruneLog", e);
     if (rc)

@@ -72,6 +72,7 @@ static const struct {
     ARG(KEEP_FIRST, keep_first, FIELD_BOOL),
     ARG(OLD, old, FIELD_STRING),
     ARG(COMPROMISED, compromised, FIELD_BOOL),
+    ARG(CHECKPOINT, checkpoint, FIELD_STRING),
 };
 
 static const char *const kinds[] = {
@@ -193,7 +194,7 @@ const struct method method_table[] = {
      METHOD_DAEMON, CAP(AUDIT)},
     {"MarkExported", handle_mark_exported, P(SIZE) | CHANGE, P(REASON),
      METHOD_JOURNAL | METHOD_DAEMON, CAP(AUDIT)},
-    {"PruneLog", handle_prune_log, P(SIZE) | CHANGE, 0,
+    {"PruneLog", handle_prune_log, P(SIZE) | CHANGE, P(CHECKPOINT),
      METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},
     {"AcceptRollback", handle_accept_rollback, P(REASON) | CHANGE, 0,
      METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},

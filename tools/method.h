@@ -68,6 +68,7 @@ enum method_param {
     PARAM_KEEP_FIRST,
     PARAM_OLD,
     PARAM_COMPROMISED,
+    PARAM_CHECKPOINT,
     METHOD_PARAMS
 };
 
@@ -75,6 +76,7 @@ struct arguments { /* absent: NULL, 0, false */
     const char *program, *token, *org, *request_id, *name, *role, *label, *id;
     const char *lease_id, *before, *interface, *kind, *capability;
     const char *owner, *request, *reason, *old, *prefix, *project;
+    const char *checkpoint;
     json_int_t version, session, ttl, limit, count;
     json_int_t from, to, size, seq, since_ms, until_ms;
     bool so, force, bound, reuse, all, live, sign, keep_first, compromised;

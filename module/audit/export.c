@@ -165,9 +165,9 @@ enum code export_open(struct export **out, const char *dir, struct error *e)
     x->dir = strdup(dir);
     if (!x->dir)
         return error_set(e, ERR_NOMEM, "export to %s", dir);
-    if (mkdir(dir, 0755) < 0 && errno != EEXIST)
-        return error_errno(e, errno, "cannot make %s", dir);
-    enum code rc = export_lock(dir, &x->lock, e);
+    enum code rc = file_make_dir(dir, 0755, e);
+    if (rc == OK)
+        rc = export_lock(dir, &x->lock, e);
     if (rc == OK)
         rc = resume(x, e);
     if (rc)
@@ -279,8 +279,9 @@ enum code export_keep_note(const char *dir, uint64_t size, const char *note,
         folder = NULL;
         return error_set(e, ERR_NOMEM, "path of a checkpoint");
     }
-    if (mkdir(folder, 0755) < 0 && errno != EEXIST)
-        return error_errno(e, errno, "cannot make %s", folder);
+    enum code rc = file_make_dir(folder, 0755, e);
+    if (rc)
+        return rc;
     if (asprintf(&path, "%s/%llu", folder, (unsigned long long)size) < 0) {
         path = NULL;
         return error_set(e, ERR_NOMEM, "path of a checkpoint");

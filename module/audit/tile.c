@@ -78,9 +78,7 @@ static enum code make_folders(char *path, size_t from, struct error *e)
     for (char *slash = strchr(path + from, '/'); slash;
          slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        int failed = mkdir(path, 0755) < 0 && errno != EEXIST;
-        enum code rc =
-            failed ? error_errno(e, errno, "cannot make %s", path) : OK;
+        enum code rc = file_make_dir(path, 0755, e);
         *slash = '/';
         if (rc)
             return rc;

@@ -83,17 +83,21 @@ static json_t *outcome_json(const struct outcome *o)
     static const char *const fates[] = {"nothing", "not sent", "unknown",
                                         "answered"};
     const struct gate_reply *r = o->reply;
-    json_t *j = json_pack(
-        "{ss ss sI ss so* so* sI}", "call", r->call, "fate", fates[r->fate],
-        "status", (json_int_t)r->http.status, "result",
-        o->result->code ? error_name(o->result->code) : "ok", "text",
-        *o->result->text ? logbook_text(o->result->text, TEXT_SHOWN) : NULL,
-        "service_request_id",
-        *r->http.request_id ? logbook_text(r->http.request_id, TEXT_SHOWN)
-                            : NULL,
-        "duration_us", (json_int_t)r->duration_us);
+    const char *text = o->result->text, *id = r->http.request_id;
+    JSON j = json_pack("{ss ss sI ss sI}", "call", r->call, "fate",
+                       fates[r->fate], "status", (json_int_t)r->http.status,
+                       "result",
+                       o->result->code ? error_name(o->result->code) : "ok",
+                       "duration_us", (json_int_t)r->duration_us);
 
-    return j;
+    /* One that cannot be told whole is not told at all: what it ends goes on. */
+    if (!j ||
+        (*text && json_object_set_new(
+                      j, "text", logbook_error_text(text, TEXT_SHOWN)) != 0) ||
+        (*id && json_object_set_new(j, "service_request_id",
+                                    logbook_error_text(id, TEXT_SHOWN)) != 0))
+        return NULL;
+    return json_incref(j);
 }
 
 static enum code commit_outcome(struct store_tx *tx, void *ctx, struct error *e)

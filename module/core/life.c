@@ -77,7 +77,7 @@ void life_hsm(struct core *c, bool lost, const char *reason)
     struct error e = {.code = OK};
     if (lost == c->hsm_lost)
         return;
-    r.more = json_pack("{so}", "reason", logbook_text(reason, REASON_SHOWN));
+    r.more = json_pack("{so}", "reason", logbook_error_text(reason, REASON_SHOWN));
     if (logbook_commit(c, STORE_RESERVE, &r, &e) == OK)
         c->hsm_lost = lost;
     else

@@ -25,13 +25,24 @@ static const bool bare[RECORD_KINDS] = {
 
 /* ---- texts ---- */
 
-json_t *logbook_text(const char *text, size_t most)
+static json_t *shown(size_t (*escape)(char *, size_t, const char *, size_t),
+                     const char *text, size_t most)
 {
-    char shown[LOGBOOK_TEXT_MAX + 1];
+    char out[LOGBOOK_TEXT_MAX + 1];
     if (most > LOGBOOK_TEXT_MAX)
         most = LOGBOOK_TEXT_MAX;
-    text_escape(shown, most + 1, text, strlen(text));
-    return json_string(shown);
+    escape(out, most + 1, text, strlen(text));
+    return json_string(out);
+}
+
+json_t *logbook_text(const char *text, size_t most)
+{
+    return shown(text_quote, text, most);
+}
+
+json_t *logbook_error_text(const char *text, size_t most)
+{
+    return shown(text_escape, text, most);
 }
 
 static json_t *digest(const void *data, size_t len)
@@ -60,11 +71,18 @@ json_t *logbook_change(const char *name, const char *action, const char *was,
 /* ---- members ---- */
 
 /* What is not known is left out. */
-static bool put_text(json_t *to, const char *name, const char *text)
+static bool put_shown(json_t *to, const char *name, const char *text,
+                      json_t *(*show)(const char *, size_t))
 {
     return !text || !*text ||
-           json_object_set_new(to, name,
-                               logbook_text(text, LOGBOOK_TEXT_MAX)) == 0;
+           json_object_set_new(to, name, show(text, LOGBOOK_TEXT_MAX)) == 0;
+}
+
+/* Names that were checked, of units and logins; and what was quoted when it
+ * came. */
+static bool put_text(json_t *to, const char *name, const char *text)
+{
+    return put_shown(to, name, text, logbook_error_text);
 }
 
 static bool put_number(json_t *to, const char *name, int64_t n, int64_t unknown)
@@ -93,7 +111,7 @@ static bool put_identity(json_t *actor, const struct identity *id)
                       IDENTITY_UNSET) &&
            (!id->borrowed ||
             json_object_set_new(actor, "borrowed", json_true()) == 0) &&
-           put_text(actor, "exe", id->exe) &&
+           put_shown(actor, "exe", id->exe, logbook_text) &&
            put_text(actor, "unit", id->unit) &&
            put_text(actor, "login", id->login);
 }

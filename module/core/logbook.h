@@ -29,10 +29,13 @@ MUST_CHECK enum code logbook_commit(struct core *c, enum store_urgency urgency,
                                     const struct logbook_entry *r,
                                     struct error *e);
 
-/* Text that strangers chose, for a member: escaped, and cut to `most` bytes
- * (at most LOGBOOK_TEXT_MAX). NULL: no memory. */
+/* Text that strangers chose, for a member: quoted (text_quote()), and cut to
+ * `most` bytes (at most LOGBOOK_TEXT_MAX). NULL: no memory. */
 #define LOGBOOK_TEXT_MAX 4096
 json_t *logbook_text(const char *text, size_t most);
+/* The same of the text of an error, or of what was quoted before: a backslash
+ * stays one. */
+json_t *logbook_error_text(const char *text, size_t most);
 /* Base64 of the SHA-256 of a document; of NULL JSON's null (there is none).
  * NULL: no memory. */
 json_t *logbook_digest(const char *document);

@@ -6,6 +6,7 @@
 #include "common/base64.h"
 #include "common/file.h"
 #include "module/audit/record.h"
+#include "module/core/checkpoint.h"
 #include "module/core/internal.h"
 #include "module/core/logbook.h"
 #include "module/core/notary.h"
@@ -326,7 +327,7 @@ static enum code note_failure(struct store_tx *tx, void *ctx, struct error *e)
         .kind = RECORD_VERIFY_FAILED,
         .by = x->by,
         .more = json_pack("{sI so}", "size", (json_int_t)x->size, "reason",
-                          logbook_text(x->failure, LOGBOOK_TEXT_MAX))};
+                          logbook_error_text(x->failure, LOGBOOK_TEXT_MAX))};
 
     return logbook_add(x->core, tx, &r, e);
 }
@@ -378,8 +379,29 @@ static enum code compared_from(struct core *c, uint64_t wanted,
     return code ? code : notary_anchored(c, compared, e);
 }
 
+/* A checkpoint that somebody has in hand: of another log, or of a past that is
+ * not this one's, its number says nothing of these records. */
+static enum code check_checkpoint(struct core *c, const char *text,
+                                  uint64_t size, struct error *e)
+{
+    struct checkpoint k;
+    struct error why = {0};
+    struct note n;
+    enum code code = note_parse(&n, text, strlen(text), e);
+
+    if (!code)
+        code = checkpoint_parse(&k, n.text, n.text_len, e);
+    if (!code && k.size != size)
+        code = error_set(e, ERR_INVALID, "it is of %" PRIu64 " records", k.size);
+    if (!code && checkpoint_compare(c, &k, "it", &why) != OK)
+        code = error_set(e, why.code == ERR_ROLLED_BACK ? ERR_INVALID : why.code,
+                         "%s", why.text);
+    return code ? error_prefix(e, "checkpoint: nothing is pruned") : OK;
+}
+
 enum code core_log_prune(struct core *c, const struct caller *by, int64_t size,
-                         int64_t *pruned_records, struct error *e)
+                         const char *checkpoint, int64_t *pruned_records,
+                         struct error *e)
 {
     struct change x = {.core = c, .by = by, .size = (uint64_t)size};
     uint64_t out, compared;
@@ -390,6 +412,8 @@ enum code core_log_prune(struct core *c, const struct caller *by, int64_t size,
                          "%" PRId64 " records: %" PRIu64 " were exported and "
                          "verified; `hsmint audit export` first",
                          size, out);
+    if (!code && checkpoint)
+        code = check_checkpoint(c, checkpoint, x.size, e);
     if (!code)
         code = compared_from(c, x.size, &compared, e);
     if (!code && x.size > compared)

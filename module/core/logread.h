@@ -31,10 +31,11 @@ MUST_CHECK enum code core_log_consistency(struct core *c, int64_t from,
 MUST_CHECK enum code core_log_exported(struct core *c, const struct caller *by,
                                        int64_t size, const char *failure,
                                        struct error *e);
-/* Whole tiles of the first `size`. ERR_INVALID: not exported, or unsigned. */
+/* Whole tiles of the first `size`. checkpoint (NULL: none): a note of that size.
+ * ERR_INVALID: not exported, unsigned, or the note is not of these records. */
 MUST_CHECK enum code core_log_prune(struct core *c, const struct caller *by,
-                                    int64_t size, int64_t *pruned,
-                                    struct error *e);
+                                    int64_t size, const char *checkpoint,
+                                    int64_t *pruned, struct error *e);
 /* Whose minted key this is, which may be long dead: fd is a pipe with it (one
  * newline at its end does not count). The HSM is asked for its keyed hash.
  * *out: {found, seq and lease_id of its mint, record: that line unless it was

@@ -38,7 +38,7 @@ static void record(struct core *c, enum record_kind kind, const char *reason)
     const struct logbook_entry r = {
         .kind = kind,
         .more = json_pack("{so sI sI}", "reason",
-                          logbook_text(reason, LOGBOOK_TEXT_MAX), "calls",
+                          logbook_error_text(reason, LOGBOOK_TEXT_MAX), "calls",
                           (json_int_t)calls, "seconds", (json_int_t)seconds)};
 
     if (logbook_commit(c, STORE_RESERVE, &r, &e) != OK)

@@ -526,8 +526,10 @@ enum code core_log_exported(struct core *c, const struct caller *by,
     return is_bad(size) ? error_set(e, ERR_INVALID, "size") : OK;
 }
 enum code core_log_prune(struct core *c, const struct caller *by, int64_t size,
-                         int64_t *pruned, struct error *e)
+                         const char *checkpoint, int64_t *pruned,
+                         struct error *e)
 {
+    (void)checkpoint;
     *pruned = size;
     return core_log_exported(c, by, size, NULL, e);
 }

@@ -2,6 +2,7 @@
 the HSM and by the keeper's memory: the alarm is up until an administrator accepts it,
 the log has its next name, its own leases go on."""
 
+import base64
 import json
 import shutil
 
@@ -197,15 +198,26 @@ def test_exported_records_go(ready, service):
     with ready.attached() as c:
         while head(c, sign=False)["size"] < 600:
             mint(c)
-        size = head(c)["signed"]
+        h = head(c)
+        size, note = h["signed"], h["checkpoint"]
         with pytest.raises(Error) as e:
             c.change("PruneLog", size=256)
         assert "exported" in e.value.text
         with pytest.raises(Error):
             c.change("MarkExported", size=size + 1000)
         c.change("MarkExported", size=size)
+        # A checkpoint of another log, or of another past, says nothing of these records.
+        origin, n, root, rest = note.split("\n", 3)
+        for forged, told in (
+            ("\n".join([origin, n, base64.b64encode(bytes(32)).decode(), rest]), "are not those"),
+            ("\n".join([origin, "600", root, rest]), "600 records"),
+            ("nonsense", "note"),
+        ):
+            with pytest.raises(Error) as e:
+                c.change("PruneLog", size=size, checkpoint=forged)
+            assert e.value.name == "Invalid" and "nothing is pruned" in e.value.text and told in e.value.text
         # Nothing is new since the anchor's time, which is renewed all the same.
-        assert c.change("PruneLog", size=size)["pruned"] == 512
+        assert c.change("PruneLog", size=size, checkpoint=note)["pruned"] == 512
         assert head(c)["first"] == 513 and head(c)["exported"] == size
         with pytest.raises(Error) as e:
             c.call("LogProof", seq=1)

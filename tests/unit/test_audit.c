@@ -486,23 +486,6 @@ static void garbage(void **state)
     assert_true(v.faults[VERIFY_CHECKPOINT] > 0);
 }
 
-static void names_of_tiles(void **state)
-{
-    (void)state;
-    char name[TILE_PATH_MAX];
-    assert_string_equal(tile_path(0, 0, 256, name), "tile/0/000");
-    assert_string_equal(tile_path(0, 0, 7, name), "tile/0/000.p/7");
-    assert_string_equal(tile_path(2, 1234067, 256, name),
-                        "tile/2/x001/x234/067");
-    assert_string_equal(tile_path(TILE_ENTRIES, 1000, 255, name),
-                        "tile/entries/x001/000.p/255");
-    assert_int_equal(tile_width(0, 0, 0), 0);
-    assert_int_equal(tile_width(0, 0, 300), 256);
-    assert_int_equal(tile_width(0, 1, 300), 44);
-    assert_int_equal(tile_width(1, 0, 300), 1);
-    assert_int_equal(tile_width(7, 0, UINT64_MAX), 255);
-}
-
 static void exports_that_do_not_fit(void **state)
 {
     (void)state;
@@ -540,7 +523,6 @@ static void exports_that_do_not_fit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_of_tiles),
         IN_PLACE(whole_logs_hold),
         IN_PLACE(calls_under_way_are_no_fault),
         IN_PLACE(records_that_were_moved),

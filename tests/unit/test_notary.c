@@ -468,20 +468,20 @@ static void only_what_was_exported_is_pruned(void **state)
             core_log_exported(f->core, &administrator, 99999, NULL, e));
     SUCCEEDS(core_log_head(f->core, true, &h, e));
     FAILS(ERR_INVALID,
-            core_log_prune(f->core, &administrator, 512, &pruned, e));
+            core_log_prune(f->core, &administrator, 512, NULL, &pruned, e));
     SUCCEEDS(core_log_exported(f->core, &administrator, 600, NULL, e));
     SUCCEEDS(core_log_exported(f->core, &administrator, 500, NULL, e));
     assert_int_equal(records(f, "export"), 1);
     FAILS(ERR_INVALID,
-            core_log_prune(f->core, &administrator, 601, &pruned, e));
+            core_log_prune(f->core, &administrator, 601, NULL, &pruned, e));
     /* No further than the anchor, which is of the log's beginning yet: without
      * another nothing goes. */
     ledger(f)->fails_with = ERR_HSM_FAILED;
     FAILS(ERR_HSM_FAILED,
-          core_log_prune(f->core, &administrator, 600, &pruned, e));
+          core_log_prune(f->core, &administrator, 600, NULL, &pruned, e));
     assert_int_equal(pruned, 0);
     ledger(f)->fails_with = OK;
-    SUCCEEDS(core_log_prune(f->core, &administrator, 600, &pruned, e));
+    SUCCEEDS(core_log_prune(f->core, &administrator, 600, NULL, &pruned, e));
     assert_int_equal(pruned, 512);
     assert_int_equal(records(f, "prune"), 1);
     SUCCEEDS(core_log_records(f->core, &all, &page, e));

@@ -11,6 +11,7 @@
 #include "common/text.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -121,6 +122,31 @@ static void escapes(void **state)
     escape("\xe2\x80\xa8", 3, "\\xe2\\x80\\xa8"); /* line separator */
     escape("\xe2\x80\xaf", 3, "\xe2\x80\xaf");    /* a mere space */
     escape("\xff\xc3(", 3, "\\xff\\xc3(");
+}
+
+/* Every text is had back, and no two are quoted alike. */
+static void quotes_are_turned_back(void **state)
+{
+    static const char *const texts[] = {"plain", "\\", "\\x0a", "\n", "\\\n",
+                                        "a\\x5cb", "\xff\\x"};
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        char quoted[64], back[64] = "";
+        size_t n = text_quote(quoted, sizeof quoted, texts[i], strlen(texts[i]));
+        size_t at = 0;
+        for (size_t k = 0; k < n; at++) {
+            unsigned byte = (unsigned char)quoted[k];
+            if (byte == '\\')
+                assert_int_equal(1, sscanf(quoted + k, "\\x%2x", &byte));
+            k += quoted[k] == '\\' ? 4 : 1;
+            back[at] = (char)byte;
+        }
+        back[at] = '\0';
+        assert_string_equal(back, texts[i]);
+    }
+    char quoted[8];
+    assert_int_equal(4, text_quote(quoted, sizeof quoted, "\\\\", 2));
+    assert_string_equal(quoted, "\\x5c");
 }
 
 static void escapes_are_cut_whole(void **state)
@@ -281,6 +307,7 @@ int main(void)
         cmocka_unit_test(durations_are_written),
         cmocka_unit_test(utf8),
         cmocka_unit_test(escapes),
+        cmocka_unit_test(quotes_are_turned_back),
         cmocka_unit_test(escapes_are_cut_whole),
         cmocka_unit_test(names),
         cmocka_unit_test(service_ids),
