@@ -112,12 +112,18 @@ static struct schedule at_once(int64_t now_ms, int64_t since_ms,
                              cause};
 }
 
-static struct schedule by_period(const struct config *c)
+/* The clock was ahead then and was set back since: when it was is not known. */
+static bool is_lost(const struct config *c, int64_t now_ms)
+{
+    return c->last_rotated_ms > now_ms + GRACE_MAX_MS;
+}
+
+static struct schedule by_period(const struct config *c, int64_t now_ms)
 {
     int64_t period_ms = c->rotation_period * 1000;
     int64_t grace = period_ms / 10 < GRACE_MAX_MS ? period_ms / 10
                                                   : GRACE_MAX_MS;
-    int64_t due = c->last_rotated_ms + period_ms;
+    int64_t due = is_lost(c, now_ms) ? now_ms : c->last_rotated_ms + period_ms;
 
     return (struct schedule){due, SCHEDULE_NEVER, due + grace, "period"};
 }
@@ -126,13 +132,15 @@ static struct schedule by_cron(const struct config *c, const struct cron *cron,
                                int64_t now_ms)
 {
     int64_t window_ms = c->rotation_window * 1000;
-    int64_t missed = cron_next(cron, c->last_rotated_ms);
+    bool lost = is_lost(c, now_ms);
     int64_t last = cron_last(cron, now_ms);
-    struct schedule s = {missed, SCHEDULE_NEVER, SCHEDULE_NEVER, "schedule"};
+    int64_t missed = cron_next(cron, lost ? 0 : c->last_rotated_ms);
+    struct schedule s = {lost ? now_ms : missed, SCHEDULE_NEVER, SCHEDULE_NEVER,
+                         "schedule"};
 
     if (missed == CRON_NEVER)
         return never;
-    s.overdue_ms = missed + (window_ms ? window_ms : GRACE_MAX_MS);
+    s.overdue_ms = s.due_ms + (window_ms ? window_ms : GRACE_MAX_MS);
     if (!window_ms)
         return s;
     /* The window that is open, else the next one. */
@@ -142,6 +150,8 @@ static struct schedule by_cron(const struct config *c, const struct cron *cron,
         s.due_ms = last;
     s.until_ms = s.due_ms == CRON_NEVER ? SCHEDULE_NEVER
                                         : s.due_ms + window_ms;
+    if (lost)
+        s.overdue_ms = s.until_ms;
     return s;
 }
 
@@ -149,32 +159,48 @@ static struct schedule planned(const struct config *c, int64_t now_ms)
 {
     struct cron cron;
 
-    return read_cron(c, &cron) ? by_cron(c, &cron, now_ms) : by_period(c);
+    return read_cron(c, &cron) ? by_cron(c, &cron, now_ms)
+                              : by_period(c, now_ms);
 }
 
-static int64_t near_end_ms(const struct config *c)
+/* An end that comes before the key was made, or right after, is told by another
+ * clock than ours: it must not rotate keys again and again. */
+static int64_t near_end_ms(const struct config *c, int64_t now_ms)
 {
-    return c->key_expires_ms ? c->key_expires_ms - schedule_margin_ms(c)
-                             : SCHEDULE_NEVER;
+    int64_t near = c->key_expires_ms - schedule_margin_ms(c);
+    int64_t first = c->last_rotated_ms + SCHEDULE_PERIOD_MIN_S * 1000;
+
+    if (!c->key_expires_ms)
+        return SCHEDULE_NEVER;
+    if (is_lost(c, now_ms))
+        return near;
+    if (c->key_expires_ms <= c->last_rotated_ms)
+        return SCHEDULE_NEVER;
+    return near > first ? near : first;
 }
 
 struct schedule schedule_next(const struct config *c, int64_t now_ms)
 {
-    struct schedule s;
+    struct schedule plan, end;
     int64_t near_end;
 
     if (*c->rotation_wanted)
         return at_once(now_ms, c->wanted_ms, c->rotation_wanted);
     if (!schedule_is_on(c))
         return never;
-    s = planned(c, now_ms);
-    near_end = near_end_ms(c);
-    return s.due_ms > near_end ? at_once(near_end, near_end, "expiry") : s;
+    plan = planned(c, now_ms);
+    near_end = near_end_ms(c, now_ms);
+    if (plan.due_ms <= near_end)
+        return plan;
+    end = at_once(near_end, near_end, "expiry");
+    if (plan.overdue_ms < end.overdue_ms)
+        end.overdue_ms = plan.overdue_ms;
+    return end;
 }
 
 bool schedule_outgrown(const struct config *c, int64_t now_ms)
 {
-    return schedule_is_on(c) && planned(c, now_ms).due_ms > near_end_ms(c);
+    return schedule_is_on(c) && planned(c, now_ms).due_ms > near_end_ms(c, now_ms);
 }
 
 int64_t schedule_life_s(const struct config *c, int64_t now_ms)

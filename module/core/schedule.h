@@ -6,6 +6,9 @@
  *                      so long after each of them; what was missed waits for
  *                      the next. Without, what was missed is due
  *
+ * A last rotation that lies more than an hour ahead was noted by a clock that was
+ * wrong: one is due.
+ *
  * A key lives to its planned rotation and a slack beyond: rotation_slack, or
  * four periods, at least 30 days. It is rotated once half of the slack is left,
  * whatever the plan says.

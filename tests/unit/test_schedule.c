@@ -208,6 +208,68 @@ static void a_shorter_life_than_asked_does_not_rotate_for_ever(void **state)
                                   "expiry", -1});
 }
 
+/* The clock was years ahead when the key was made, and was set right since: when
+ * that was cannot be told. */
+static void a_last_rotation_in_the_future_is_none(void **state)
+{
+    static const struct expected rows[] = {
+        {"2026-11-17 00:00", "2026-11-17 00:00", "period", HOUR_MS},
+        {"2036-01-01 00:00", "2036-01-31 00:00", "period", HOUR_MS},
+    };
+    static const struct expected windows[] = {
+        {"2026-11-17 00:00", "2026-11-23 03:00", "schedule", 2 * HOUR_MS},
+        {"2026-11-23 04:00", "2026-11-23 03:00", "schedule", 2 * HOUR_MS},
+        {"2026-11-23 05:01", "2026-11-30 03:00", "schedule", 2 * HOUR_MS},
+    };
+    CONFIG period = made("{\"rotation_period\":\"30d\"}");
+    CONFIG cron = made("{\"rotation_schedule\":\"0 3 * * 1\"}");
+
+    (void)state;
+    period.last_rotated_ms = cron.last_rotated_ms = at("2036-01-01 00:00");
+    for (size_t i = 0; i < COUNT(rows); i++)
+        expect(&period, &rows[i]);
+    expect(&cron, &(struct expected){"2026-11-17 00:00", "2026-11-17 00:00",
+                                     "schedule", HOUR_MS});
+    cron.rotation_window = 2 * 3600;
+    for (size_t i = 0; i < COUNT(windows); i++)
+        expect(&cron, &windows[i]);
+    /* Correction by a little is no such leap. */
+    period.last_rotated_ms = at("2026-11-17 00:59");
+    expect(&period, &(struct expected){"2026-11-17 00:00", "2026-12-17 00:59",
+                                       "period", HOUR_MS});
+}
+
+/* Ours is ahead of the service's clock by the life of a key, or more: no reason
+ * to rotate again and again. */
+static void an_end_before_its_begin_says_nothing(void **state)
+{
+    CONFIG c = made("{\"rotation_period\":\"30d\"}");
+
+    (void)state;
+    c.last_rotated_ms = at("2036-01-01 00:00");
+    c.key_expires_ms = at("2027-04-01 00:00");
+    expect(&c, &(struct expected){"2036-01-01 00:01", "2036-01-31 00:00",
+                                  "period", HOUR_MS});
+    c.key_expires_ms = at("2036-01-01 00:01");
+    expect(&c, &(struct expected){"2036-01-01 00:02", "2036-01-01 00:10",
+                                  "expiry", HOUR_MS});
+}
+
+/* It was overdue before its end came near. */
+static void what_is_overdue_stays_so(void **state)
+{
+    CONFIG c = made("{\"rotation_schedule\":\"0 3 * * 1\","
+                    "\"rotation_window\":\"2h\"}");
+    struct schedule s;
+
+    (void)state;
+    c.last_rotated_ms = at("2026-11-16 03:00");
+    c.key_expires_ms = at("2026-12-23 03:00"); /* half of the slack: 8 Dec */
+    s = schedule_next(&c, at("2026-12-08 03:00"));
+    assert_string_equal(s.cause, "expiry");
+    assert_true(s.overdue_ms == at("2026-11-23 05:00"));
+}
+
 /* Rotates whenever it is due, looking once an hour, but not while down. */
 struct year {
     int n, in_window, after_outage;
@@ -276,6 +338,9 @@ int main(void)
         cmocka_unit_test(keys_outlive_their_planned_rotation),
         cmocka_unit_test(a_longer_schedule_rotates_first),
         cmocka_unit_test(a_shorter_life_than_asked_does_not_rotate_for_ever),
+        cmocka_unit_test(a_last_rotation_in_the_future_is_none),
+        cmocka_unit_test(an_end_before_its_begin_says_nothing),
+        cmocka_unit_test(what_is_overdue_stays_so),
         cmocka_unit_test(a_year_with_an_outage),
     };
 
