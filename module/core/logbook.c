@@ -91,13 +91,20 @@ static bool put_number(json_t *to, const char *name, int64_t n, int64_t unknown)
            json_object_set_new(to, name, json_integer((json_int_t)n)) == 0;
 }
 
+int64_t logbook_seal_version(const uint8_t *blob, size_t len)
+{
+    if (len < SEAL_VERSION_AT + 4)
+        return -1;
+    const uint8_t *v = blob + SEAL_VERSION_AT;
+    return (int64_t)v[0] << 24 | v[1] << 16 | v[2] << 8 | v[3];
+}
+
 json_t *logbook_seal(const char *key_id, const uint8_t *blob, size_t len)
 {
     JSON j = json_pack("{ss so}", "key_id", key_id, "blob", digest(blob, len));
-    const uint8_t *v = blob + SEAL_VERSION_AT;
-    if (!j || len < SEAL_VERSION_AT + 4)
+    int64_t version = logbook_seal_version(blob, len);
+    if (!j || version < 0)
         return json_incref(j);
-    int64_t version = (int64_t)v[0] << 24 | v[1] << 16 | v[2] << 8 | v[3];
     if (!put_number(j, "version", version, -1) ||
         !put_number(j, "mechanism", blob[SEAL_MECHANISM_AT], -1))
         return NULL;

@@ -45,6 +45,7 @@ json_t *logbook_change(const char *name, const char *action, const char *was,
                        const char *is);
 /* {version, mechanism, key_id, blob: digest} of a sealed admin key; the first
  * two of them as far as the blob tells. */
+int64_t logbook_seal_version(const uint8_t *blob, size_t len); /* -1: none */
 json_t *logbook_seal(const char *key_id, const uint8_t *blob, size_t len);
 
 #endif

@@ -5,6 +5,8 @@
 
 #include "common/clock.h"
 #include "common/file.h"
+#include "module/core/pages.h"
+#include "module/core/rotate_step.h"
 #include "module/core/rotation.h"
 
 #include <stdlib.h>
@@ -36,7 +38,7 @@ static enum code note(const struct openai_admin_key *k, void *ctx,
 static enum code list_keys(struct listed *l, struct error *e)
 {
     FREE char *after = NULL;
-    int pages = 0;
+    struct pages pages = {.n = 0};
     enum code code;
 
     do {
@@ -51,9 +53,8 @@ static enum code list_keys(struct listed *l, struct error *e)
         if (!code)
             code = openai_decode_admin_key_list(&reply.http, note, l, &after,
                                                 e);
-        if (!code && ++pages == PAGES_MAX)
-            code = error_set(e, ERR_SERVICE_REPLY,
-                             "the list of admin keys does not end");
+        if (!code)
+            code = pages_next(&pages, after, PAGES_MAX, "admin keys", e);
     } while (!code && after);
     return code;
 }
@@ -135,8 +136,12 @@ static enum code judge(struct run *r, const char *id, const char *name,
                         .account = name,
                         .account_id = id,
                         .action = "report"};
+    ROTATE_STEP step = {.core = r->core};
     enum code code = core_hold_config(r->core, r->org.name, &hold, e);
 
+    /* The HSM may have a later key than the store: then that one is known. */
+    if (!code)
+        code = rotate_step_load(&step, r->org.name, e);
     if (!code)
         code = store_org_each(r->core->store, ask_org, &q, e);
     if (!code && !q.known)

@@ -20,7 +20,8 @@ enum {
     IDLE_MS = 10000, /* the thread looks what is due at least so often */
     LEFT_MS = 600000, /* that the end of a key may take */
     RETRY_FIRST_MS = 10000,
-    RETRY_MAX_MS = 600000
+    RETRY_MAX_MS = 600000,
+    DOCUMENTS_MAX = 16 /* of rotations, at a time */
 };
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -90,18 +91,57 @@ enum code rotate_held(struct core *c, const struct caller *by, const char *org,
     return make_and_take(&s, org, cause, e);
 }
 
-/* One is under way already: from now on it is as urgent. */
-static enum code hurry(struct core *c, const char *org, struct error *e)
+/* ---- compromised ---- */
+
+struct hurried {
+    struct core *core;
+    const struct caller *by;
+    char documents[DOCUMENTS_MAX][ROTATION_DOCUMENT_MAX];
+    size_t n;
+};
+
+/* What waits for calls in flight: any of these keys may be the one that got
+ * out. */
+static enum code note_waiting(const struct rotation *r, void *ctx,
+                              struct error *e)
 {
-    ROTATE_STEP s = {.core = c};
-    struct error none = {0};
+    struct hurried *h = ctx;
+
+    (void)e;
+    if (r->state <= ROTATION_RETIRE && h->n < COUNT(h->documents))
+        snprintf(h->documents[h->n++], sizeof(h->documents[0]), "%s",
+                 r->document);
+    return OK;
+}
+
+static enum code hurry_one(struct hurried *h, const char *org, size_t i,
+                           struct error *e)
+{
+    ROTATE_STEP s = {.core = h->core, .by = h->by};
     enum code code = rotate_step_load(&s, org, e);
 
     if (!code)
-        code = rotation_load(c->store, s.org.name, &s.r, &none);
-    if (code == ERR_NOT_FOUND)
-        return OK;
+        code = rotation_load(h->core->store, h->documents[i], &s.r, e);
     return code ? code : rotate_step_hurry(&s, ROTATE_COMPROMISED, e);
+}
+
+/* The key in use goes, however long that takes; what is under way is as
+ * urgent. */
+static enum code hurry(struct core *c, const struct caller *by, const char *org,
+                       struct error *e)
+{
+    ROTATE_STEP s = {.core = c, .by = by};
+    struct hurried h = {.core = c, .by = by};
+    enum code code = rotate_step_load(&s, org, e);
+
+    if (!code)
+        code = rotate_step_want(&s, ROTATE_COMPROMISED, e);
+    if (!code)
+        code = rotation_each(c->store, s.org.name, note_waiting, &h, e);
+    for (size_t i = 0; !code && i < h.n; i++)
+        code = hurry_one(&h, s.org.name, i, e);
+    rotate_poke(c);
+    return code;
 }
 
 enum code core_rotate(struct core *c, const struct caller *by, const char *org,
@@ -110,16 +150,21 @@ enum code core_rotate(struct core *c, const struct caller *by, const char *org,
     ROTATE_STEP s = {.core = c, .by = by};
     INFLIGHT hold = {0};
     struct error why = {0};
+    const char *cause = compromised ? ROTATE_COMPROMISED : "command";
     enum code code = core_hold_config(c, org, &hold, &why);
 
     if (!code && compromised)
-        code = hurry(c, org, &why);
-    if (!code)
-        code = make_and_take(&s, org,
-                             compromised ? ROTATE_COMPROMISED : "command",
-                             &why);
+        code = hurry(c, by, org, &why);
+    if (code && e)
+        *e = why;
+    if (code)
+        return code;
+    code = make_and_take(&s, org, cause, &why);
     if (!code)
         code = answer(&s, out, &why);
+    if (code && compromised)
+        code = error_prefix(&why, "the key is not replaced yet, and hsmint "
+                                  "goes on trying");
     if (code && e)
         *e = why;
     return code;
@@ -171,7 +216,7 @@ static void go_on(struct core *c, const char *document)
 struct due {
     struct core *core;
     int64_t now, next; /* steady */
-    char documents[16][ROTATION_DOCUMENT_MAX];
+    char documents[DOCUMENTS_MAX][ROTATION_DOCUMENT_MAX];
     size_t n;
 };
 
@@ -241,31 +286,35 @@ static int64_t go_on_all(struct core *c)
 
 /* ---- what is due begins ---- */
 
-static void begin(struct core *c, struct rotate_org *o)
+/* false: somebody is at its configuration, for a moment. */
+static bool begin(struct core *c, struct rotate_org *o)
 {
     INFLIGHT hold = {0};
     struct error *e = &o->error;
     int64_t wait = RETRY_FIRST_MS;
 
     if (!inflight_try(&c->inflight, "config", o->name, &hold))
-        return;
+        return false;
     error_clear(e);
     if (rotate_held(c, NULL, o->name, o->cause, e) == OK) {
         log_info("organisation %s: its admin key was rotated (%s)", o->name,
                  o->cause);
         o->tries = 0;
-        return;
+        return true;
     }
     for (int i = 0; i < o->tries && wait < RETRY_MAX_MS; i++)
         wait *= 2;
     if (wait > RETRY_MAX_MS)
         wait = RETRY_MAX_MS;
+    if (wait < e->retry_after_ms)
+        wait = e->retry_after_ms;
     o->tries++;
-    o->not_before_ms = clock_monotonic_ms() + wait;
+    o->not_before_ms = steady_ms(c) + wait;
     if (e->code != ERR_EXISTS)
         log_failure(e, "organisation %s: its admin key is due to be rotated "
                        "(%s)",
                     o->name, o->cause);
+    return true;
 }
 
 static void tell_overdue(struct core *c, const struct rotate_org *o,
@@ -300,9 +349,25 @@ static enum code look_at_org(const struct store_org *org, void *ctx,
         s = schedule_next(&config, now);
     tell_overdue(c, o, &s, now);
     o->due = now >= s.due_ms && now <= s.until_ms &&
-             clock_monotonic_ms() >= o->not_before_ms;
+             steady_ms(c) >= o->not_before_ms;
     snprintf(o->cause, sizeof(o->cause), "%s", o->due ? s.cause : "");
     return OK;
+}
+
+/* Once for each keeper that has logged in. */
+static void look_at_hsm(struct core *c, struct rotate_org *o)
+{
+    ROTATE_STEP s = {.core = c};
+    INFLIGHT hold = {0};
+    struct error e = {0};
+    uint64_t ready = atomic_load(&c->unlock.ready);
+
+    if (ready == 0 || ready == o->looked_at ||
+        !inflight_try(&c->inflight, "config", o->name, &hold))
+        return;
+    o->looked_at = ready;
+    if (rotate_step_load(&s, o->name, &e) != OK)
+        log_failure(&e, "organisation %s: its admin key", o->name);
 }
 
 /* How long until something may be due. */
@@ -317,8 +382,9 @@ static int64_t look_at_all(struct core *c)
     for (size_t i = 0; i < c->rotate.n_orgs; i++) {
         struct rotate_org *o = &c->rotate.orgs[i];
 
-        if (o->due)
-            begin(c, o);
+        look_at_hsm(c, o);
+        if (o->due && !begin(c, o) && wait > ROTATE_LOOK_MS)
+            wait = ROTATE_LOOK_MS;
         o->due = false;
     }
     return wait;

@@ -4,8 +4,9 @@
  * On command: makes, proves and takes the new key, then returns; a thread
  * deletes the old one once calls in flight have ended, and sees it refused. It
  * also goes on, after whatever end the daemon had, where rotation.h's document
- * says, and begins one when schedule.h says that it is due. The last key that works is never given up, and no key of ours but the
- * current one is left in the end.
+ * says, and begins one when schedule.h says that it is due. The last key that
+ * works is never given up, and no key of ours but the current one is left in the
+ * end.
  */
 #ifndef HSMINT_CORE_ROTATE_H
 #define HSMINT_CORE_ROTATE_H
@@ -25,11 +26,12 @@ struct caller;
 struct rotate_org {
     char name[64];
     int tries;              /* in vain, since the last success */
-    int64_t not_before_ms;  /* monotonic */
+    int64_t not_before_ms;  /* by steady.h */
     struct error error;     /* of the last try */
     bool due;               /* now, for this cause */
     char cause[16];
     bool left; /* a key that should be gone is not */
+    uint64_t looked_at; /* the keeper that was asked which key it has */
 };
 
 struct rotate {

@@ -1,7 +1,7 @@
 /* rotate_step - see rotate_step.h. */
 #include "config.h"
 
-#include "module/core/rotate_step.h"
+#include "module/core/rotate_parts.h"
 
 #include "common/base64.h"
 #include "common/clock.h"
@@ -14,15 +14,11 @@
 #include "module/core/logbook.h"
 #include "module/core/marker.h"
 #include "module/core/schedule.h"
-#include "module/core/search.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    PROVE_MS = 60000,   /* a fresh key may be refused for so long */
-    CONFIRM_MS = 60000, /* a deleted key may open for so long */
-    PAGES_MAX = 1000,
     BLOB_MAX = 16384
 };
 #define TIME_MAX_S INT64_C(253402300800) /* the year 10000 */
@@ -38,7 +34,9 @@ enum code rotate_step_load(struct rotate_step *s, const char *org,
 {
     enum code code = core_org(s->core, org, &s->org, e);
 
-    return code ? code : config_parse(&s->config, s->org.config, e);
+    if (!code)
+        code = config_parse(&s->config, s->org.config, e);
+    return code ? code : rotate_adopt(s, e);
 }
 
 enum code rotate_step_begin(struct rotate_step *s, const char *cause,
@@ -151,7 +149,7 @@ static enum code commit(struct rotate_step *s, const struct gate_call *call,
 }
 
 /* The event's state, due at once, with the outcome of `reply` (may be NULL). */
-static enum code advance(struct rotate_step *s, enum rotation_event event,
+enum code rotate_advance(struct rotate_step *s, enum rotation_event event,
                          const struct gate_call *call,
                          const struct gate_reply *reply, int64_t wait_ms,
                          struct error *e)
@@ -169,7 +167,7 @@ static enum code advance(struct rotate_step *s, enum rotation_event event,
 }
 
 /* The same state, later; `why` is kept. */
-static enum code try_later(struct rotate_step *s, const struct gate_call *call,
+enum code rotate_later(struct rotate_step *s, const struct gate_call *call,
                            const struct gate_reply *reply, int64_t wait_ms,
                            const struct error *why, struct error *e)
 {
@@ -183,6 +181,37 @@ static enum code try_later(struct rotate_step *s, const struct gate_call *call,
     return commit(s, call, reply, why, e);
 }
 
+static enum code put_want(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct rotate_step *s = ctx;
+    FREE char *text = NULL;
+    struct logbook_entry r = {
+        .kind = RECORD_CONFIG, .by = s->by, .org = s->org.name};
+    enum code code = config_text(&s->config, &text, e);
+
+    if (!code)
+        code = store_org_set_config(tx, s->org.id, text, e);
+    if (code)
+        return code;
+    r.more = logbook_change(s->org.name, s->config.rotation_wanted,
+                            s->org.config, text);
+    return logbook_add(s->core, tx, &r, e);
+}
+
+enum code rotate_step_want(struct rotate_step *s, const char *cause,
+                           struct error *e)
+{
+    struct config *c = &s->config;
+
+    if (!s->org.admin_blob)
+        return error_set(e, ERR_NO_ADMIN_KEY,
+                         "organisation %s has no admin key to rotate",
+                         s->org.name);
+    snprintf(c->rotation_wanted, sizeof(c->rotation_wanted), "%s", cause);
+    c->wanted_ms = clock_wall_ms();
+    return store_commit(s->core->store, STORE_RESERVE, put_want, s, e);
+}
+
 enum code rotate_step_hurry(struct rotate_step *s, const char *cause,
                             struct error *e)
 {
@@ -191,38 +220,36 @@ enum code rotate_step_hurry(struct rotate_step *s, const char *cause,
     return commit(s, NULL, NULL, NULL, e);
 }
 
-/* ---- the keeper ---- */
-
-enum use {
-    USE_TRY,  /* only by calls that say `candidate` */
-    USE_HERE, /* the organisation's, in the keeper alone */
-    USE       /* and written to the HSM */
-};
-
-static enum code use_key(struct rotate_step *s, const uint8_t *blob, size_t len,
-                         enum use how, struct error *e)
-{
-    FRAME request = FRAME_INIT;
-    FRAME reply = FRAME_INIT;
-
-    request.verb = VERB_USE_KEY;
-    request.head = json_pack("{ss sb sb}", "org", s->org.name, "publish",
-                             how == USE, "try", how == USE_TRY);
-    request.body = malloc(len);
-    if (!request.head || !request.body)
-        return error_set(e, ERR_NOMEM, "no memory to use a key");
-    memcpy(request.body, blob, len);
-    request.body_len = len;
-    return unlock_call(s->core, &request,
-                       (int)s->core->settings->hsm_deadline_ms, &reply, NULL,
-                       e);
-}
-
 /* ---- make ---- */
 
 static enum code insert(struct store_tx *tx, void *ctx, struct error *e)
 {
     return rotation_save(tx, ctx, e);
+}
+
+/* An id that is taken: the new key's own would be lost with the answer, and at
+ * its end another would be deleted. */
+static enum code is_same_id(const struct rotation *r, void *ctx,
+                            struct error *e)
+{
+    const char *id = ctx;
+
+    if (strcmp(r->old_id, id) != 0 && strcmp(r->new_id, id) != 0)
+        return OK;
+    return error_set(e, ERR_SERVICE_REPLY,
+                     "the service gave the new admin key the id of another "
+                     "one, %s",
+                     id);
+}
+
+static enum code check_id(struct rotate_step *s, const char *id,
+                          struct error *e)
+{
+    FREE char *copy = strdup(id);
+
+    if (!copy)
+        return error_set(e, ERR_NOMEM, "no memory for a rotation");
+    return rotation_each(s->core->store, s->org.name, is_same_id, copy, e);
 }
 
 static enum code take_made(struct rotate_step *s,
@@ -252,6 +279,9 @@ static enum code take_made(struct rotate_step *s,
         return error_set(e, ERR_SERVICE_REPLY,
                          "the service answered for another admin key than the "
                          "one asked for: does a proxy mix replies up?");
+    code = check_id(s, id, e);
+    if (code)
+        return code;
     s->r.sealed = malloc(BLOB_MAX);
     if (!s->r.sealed)
         return error_set(e, ERR_NOMEM, "no memory for a rotation");
@@ -282,8 +312,8 @@ static enum code not_made(struct rotate_step *s, const struct gate_call *call,
     if (reply->fate == GATE_NOTHING)
         return why.code;
     code = is_refusal(reply)
-               ? advance(s, ROTATION_NOTHING, call, reply, 0, &local)
-               : try_later(s, call, reply, ROTATE_LOOK_MS, &why, &local);
+               ? rotate_advance(s, ROTATION_NOTHING, call, reply, 0, &local)
+               : rotate_later(s, call, reply, ROTATE_LOOK_MS, &why, &local);
     if (code)
         log_failure(&local, "rotation of %s: its step is not kept",
                     s->org.name);
@@ -315,7 +345,7 @@ enum code rotate_step_make(struct rotate_step *s, struct error *e)
     if (!code)
         code = take_made(s, &reply, &why);
     if (!code)
-        code = advance(s, ROTATION_MADE, &call, &reply, 0, &why);
+        code = rotate_advance(s, ROTATION_MADE, &call, &reply, 0, &why);
     else
         code = not_made(s, &call, &reply, &why);
     if (code && e)
@@ -323,92 +353,10 @@ enum code rotate_step_make(struct rotate_step *s, struct error *e)
     return code;
 }
 
-/* ---- looking for a key whose answer was lost ---- */
-
-static enum code match(const struct openai_admin_key *k, void *ctx,
-                       struct error *e)
-{
-    struct rotation *r = ctx;
-
-    (void)e;
-    if (k->name && strcmp(k->name, r->name) == 0)
-        snprintf(r->new_id, sizeof(r->new_id), "%s", k->id);
-    return OK;
-}
-
-static enum code list_page(struct rotate_step *s, char **after, struct error *e)
-{
-    CLEANUP(openai_request_clear) struct openai_request request = {0};
-    GATE_REPLY reply = GATE_REPLY_INIT;
-    struct gate_call call = {.org = s->org.name,
-                             .purpose = "rotate",
-                             .request = &request,
-                             .urgency = STORE_RESERVE};
-    enum code code = openai_admin_key_list(&request, *after, e);
-
-    if (!code)
-        code = gate_ask(s->core, &call, &reply, e);
-    free_p(after);
-    *after = NULL;
-    return code ? code
-                : openai_decode_admin_key_list(&reply.http, match, &s->r, after,
-                                               e);
-}
-
-static enum code list_all(struct rotate_step *s, struct error *e)
-{
-    FREE char *after = NULL;
-    int pages = 0;
-
-    do {
-        enum code code = list_page(s, &after, e);
-
-        if (code)
-            return code;
-        if (++pages == PAGES_MAX)
-            return error_set(e, ERR_SERVICE_REPLY,
-                             "the list of admin keys does not end");
-    } while (after);
-    return OK;
-}
-
-/* The value of the key that was made is lost: it goes, and another is made. */
-static void want_again(struct rotate_step *s)
-{
-    struct config *c = &s->config;
-
-    s->new_config = true;
-    if (*c->rotation_wanted)
-        return;
-    snprintf(c->rotation_wanted, sizeof(c->rotation_wanted), "%s", s->r.cause);
-    c->wanted_ms = clock_wall_ms();
-}
-
-/* When it is sure that none of this name will appear, there is none. */
-static enum code look(struct rotate_step *s, struct error *e)
-{
-    int64_t now = steady_ms(s->core);
-    int64_t next = search_next_look_ms(s->core, s->r.begun_ms, now);
-    struct error why = {0};
-
-    if (list_all(s, &why) != OK)
-        return try_later(s, NULL, NULL,
-                         lease_backoff_ms(s->r.tries, why.retry_after_ms), &why,
-                         e);
-    if (*s->r.new_id) {
-        want_again(s);
-        return advance(s, ROTATION_FOUND, NULL, NULL, 0, e);
-    }
-    if (next < 0)
-        return advance(s, ROTATION_NOTHING, NULL, NULL, 0, e);
-    return try_later(s, NULL, NULL, next > now ? next - now : ROTATE_LOOK_MS,
-                     NULL, e);
-}
-
 /* ---- prove ---- */
 
 /* A call with a key that is only tried: OK, or what the service says. */
-static enum code try_key(struct rotate_step *s, const uint8_t *blob, size_t len,
+enum code rotate_try(struct rotate_step *s, const uint8_t *blob, size_t len,
                          struct error *e)
 {
     CLEANUP(openai_request_clear) struct openai_request request = {0};
@@ -419,7 +367,7 @@ static enum code try_key(struct rotate_step *s, const uint8_t *blob, size_t len,
                              .by = s->by,
                              .request = &request,
                              .urgency = STORE_RESERVE};
-    enum code code = use_key(s, blob, len, USE_TRY, e);
+    enum code code = rotate_use(s, blob, len, USE_TRY, e);
 
     if (!code)
         code = openai_admin_key_list(&request, NULL, e);
@@ -452,11 +400,11 @@ static enum code use_new(struct rotate_step *s, struct error *e)
 {
     struct error why = {0};
 
-    if (use_key(s, s->r.sealed, s->r.sealed_len, USE, &why) == OK)
+    if (rotate_use(s, s->r.sealed, s->r.sealed_len, USE, &why) == OK)
         return OK;
     log_failure(&why, "organisation %s: its new admin key is not on the HSM",
                 s->org.name);
-    return use_key(s, s->r.sealed, s->r.sealed_len, USE_HERE, e);
+    return rotate_use(s, s->r.sealed, s->r.sealed_len, USE_HERE, e);
 }
 
 static enum code take_key(struct rotate_step *s, struct error *e)
@@ -472,7 +420,7 @@ static enum code take_key(struct rotate_step *s, struct error *e)
     s->config.rotation_wanted[0] = '\0';
     s->config.wanted_ms = 0;
     s->new_config = true;
-    code = advance(s, ROTATION_WORKS, NULL, NULL,
+    code = rotate_advance(s, ROTATION_WORKS, NULL, NULL,
                    rotate_overlap_ms(s->core, s->r.cause), e);
     if (!code)
         code = use_new(s, e);
@@ -488,73 +436,18 @@ static enum code take_key(struct rotate_step *s, struct error *e)
 static enum code prove(struct rotate_step *s, struct error *e)
 {
     struct error why = {0};
-    enum code code = try_key(s, s->r.sealed, s->r.sealed_len, &why);
-    bool is_late = steady_ms(s->core) >= s->r.begun_ms + PROVE_MS;
+    enum code code = rotate_try(s, s->r.sealed, s->r.sealed_len, &why);
+    bool is_late = steady_ms(s->core) >= s->r.begun_ms + ROTATE_PROVE_MS;
 
     if (!code)
         return take_key(s, e);
     if ((code == ERR_SERVICE_AUTH || code == ERR_SERVICE_FORBIDDEN) && is_late)
-        return advance(s, ROTATION_USELESS, NULL, NULL, 0, e);
-    return try_later(s, NULL, NULL,
+        return rotate_advance(s, ROTATION_USELESS, NULL, NULL, 0, e);
+    return rotate_later(s, NULL, NULL,
                      code == ERR_SERVICE_AUTH
                          ? ROTATE_LOOK_MS
                          : lease_backoff_ms(s->r.tries, why.retry_after_ms),
                      &why, e);
-}
-
-/* ---- the end of a key ---- */
-
-/* A key that was tried in vain may not have shown itself yet: then the 404
- * says nothing. One that was found by its name had. */
-static bool is_too_young(const struct rotate_step *s,
-                         const struct gate_reply *reply)
-{
-    return reply->http.status == 404 && s->r.state == ROTATION_DROP &&
-           s->r.sealed && steady_ms(s->core) < s->r.begun_ms + PROVE_MS;
-}
-
-static enum code delete_key(struct rotate_step *s, const char *id,
-                            struct error *e)
-{
-    CLEANUP(openai_request_clear) struct openai_request request = {0};
-    GATE_REPLY reply = GATE_REPLY_INIT;
-    struct gate_call call = {.org = s->org.name,
-                             .purpose = "rotate",
-                             .request = &request,
-                             .urgency = STORE_RESERVE};
-    struct error why = {0};
-    /* The key in use deletes: never the one that is to go. */
-    enum code code = use_key(s, s->org.admin_blob, s->org.admin_blob_len, USE,
-                             &why);
-
-    if (!code)
-        code = openai_admin_key_delete(&request, id, &why);
-    if (code)
-        reply.fate = GATE_NOTHING;
-    if (!code)
-        code = gate_send(s->core, &call, &reply, &why);
-    if (!code && is_too_young(s, &reply))
-        code = error_set(&why, ERR_NOT_FOUND,
-                         "the new admin key does not show itself yet");
-    if (!code)
-        return advance(s, ROTATION_GONE, &call, &reply, 0, e);
-    return try_later(s, &call, &reply,
-                     lease_backoff_ms(s->r.tries, why.retry_after_ms), &why, e);
-}
-
-static enum code confirm(struct rotate_step *s, struct error *e)
-{
-    struct error why = {0};
-    enum code code = try_key(s, s->r.old_sealed, s->r.old_sealed_len, &why);
-
-    if (code == ERR_SERVICE_AUTH)
-        return advance(s, ROTATION_DEAD, NULL, NULL, 0, e);
-    if (!code && steady_ms(s->core) >= s->r.begun_ms + CONFIRM_MS)
-        error_set(&why, ERR_SERVICE_REPLY,
-                  "the service deleted admin key %s and still accepts it",
-                  s->r.old_id);
-    return try_later(s, NULL, NULL,
-                     lease_backoff_ms(s->r.tries, why.retry_after_ms), &why, e);
 }
 
 /* What is to go is the organisation's key again. */
@@ -572,18 +465,18 @@ enum code rotate_step_take(struct rotate_step *s, struct error *e)
         return error_set(e, ERR_NO_ADMIN_KEY,
                          "organisation %s has no admin key", s->org.name);
     if (is_kept(s))
-        return advance(s, ROTATION_KEPT, NULL, NULL, 0, e);
+        return rotate_advance(s, ROTATION_KEPT, NULL, NULL, 0, e);
     switch (s->r.state) {
     case ROTATION_MAKE:
-        return look(s, e);
+        return rotate_find(s, e);
     case ROTATION_PROVE:
         return prove(s, e);
     case ROTATION_RETIRE:
-        return delete_key(s, s->r.old_id, e);
+        return rotate_delete(s, s->r.old_id, e);
     case ROTATION_CONFIRM:
-        return confirm(s, e);
+        return rotate_confirm(s, e);
     case ROTATION_DROP:
-        return delete_key(s, s->r.new_id, e);
+        return rotate_delete(s, s->r.new_id, e);
     default:
         return OK;
     }

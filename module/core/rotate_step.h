@@ -38,6 +38,10 @@ MUST_CHECK enum code rotate_step_begin(struct rotate_step *s, const char *cause,
 /* ROTATION_MAKE for the first time: the service makes the key of s->r's name.
  * After an error the document may be there: then it goes on by itself. */
 MUST_CHECK enum code rotate_step_make(struct rotate_step *s, struct error *e);
+/* One is wanted for this cause until another key is in use, however often it
+ * fails. */
+MUST_CHECK enum code rotate_step_want(struct rotate_step *s, const char *cause,
+                                      struct error *e);
 /* What is under way has this cause from now on, and is due. */
 MUST_CHECK enum code rotate_step_hurry(struct rotate_step *s, const char *cause,
                                        struct error *e);

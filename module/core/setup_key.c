@@ -6,6 +6,7 @@
 #include "common/file.h"
 #include "module/core/gate.h"
 #include "module/core/internal.h"
+#include "module/core/pages.h"
 #include "module/core/projects.h"
 
 #include <fcntl.h>
@@ -109,7 +110,7 @@ static enum code list_keys(struct setup *s, struct error *e)
 {
     FREE char *after = NULL;
     enum code code;
-    int pages = 0;
+    struct pages pages = {.n = 0};
 
     do {
         code = list_page(s, &after, e);
@@ -117,9 +118,9 @@ static enum code list_keys(struct setup *s, struct error *e)
             return error_prefix(e, "the service does not know this admin key");
         if (code)
             return error_prefix(e, "the admin key could not be verified");
-        if (++pages == PAGES_MAX)
-            return error_set(e, ERR_SERVICE_REPLY,
-                             "the list of admin keys does not end");
+        code = pages_next(&pages, after, PAGES_MAX, "admin keys", e);
+        if (code)
+            return code;
     } while (after);
     return OK;
 }

@@ -1,0 +1,172 @@
+"""Rotations against services that lie, HSMs that fail, clocks that leap and people who change
+their minds: the key that works is never lost, and none of ours but it is left."""
+
+import time
+
+import pytest
+
+from clocks import set_clock, spawn_with_clock
+from conftest import wait_for
+from test_backup import hsmint, restore
+from test_reconcile import reconcile
+from test_rotate import KEYS, ONE_KEY, alive, key_id, mints, rotate, settled, under_way
+from test_rotate_when import change, config, give, new_key
+from varlink import Error
+
+
+@pytest.fixture
+def daemon(daemon_stopped):
+    daemon_stopped.settings["hsm"]["deadline"] = "1s"
+    daemon_stopped.settings["service"] |= {"connect_timeout": "1s", "call_timeout": "1s"}
+    return daemon_stopped.start()
+
+
+def moved(daemon):
+    """Ready, with a clock of the test's."""
+    daemon.settings["hsm"]["deadline"] = "1s"
+    daemon.settings["service"] |= {"connect_timeout": "1s", "call_timeout": "1s"}
+    return spawn_with_clock(daemon).prepare()
+
+
+def idle(daemon, seconds=40):
+    wait_for(lambda: not under_way(daemon), seconds, "the rotation to end")
+
+
+# ---- a store that is older than the HSM ----
+
+
+def test_a_restored_store_keeps_the_key_of_the_hsm(ready, service):
+    """The backup knows the key before the last rotation; the HSM has the one that works."""
+    d, file = ready, ready.place / "backup"
+    rotate(d)
+    idle(d)
+    hsmint(d, "backup", file)
+    rotate(d)
+    idle(d)
+    (works,) = alive(service)
+    d.stop()
+    restore(d, file)
+    d.start()
+    mints(d)
+    wait_for(lambda: key_id(d) == works, 10, "the HSM's key in the configuration")
+    with d.attached() as c:
+        c.change("AcceptRollback", reason="restored in a test")
+    reconcile(d, revoke=True)
+    assert alive(service) == [works]
+    mints(d)
+    assert rotate(d)["retiring"] == works
+    settled(d, service)
+
+
+# ---- a service that lies ----
+
+
+def test_a_new_key_with_the_id_of_the_old_one(ready, service):
+    """Were it believed, the new key's true id would be lost, or the old key."""
+    old = key_id(ready)
+    service.fault(kind="set", fields={"id": old}, method="POST", path=KEYS)
+    with pytest.raises(Error) as e:
+        rotate(ready)
+    assert e.value.name == "ServiceReply", e.value
+    wait_for(lambda: key_id(ready) != old and not under_way(ready), 40, "the rotation to end")
+    settled(ready, service)
+
+
+def test_a_new_key_with_the_id_of_one_that_is_to_go(ready, service):
+    service.fault(kind="status", status=500, method="DELETE", path=ONE_KEY, times=-1)
+    going = rotate(ready)["retiring"]
+    current = key_id(ready)
+    service.fault(kind="set", fields={"id": going}, method="POST", path=KEYS)
+    with pytest.raises(Error) as e:
+        rotate(ready)
+    assert e.value.name == "ServiceReply", e.value
+    service.control("faults", method="DELETE")
+    wait_for(lambda: key_id(ready) != current and not under_way(ready), 40, "the rotations to end")
+    settled(ready, service)
+
+
+def test_a_list_of_pages_that_goes_round(ready, service):
+    """Neither asked for ever nor taken for an answer."""
+    old = key_id(ready)
+    for n in range(30):
+        new_key(service)
+    ask = "*/admin_api_keys"
+    service.fault(kind="drop", method="POST", path=KEYS)
+    service.fault(kind="set", fields={"has_more": True, "last_id": old}, method="GET", path=ask, times=40)
+    with pytest.raises(Error):
+        rotate(ready)
+    wait_for(lambda: under_way(ready) and under_way(ready)["tries"] > 1, 20, "a look")
+    seen = service.control("counters")["requests"]
+    time.sleep(3)
+    assert service.control("counters")["requests"] - seen < 30
+    service.control("faults", method="DELETE")
+    wait_for(lambda: key_id(ready) != old and not under_way(ready), 60, "the rotation to end")
+
+
+def test_a_lost_key_is_found_among_many(ready, service):
+    """On the third page."""
+    old = key_id(ready)
+    for n in range(230):
+        new_key(service)
+    service.fault(kind="drop", method="POST", path=KEYS)
+    with pytest.raises(Error):
+        rotate(ready)
+    wait_for(lambda: key_id(ready) != old and not under_way(ready), 60, "the rotation to end")
+    assert len(alive(service)) == 231
+    mints(ready)
+
+
+def test_a_key_that_was_deleted_and_lives_is_deleted_again(daemon_stopped, service):
+    """The service said 200, and did nothing."""
+    d = moved(daemon_stopped)
+    service.fault(kind="status", status=200, body={"deleted": True}, method="DELETE", path=ONE_KEY)
+    old = rotate(d)["retiring"]
+    wait_for(lambda: [r["state"] for r in under_way(d)] == ["confirm"], 20, "its end to be confirmed")
+    assert old in alive(service)
+    set_clock(d, 70, 70)
+    settled(d, service)
+
+
+# ---- people who change their minds ----
+
+
+def test_a_compromised_key_goes_though_the_first_try_fails(daemon_stopped, service):
+    """Nobody has to ask again."""
+    d = moved(daemon_stopped)
+    known = key_id(d)
+    service.fault(kind="status", status=500, method="POST", path=KEYS)
+    with d.attached(timeout=60) as c, pytest.raises(Error) as e:
+        c.change("RotateConfig", compromised=True)
+    assert "goes on trying" in str(e.value)
+    assert config(d)["rotation_cause"] == "compromised"
+    d.kill()
+    spawn_with_clock(d, 100, 100)  # what never arrived is looked for so long
+    wait_for(lambda: known not in alive(service), 40, "the key to be deleted")
+    settled(d, service)
+
+
+def test_compromised_hurries_what_is_to_go(daemon_stopped, service):
+    """The key that got out may be the one that calls in flight still end on."""
+    d = daemon_stopped
+    d.settings["service"] |= {"connect_timeout": "20s", "call_timeout": "20s"}
+    d.start().prepare()
+    old = rotate(d)["retiring"]
+    with d.attached(timeout=60) as c:
+        next_old = c.change("RotateConfig", compromised=True)["retiring"]
+    wait_for(lambda: not {old, next_old} & set(alive(service)), 10, "both to be deleted")
+    settled(d, service)
+
+
+def test_a_key_by_hand_is_not_rotated_for_a_lost_one(ready, service):
+    """--keep-first holds, whatever was under way before."""
+    service.fault(kind="drop", method="POST", path=KEYS)
+    service.fault(kind="status", status=503, method="GET", path=KEYS, times=1)
+    with pytest.raises(Error):
+        rotate(ready)
+    mine = new_key(service)
+    service.control("faults", method="DELETE")
+    give(ready, service, mine["value"], keep_first=True)
+    idle(ready, 60)
+    time.sleep(1.5)
+    assert key_id(ready) == mine["id"] and config(ready)["rotation_cause"] == ""
+    assert not [k for k in service.control("state?alive=1")["admin_keys"] if k["name"].startswith("hsmint-")]
