@@ -190,7 +190,7 @@ const struct alarm_text alarm_table[ALARM_COUNT] = {
     [ALARM_ADMIN_KEY_USED] =
         {"admin-key-used", ALARM_CRITICAL,
          "the admin key was used by somebody else",
-         "`hsmint config rotate` at once, and see who: `hsmint reconcile "
+         "`hsmint config compromised` at once, and see who: `hsmint reconcile "
          "--audit`",
          LEASES_LIVE_ON},
     [ALARM_STATE_RESTORED] =

@@ -291,10 +291,9 @@ enum code handle_destroy_hsm_key(struct call *c, const struct arguments *a,
 enum code handle_delete_config(struct call *c, const struct arguments *a,
                                json_t **out, struct error *e)
 {
-    (void)out;
     struct caller by = handler_caller(c);
     return core_config_delete(c->daemon->core, &by, handler_org(a), a->revoke,
-                              e);
+                              out, e);
 }
 
 /* ---- roles ---- */

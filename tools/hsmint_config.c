@@ -150,9 +150,14 @@ static enum code delete_with(struct cli *c, const char *method, json_t *p,
                              struct error *e)
 {
     JSON parameters = p;
+    JSON reply = NULL;
     if (p && c->args->revoke && json_object_set_new(p, "revoke", json_true()))
         return error_set(e, ERR_NOMEM, "no memory for a call");
-    return cli_call(c, method, json_incref(parameters), NULL, NULL, NULL, e);
+    enum code code =
+        cli_call(c, method, json_incref(parameters), NULL, &reply, NULL, e);
+    if (code == OK)
+        output_warnings(json_object_get(reply, "warnings"));
+    return code;
 }
 
 enum code command_config_delete(struct cli *c, struct error *e)

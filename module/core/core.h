@@ -161,7 +161,7 @@ MUST_CHECK enum code core_destroy_hsm(struct core *c, const struct caller *by,
  * ended first, with no mint meanwhile. */
 MUST_CHECK enum code core_config_delete(struct core *c, const struct caller *by,
                                         const char *org, bool revoke,
-                                        struct error *e);
+                                        json_t **out, struct error *e);
 
 /* ---- reconcile: core/reconcile.h ---- */
 struct reconcile_request {

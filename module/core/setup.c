@@ -10,7 +10,6 @@
 #include "module/core/internal.h"
 #include "module/core/logbook.h"
 #include "module/core/orgconfig.h"
-#include "module/core/revoke.h"
 #include "module/core/rotate.h"
 #include "module/core/rotate_step.h"
 #include "module/core/rotation.h"
@@ -237,6 +236,20 @@ static void note_outgrown(struct setup *s)
     c->wanted_ms = now;
 }
 
+/* It was made for a schedule that is no more, or a person gave it so. */
+static void warn_of_end(struct setup *s)
+{
+    const struct config *c = &s->config;
+    char when[CLOCK_TEXT_MAX];
+
+    if (!c->key_expires_ms || *c->rotation_wanted || schedule_is_on(c))
+        return;
+    setup_warn(s,
+               "the admin key ends at %s, and nothing rotates it before: "
+               "`hsmint config rotate` makes one without end",
+               clock_text(c->key_expires_ms, when));
+}
+
 static enum code set(struct setup *s, struct error *e)
 {
     bool has_key = s->asked->key_fd >= 0;
@@ -262,6 +275,8 @@ static enum code set(struct setup *s, struct error *e)
         replace_first(s);
     if (!has_key && !s->org.admin_blob)
         setup_warn(s, "%s has no admin key yet: give admin_api_key", s->org.name);
+    else
+        warn_of_end(s);
     if (!has_key)
         rotate_poke(s->core);
     return OK;
@@ -338,133 +353,4 @@ enum code core_config_get(struct core *c, const struct caller *by,
     if (!code)
         code = core_config_json(&org, out, e);
     return code ? code : add_rotations(c, org.name, *out, e);
-}
-
-/* ---- deleting ---- */
-
-static enum code delete_rows(struct store_tx *tx, void *ctx, struct error *e)
-{
-    const struct write *w = ctx;
-    enum code code = store_org_set_config(tx, w->org, "{}", e);
-
-    if (!code)
-        code = store_org_set_blob(tx, w->org, NULL, 0, e);
-    return code ? code : record(tx, w, "delete", e);
-}
-
-enum { DELETE_WAIT_MS = 20000 };
-
-struct removal {
-    struct core *core;
-    const struct store_org *org;
-    bool halted;
-    struct store_counts n;
-};
-
-/* The HSM's copy goes first: if that fails, nothing has changed. */
-static enum code drop_key(struct core *c, const struct store_org *org,
-                          struct error *e)
-{
-    FRAME request = FRAME_INIT;
-    FRAME reply = FRAME_INIT;
-
-    if (!org->admin_blob)
-        return OK;
-    request.verb = VERB_DROP_KEY;
-    request.head = json_pack("{ss}", "org", org->name);
-    if (!request.head)
-        return error_set(e, ERR_NOMEM, "no memory to drop a key");
-    return unlock_call(c, &request, (int)c->settings->hsm_deadline_ms, &reply,
-                       NULL, e);
-}
-
-/* What has still to be deleted needs the key. */
-static enum code is_under_way(const struct rotation *r, void *ctx,
-                              struct error *e)
-{
-    (void)ctx;
-    return error_set(e, ERR_EXISTS,
-                     "a rotation of %s's admin key is under way (%s%s%s): it "
-                     "ends by itself",
-                     r->org, rotation_state_name(r->state),
-                     *r->error ? ": " : "", r->error);
-}
-
-static void halt_leave(struct removal *r)
-{
-    if (r->halted)
-        halt_end(&r->core->halt, r->org->id);
-}
-
-static enum code count_rows(struct store_tx *tx, void *ctx, struct error *e)
-{
-    struct removal *r = ctx;
-
-    return store_tx_lease_counts(tx, r->org->id, NULL, &r->n, e);
-}
-
-static int64_t live(const struct store_counts *n)
-{
-    return n->pending + n->active + n->revoking;
-}
-
-/* In a transaction: what was inserted before the halt is in it. */
-static enum code end_leases(struct removal *r, const struct caller *by,
-                            bool revoke, struct error *e)
-{
-    struct core *c = r->core;
-    int64_t left = 0;
-    enum code code = store_commit(c->store, STORE_RESERVE, count_rows, r, e);
-
-    if (code || live(&r->n) == 0)
-        return code;
-    if (!revoke)
-        return error_set(e, ERR_EXISTS,
-                         "organisation %s has live leases, which only its "
-                         "admin key can revoke; revoke them first, or with it "
-                         "(`hsmint config delete --revoke`)",
-                         r->org->name);
-    code = revoke_mark(c, r->org->id, NULL, "configuration deleted", by, e);
-    if (!code)
-        code = revoke_wait(c, r->org->id, NULL, DELETE_WAIT_MS, &left, e);
-    if (code || left == 0)
-        return code;
-    return error_set(e, ERR_EXISTS,
-                     "%lld leases of organisation %s still wait for the "
-                     "service to delete their accounts, which needs the admin "
-                     "key: it stays; they go on being revoked; try again",
-                     (long long)left, r->org->name);
-}
-
-enum code core_config_delete(struct core *c, const struct caller *by,
-                             const char *name, bool revoke, struct error *e)
-{
-    CLEANUP(store_org_clear) struct store_org org = {0};
-    CLEANUP(halt_leave) struct removal r = {.core = c, .org = &org};
-    struct write w = {.core = c, .by = by};
-    INFLIGHT hold = {0};
-    enum code code = core_hold_config(c, name, &hold, e);
-
-    if (!code)
-        code = core_org(c, name, &org, e);
-    if (!code)
-        code = rotation_each(c->store, org.name, is_under_way, NULL, e);
-    if (!code)
-        code = halt_begin(&c->halt, org.id, "its configuration is deleted", e);
-    r.halted = !code;
-    if (!code)
-        code = end_leases(&r, by, revoke, e);
-    if (code)
-        return code;
-    code = drop_key(c, &org, e);
-    w.org = org.id;
-    w.org_name = org.name;
-    w.was = org.config;
-    if (!code)
-        code = store_commit(c->store, STORE_NORMAL, delete_rows, &w, e);
-    if (code)
-        return code;
-    health_key(c, org.name, NULL);
-    warnings_drop(&c->warnings, ALARM_ADMIN_KEY, org.name);
-    return OK;
 }

@@ -312,11 +312,13 @@ enum code core_config_get(struct core *c, const struct caller *by,
     return gives(out, json_object());
 }
 enum code core_config_delete(struct core *c, const struct caller *by,
-                             const char *org, bool revoke, struct error *e)
+                             const char *org, bool revoke, json_t **out,
+                             struct error *e)
 {
     (void)c, (void)revoke, (void)e;
     CHECK(org);
-    return changed(by);
+    enum code code = changed(by);
+    return code ? code : gives(out, json_object());
 }
 enum code core_revoke_many(struct core *c, const struct caller *by,
                            const struct revoke_filter *f,

@@ -170,3 +170,41 @@ def test_a_key_by_hand_is_not_rotated_for_a_lost_one(ready, service):
     time.sleep(1.5)
     assert key_id(ready) == mine["id"] and config(ready)["rotation_cause"] == ""
     assert not [k for k in service.control("state?alive=1")["admin_keys"] if k["name"].startswith("hsmint-")]
+
+
+def test_without_automation_the_end_is_told(ready, service):
+    """The key that there is keeps its end; the answer says so."""
+    change(ready, fields={"rotation_period": "30d"})
+    rotate(ready)
+    said = " ".join(change(ready, fields={"disable_automated_rotation": True})["warnings"])
+    assert "config rotate" in said and "20" in said, said
+    said = " ".join(change(ready, fields={"disable_automated_rotation": False, "rotation_period": ""})["warnings"])
+    assert "config rotate" in said, said
+    idle(ready)
+    rotate(ready)
+    assert not change(ready)["warnings"]
+
+
+def test_delete_config_leaves_no_key_of_ours(ready, service):
+    """Nobody has its value: it goes with the configuration."""
+    rotate(ready)
+    idle(ready)
+    with ready.attached() as c:
+        c.change("DeleteConfig")
+    assert alive(service) == []
+
+
+def test_delete_config_leaves_a_persons_key(ready, service):
+    with ready.attached() as c:
+        c.change("DeleteConfig")
+    assert len(alive(service)) == 1
+
+
+def test_delete_config_says_which_key_it_left(ready, service):
+    rotate(ready)
+    idle(ready)
+    ours = key_id(ready)
+    service.control("settings", {"self_delete": False})
+    with ready.attached() as c:
+        said = " ".join(c.change("DeleteConfig")["warnings"])
+    assert ours in said and alive(service) == [ours]

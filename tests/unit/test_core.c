@@ -84,12 +84,15 @@ static void test_config_delete(void **state)
 {
     struct core_fixture *f = *state;
     MINTED m = {.key = NULL};
+    JSON deleted = NULL;
     JSON out = NULL;
 
     assert_int_equal(OK, mint(f, &m));
-    FAILS(ERR_EXISTS, core_config_delete(f->core, &administrator, NULL, false, e));
+    FAILS(ERR_EXISTS, core_config_delete(f->core, &administrator, NULL, false,
+                                         &deleted, e));
     SUCCEEDS(core_revoke(f->core, &administrator, m.lease.id, NULL, NULL, e));
-    SUCCEEDS(core_config_delete(f->core, &administrator, NULL, false, e));
+    SUCCEEDS(core_config_delete(f->core, &administrator, NULL, false, &deleted,
+                                e));
     SUCCEEDS(core_config_get(f->core, &somebody, NULL, &out, e));
     assert_true(json_is_false(json_object_get(out, "configured")));
 }

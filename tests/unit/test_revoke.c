@@ -92,12 +92,14 @@ static void test_role_with_leases(void **state)
 static void test_configuration_with_leases(void **state)
 {
     struct core_fixture *f = *state;
+    JSON deleted = NULL;
     JSON out = NULL;
 
     two_roles(f);
-    FAILS(ERR_EXISTS,
-          core_config_delete(f->core, &administrator, NULL, false, e));
-    SUCCEEDS(core_config_delete(f->core, &administrator, NULL, true, e));
+    FAILS(ERR_EXISTS, core_config_delete(f->core, &administrator, NULL, false,
+                                         &deleted, e));
+    SUCCEEDS(core_config_delete(f->core, &administrator, NULL, true, &deleted,
+                                e));
     assert_true(settled(f));
     SUCCEEDS(core_config_get(f->core, &administrator, NULL, &out, e));
     assert_false(json_is_true(json_object_get(out, "configured")));
