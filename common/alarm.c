@@ -52,6 +52,12 @@ const struct alarm_text alarm_table[ALARM_COUNT] = {
                        "set `seccomp = yes` in [daemon] and restart; what a "
                        "vendor's library needs goes into [hsm] syscalls",
                        LEASES_LIVE_ON},
+    [ALARM_HSM_ROTATION] =
+        {"hsm-rotation", ALARM_WARNING,
+         "a rotation of the HSM's keys does not go on",
+         "remove what its text names, and it goes on by itself; or let it go: "
+         "`hsmint hsm rotate KEY --abandon`",
+         LEASES_LIVE_ON},
     [ALARM_ADMIN_KEY] = {"admin-key", ALARM_CRITICAL,
                          "the sealed admin key cannot be used",
                          "seal the admin key again with `hsmint config set`",

@@ -12,6 +12,7 @@ enum alarm {
     /* HSM and keeper */
     ALARM_HSM_DOWN,  /* absent, or fails */
     ALARM_HSM_KEYS,  /* missing, doubled, planted, changed */
+    ALARM_HSM_ROTATION, /* of them: it does not go on */
     ALARM_PIN_LOCKED, /* by the HSM */
     ALARM_PIN_LOW,   /* few tries are left */
     ALARM_PIN_HELD,  /* refused, and not tried again */

@@ -48,6 +48,7 @@ static const char *const verb_names[VERBS] = {
     [VERB_ROTATE_KEY] = "rotate-key",
     [VERB_DESTROY_KEY] = "destroy-key",
     [VERB_CEREMONY] = "ceremony",
+    [VERB_RESEAL] = "reseal",
 };
 
 const char *verb_name(enum verb v)

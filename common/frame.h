@@ -43,6 +43,7 @@ enum verb {
     VERB_ROTATE_KEY,   /* another generation of the HSM's keys */
     VERB_DESTROY_KEY,  /* an old one of them goes */
     VERB_CEREMONY,     /* what was seen of HSM and keys, signed */
+    VERB_RESEAL,       /* a blob of a key of before → one of the key in use */
     VERBS
 };
 

@@ -85,8 +85,8 @@ MUST_CHECK enum code hsm_rekey_make(struct hsm *h, const char *which,
 MUST_CHECK enum code hsm_rekey_clear(struct hsm *h, const json_t *plan,
                                      struct error *e);
 
-/* Destroys a key of before that is of no use any more: not one that still opens
- * what it sealed, nor one that this process has worked with. Again is OK. *out:
+/* Destroys a key of before that is of no use any more: not one that this process
+ * has worked with, or opened something with. Again is OK. *out:
  * as of hsm_provision, with pins that say so. ERR_NOT_FOUND, ERR_INVALID. */
 MUST_CHECK enum code hsm_destroy(struct hsm *h, const char *label, json_t **out,
                                  struct error *e);
@@ -144,6 +144,15 @@ MUST_CHECK enum code hsm_verify(struct hsm *h, const uint8_t *blob, size_t len,
 /* Verify and open. The caller compares the subject first or after. */
 MUST_CHECK enum code hsm_unseal(struct hsm *h, const uint8_t *blob, size_t len,
                                 struct seal_subject *s, struct secret **plain,
+                                struct error *e);
+
+/* Sealed by the key in use, not by one of before; not verified. */
+bool hsm_is_current(struct hsm *h, const uint8_t *blob, size_t len);
+/* An admin key or a minted one, sealed anew by the key in use for the same
+ * subject; what came of it was opened and compared. One of the key in use is
+ * opened, and comes back as it is. */
+MUST_CHECK enum code hsm_reseal(struct hsm *h, const uint8_t *blob, size_t len,
+                                uint8_t **out, size_t *out_len,
                                 struct error *e);
 
 /* Private CKO_DATA objects, application "hsmint". put: the new one is made

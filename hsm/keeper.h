@@ -97,6 +97,8 @@ enum code rekey_destroy(struct channel *c, struct frame *in, struct frame *out,
                         struct error *e);
 enum code ceremony_state(struct channel *c, struct frame *in,
                          struct frame *out, struct error *e);
+enum code rekey_reseal(struct channel *c, struct frame *in, struct frame *out,
+                       struct error *e);
 enum code marker_hmac(struct channel *c, struct frame *in, struct frame *out,
                       struct error *e);
 

@@ -244,6 +244,8 @@ static enum code op_open(struct hsm *h, struct session *s, void *arg,
                          struct error *e)
 {
     struct open *a = arg;
+    if (!envelope_is_current(h->ring.set, a->blob))
+        atomic_store(&h->opened_old, true);
     return envelope_open(s, &h->ring, a->bytes, a->blob, a->plain, e);
 }
 
@@ -260,6 +262,92 @@ enum code hsm_unseal(struct hsm *h, const uint8_t *blob, size_t len,
     if (!rc)
         *s = b.subject;
     return rc;
+}
+
+/* ---- seal anew ---- */
+
+bool hsm_is_current(struct hsm *h, const uint8_t *blob, size_t len)
+{
+    const struct keyset *k = atomic_load(&h->keys);
+    struct blob b;
+    return k && blob_parse(blob, len, &b, NULL) == OK &&
+           envelope_is_current(k, &b);
+}
+
+struct reseal {
+    const struct blob *blob;
+    const uint8_t *bytes;
+    uint8_t *out;
+    size_t len;
+};
+
+/* Never hand out a blob that does not open to the same again. */
+static enum code check_sealed(struct session *s, const struct keyring *r,
+                              const struct reseal *a,
+                              const struct secret *plain, struct error *e)
+{
+    struct blob b;
+    SECRET again = NULL;
+    enum code rc = envelope_verify(r->set, a->out, a->len, &b, e);
+    if (!rc)
+        rc = envelope_open(s, r, a->out, &b, &again, e);
+    if (!rc && !secret_equal(plain, again))
+        rc = error_set(e, ERR_HSM_FAILED,
+                       "HSM: what was sealed anew does not open to the same");
+    return rc;
+}
+
+static enum code op_reseal(struct hsm *h, struct session *s, void *arg,
+                           struct error *e)
+{
+    struct reseal *a = arg;
+    const struct keyring *r = &h->ring;
+    SECRET plain = NULL;
+    bool current = envelope_is_current(r->set, a->blob);
+    if (!current)
+        atomic_store(&h->opened_old, true);
+    enum code rc = envelope_open(s, r, a->bytes, a->blob, &plain, e);
+    if (rc || current)
+        return rc;
+    free(a->out); /* of a try that was cut off */
+    a->out = NULL;
+    rc = envelope_make(s, r, &a->blob->subject, plain, &a->out, &a->len, e);
+    return rc ? rc : check_sealed(s, r, a, plain, e);
+}
+
+static enum code copy_blob(const uint8_t *blob, size_t len, uint8_t **out,
+                           struct error *e)
+{
+    *out = malloc(len);
+    if (!*out)
+        return error_set(e, ERR_NOMEM, "no memory for a blob");
+    memcpy(*out, blob, len);
+    return OK;
+}
+
+enum code hsm_reseal(struct hsm *h, const uint8_t *blob, size_t len,
+                     uint8_t **out, size_t *out_len, struct error *e)
+{
+    struct blob b;
+    enum code rc = verify(h, blob, len, &b, e);
+    if (!rc && b.subject.kind != SEAL_ADMIN_KEY && b.subject.kind != SEAL_VALUE)
+        rc = error_set(e, ERR_SEAL, "the blob holds neither an admin key nor a "
+                                    "minted one");
+    if (rc)
+        return rc;
+    struct reseal a = {.blob = &b, .bytes = blob};
+    rc = hsm_run(h, NEED_READY, true, op_reseal, &a, e);
+    if (!rc && !a.out) {
+        a.len = len;
+        rc = copy_blob(blob, len, &a.out, e);
+    }
+    if (rc) {
+        free(a.out);
+        return rc;
+    }
+    *out = a.out;
+    *out_len = a.len;
+    return OK;
 }
 
 /* ---- random numbers ---- */

@@ -142,6 +142,18 @@ struct search { /* for the highest verified version of one organisation */
     struct error why; /* of the last one that was refused */
 };
 
+/* The higher version; of one version, what the seal key in use sealed, and else
+ * the one that was there first. */
+static bool is_better(struct search *s, const struct seal_subject *subject,
+                      const uint8_t *blob, size_t len)
+{
+    const struct orgkey *best = s->best;
+    if (!best || subject->version != best->subject.version)
+        return !best || subject->version > best->subject.version;
+    return hsm_is_current(s->hsm, blob, len) &&
+           !hsm_is_current(s->hsm, best->blob, best->len);
+}
+
 static enum code consider(struct search *s, const uint8_t *blob, size_t len,
                           bool there, struct error *e)
 {
@@ -168,10 +180,7 @@ static enum code consider(struct search *s, const uint8_t *blob, size_t len,
                   s->org);
         return OK;
     }
-    if (s->best &&
-        (s->best->subject.version > subject.version ||
-         (s->best->subject.version == subject.version &&
-          (s->best->len != len || memcmp(s->best->blob, blob, len) != 0))))
+    if (!is_better(s, &subject, blob, len))
         return OK;
     orgkey_unref(s->best);
     s->best = NULL;

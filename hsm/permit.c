@@ -47,6 +47,7 @@ static const struct permit {
     [VERB_ROTATE_KEY] = {rekey_rotate, NEEDS_READY},
     [VERB_DESTROY_KEY] = {rekey_destroy, NEEDS_READY},
     [VERB_CEREMONY] = {ceremony_state, TAKES_BODY | NEEDS_READY},
+    [VERB_RESEAL] = {rekey_reseal, TAKES_BODY | NEEDS_READY},
 };
 
 /* Only when not ready, so what it costs does not matter. An absent HSM is left

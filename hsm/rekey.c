@@ -4,12 +4,14 @@
 
 #include "common/log.h"
 #include "common/text.h"
+#include "hsm/envelope.h"
 #include "hsm/object.h"
 #include "hsm/state.h"
 #include "hsm/witness.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define VERSION_MAX 255 /* the last byte of CKA_ID */
 
@@ -21,6 +23,7 @@ static const struct {
 } kinds[] = {
     {"call", {HSM_CALL}, 1, OLD_KEPT},
     {"log", {HSM_LOG, HSM_LOG_ED25519}, 2, OLD_SIGNS},
+    {"seal", {HSM_SEAL, HSM_BLOB}, 2, OLD_OPENS},
 };
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
@@ -30,8 +33,8 @@ static enum code find_kind(const char *name, size_t *kind, struct error *e)
         if (strcmp(kinds[*kind].name, name) == 0)
             return OK;
     return error_set(e, ERR_INVALID,
-                     "HSM: \"%.32s\" is no key that rotates: it is call or "
-                     "log",
+                     "HSM: \"%.32s\" is no key that rotates: it is seal, call "
+                     "or log",
                      name);
 }
 
@@ -208,6 +211,33 @@ static enum code make_one(struct session *s, struct make *m,
     return keyset_replace(set, &next, kinds[m->kind].role, e);
 }
 
+/* The HMAC key goes over; who has the old handles is the old ring. */
+static enum code seal_anew(struct session *s, struct hsm *h,
+                           struct keyring *ring, struct error *e)
+{
+    const struct keyset *now = h->ring.set;
+    struct keyset *next = (struct keyset *)(uintptr_t)ring->set;
+    struct seal_key key = keyring_seal_key(ring);
+    struct blob b;
+    SECRET hmac = NULL;
+    SECRET again = NULL;
+    enum code rc = seal_self_test(s, &key, e);
+    if (!rc)
+        rc = envelope_verify(now, now->hmac, now->hmac_len, &b, e);
+    if (!rc)
+        rc = envelope_open(s, &h->ring, now->hmac, &b, &hmac, e);
+    if (!rc)
+        rc = keys_make_blobs(s, next, ring, hmac, e);
+    if (!rc)
+        rc = envelope_verify(next, next->hmac, next->hmac_len, &b, e);
+    if (!rc)
+        rc = envelope_open(s, ring, next->hmac, &b, &again, e);
+    if (!rc && !secret_equal(hmac, again))
+        rc = error_set(e, ERR_HSM_FAILED,
+                       "HSM: the HMAC key does not open as it was sealed");
+    return rc;
+}
+
 static enum code make_all(struct hsm *h, struct session *s, struct make *m,
                           struct keyring *ring, struct error *e)
 {
@@ -222,6 +252,8 @@ static enum code make_all(struct hsm *h, struct session *s, struct make *m,
             rc = error_set(e, ERR_INVALID, "HSM: no %s key is planned",
                            keys_use_name(use));
     }
+    if (!rc && belongs(m->kind, HSM_SEAL))
+        rc = seal_anew(s, h, ring, e);
     return rc ? rc : keys_check(s, ring, e);
 }
 
@@ -331,12 +363,14 @@ static bool was_in_use(const struct keyset *k, const struct key *old)
     return false;
 }
 
-static enum code may_go(const struct keyset *k, const struct old_key *old,
-                        struct error *e)
+static enum code may_go(const struct hsm *h, const struct keyset *k,
+                        const struct old_key *old, struct error *e)
 {
-    if (old->role == OLD_OPENS)
+    if (old->role == OLD_OPENS && atomic_load(&h->opened_old))
         return error_set(e, ERR_INVALID,
-                         "HSM: key %s still opens what it sealed",
+                         "HSM: what a key of before had sealed was opened since "
+                         "the last start: restart hsmintd first, so that all is "
+                         "seen to work without key %s",
                          old->key.label);
     if (was_in_use(k, &old->key))
         return error_set(e, ERR_INVALID,
@@ -356,7 +390,7 @@ static enum code op_destroy(struct hsm *h, struct session *s, void *arg,
     size_t at = 0, n = 0;
     enum code rc = find_old(now, d->label, &at, e);
     if (!rc)
-        rc = may_go(now, &now->old[at], e);
+        rc = may_go(h, now, &now->old[at], e);
     if (!rc)
         rc = object_find(s, d->label, match, 1, found, &n, e);
     for (size_t i = 0; !rc && i < n; i++)

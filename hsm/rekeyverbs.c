@@ -1,4 +1,5 @@
-/* The verbs rotate-key and destroy-key: another generation of the HSM's keys. */
+/* The verbs rotate-key, destroy-key and reseal: another generation of the HSM's
+ * keys, and what the one before had sealed. */
 #include "config.h"
 
 #include "hsm/keeper.h"
@@ -61,5 +62,16 @@ enum code rekey_destroy(struct channel *c, struct frame *in, struct frame *out,
         rc = hsm_destroy(h, label, &out->head, e);
     if (rc == OK)
         access_tell_attributes(c->keeper, out->head);
+    return rc;
+}
+
+enum code rekey_reseal(struct channel *c, struct frame *in, struct frame *out,
+                       struct error *e)
+{
+    struct hsm *h = c->keeper->hsm;
+    enum code rc = json_decode(in->head, NULL, 0, false, "reseal", e);
+    if (rc == OK)
+        rc = hsm_reseal(h, in->body, in->body_len, &out->body, &out->body_len,
+                        e);
     return rc;
 }

@@ -33,6 +33,7 @@ struct hsm {
     size_t made_n;
     /* Readable at any time: */
     atomic_bool ready; /* logged in and checked */
+    atomic_bool opened_old; /* something, with a seal key of before */
     pthread_mutex_t verified_lock;
     uint8_t verified[VERIFIED][32]; /* SHA-256 of good blobs */
 };

@@ -268,8 +268,10 @@ enum code handle_rotate_hsm(struct call *c, const struct arguments *a,
 {
     struct caller by = handler_caller(c);
     json_t *rotation = NULL;
-    enum code rc =
-        core_rotate_hsm(c->daemon->core, &by, a->name, &rotation, e);
+    struct core *core = c->daemon->core;
+    enum code rc = a->abandon
+                       ? core_abandon_hsm(core, &by, a->name, &rotation, e)
+                       : core_rotate_hsm(core, &by, a->name, &rotation, e);
     if (rc)
         return rc;
     *out = json_pack("{s:o}", "rotation", rotation);

@@ -46,7 +46,7 @@ struct args {
     /* of ceremonies */
     const char *ceremony, *signature, *log;
     struct args_list participants, attestations;
-    bool keep_first, keep_old, retire_old;
+    bool keep_first, keep_old, retire_old, abandon;
     /* what is left: after the command's own words, and after "--" */
     const char *words[ARGS_WORDS_MAX];
     int words_n;

@@ -71,6 +71,8 @@ static const struct option options[] = {
      "good for this user alone (may be repeated)"},
     {"overlap", VALUE, false, AT(overlap), "TIME",
      "how long the one before stays good"},
+    {"abandon", FLAG, false, AT(abandon), NULL,
+     "let a rotation go that cannot end"},
     {"keep-first", FLAG, false, AT(keep_first), NULL,
      "go on with the admin key that is given, though you have seen it"},
     {"keep-old", FLAG, false, AT(keep_old), NULL,

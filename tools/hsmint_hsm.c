@@ -174,9 +174,16 @@ static void print_admin_keys(json_t *keys)
 static void print_rotation(const json_t *hsm)
 {
     const json_t *r = json_object_get(hsm, "rotation");
-    if (json_is_object(r))
-        printf("rotation of the %s key is under way: %s\n", shown(r, "key"),
-               shown(r, "state"));
+    if (!json_is_object(r))
+        return;
+    printf("rotation of the %s key is under way: %s", shown(r, "key"),
+           shown(r, "state"));
+    if (json_object_get(r, "sealed_anew"))
+        printf(", %s looked at of %s, %s sealed anew", shown(r, "looked_at"),
+               shown(r, "of"), shown(r, "sealed_anew"));
+    if (*text_of(r, "error"))
+        printf("\nit cannot go on: %s", shown(r, "error"));
+    (void)fputc('\n', stdout);
 }
 
 enum code command_hsm_show(struct cli *c, struct error *e)
@@ -208,9 +215,11 @@ enum code command_hsm_show(struct cli *c, struct error *e)
 static enum code change_key(struct cli *c, const char *method, struct error *e)
 {
     JSON reply = NULL;
-    enum code code =
-        cli_call(c, method, cli_named(c, CLI_CHANGE, e), NULL, &reply,
-                 NULL, e);
+    json_t *p = cli_named(c, CLI_CHANGE, e);
+    if (p && c->args->abandon &&
+        json_object_set_new(p, "abandon", json_true()))
+        json_freep(&p);
+    enum code code = cli_call(c, method, p, NULL, &reply, NULL, e);
     if (code)
         return code;
     if (c->args->json)

@@ -73,6 +73,7 @@ static const struct {
     ARG(OLD, old, FIELD_STRING),
     ARG(COMPROMISED, compromised, FIELD_BOOL),
     ARG(CHECKPOINT, checkpoint, FIELD_STRING),
+    ARG(ABANDON, abandon, FIELD_BOOL),
 };
 
 static const char *const kinds[] = {
@@ -125,7 +126,7 @@ const struct method method_table[] = {
      CAP(ADMINISTER) | CAP(STATUS)},
     {"RotateConfig", handle_rotate_config, CHANGE, P(ORG) | P(COMPROMISED),
      METHOD_JOURNAL, CAP(ROTATE)},
-    {"RotateHsm", handle_rotate_hsm, P(NAME) | CHANGE, 0,
+    {"RotateHsm", handle_rotate_hsm, P(NAME) | CHANGE, P(ABANDON),
      METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},
     {"DestroyHsmKey", handle_destroy_hsm_key, P(NAME) | CHANGE, 0,
      METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},

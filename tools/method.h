@@ -69,6 +69,7 @@ enum method_param {
     PARAM_OLD,
     PARAM_COMPROMISED,
     PARAM_CHECKPOINT,
+    PARAM_ABANDON,
     METHOD_PARAMS
 };
 
@@ -79,7 +80,8 @@ struct arguments { /* absent: NULL, 0, false */
     const char *checkpoint;
     json_int_t version, session, ttl, limit, count;
     json_int_t from, to, size, seq, since_ms, until_ms;
-    bool so, force, bound, reuse, all, live, sign, keep_first, compromised;
+    bool so, force, bound, reuse, all, live, sign, keep_first, compromised,
+        abandon;
     bool dry_run, audit, adopt, revoke, recover;
     json_t *fields, *who; /* borrowed */
     bool given[METHOD_PARAMS];

@@ -139,9 +139,10 @@ MUST_CHECK enum code core_config_get(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_rotate(struct core *c, const struct caller *by,
                                  const char *org, bool compromised,
                                  json_t **out, struct error *e);
-/* Another generation of the HSM's keys ("call"): core/keyrotate.h. *out: {key,
- * state: "done"}. ERR_EXISTS: one is under way. After an error that says so the
- * daemon goes on by itself. */
+/* Another generation of the HSM's keys ("seal", "call", "log"): core/keyrotate.h.
+ * *out: {key, state: "done", or "reseal" and "prove" where much is to be sealed
+ * anew: the daemon goes on with that}. ERR_EXISTS: one is under way. After an
+ * error that says so the daemon goes on by itself. */
 MUST_CHECK enum code core_rotate_hsm(struct core *c, const struct caller *by,
                                      const char *which, json_t **out,
                                      struct error *e);
@@ -151,9 +152,15 @@ MUST_CHECK enum code core_rotate_hsm(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_ceremony(struct core *c, const struct caller *by,
                                    json_t *given, json_t **out,
                                    struct error *e);
+/* One that cannot go on ends where it is. *out: {key, state: "abandoned", was,
+ * text: what is so now}. ERR_NOT_FOUND: none is under way; ERR_EXISTS: nothing
+ * keeps it from going on; ERR_INVALID: something would be lost. */
+MUST_CHECK enum code core_abandon_hsm(struct core *c, const struct caller *by,
+                                      const char *which, json_t **out,
+                                      struct error *e);
 /* An old key of this label goes from the HSM, for good. Not before the daemon was
  * restarted with the new one. *out: {key, state: "destroyed"}. ERR_NOT_FOUND,
- * ERR_INVALID: it is in use. */
+ * ERR_INVALID: it is in use, or something is left that it sealed. */
 MUST_CHECK enum code core_destroy_hsm(struct core *c, const struct caller *by,
                                       const char *label, json_t **out,
                                       struct error *e);

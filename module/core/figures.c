@@ -218,6 +218,16 @@ static void put_hsm(struct figures *f)
     }
 }
 
+static void put_rotation(struct figures *f)
+{
+    JSON r = keyrotate_json(f->core);
+
+    if (r)
+        put(f, METRICS_HSM_ROTATION,
+            json_string_value(json_object_get(r, "key")), NULL, NULL,
+            json_number_value(json_object_get(r, "since_ms")) / 1000);
+}
+
 static void put_keeper(struct figures *f)
 {
     struct keeper_state k;
@@ -290,6 +300,7 @@ static enum code gather(struct figures *f, struct error *e)
         return code;
     put_rest(f);
     put_hsm(f);
+    put_rotation(f);
     put_store(f);
     return OK;
 }

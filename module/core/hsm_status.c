@@ -5,7 +5,6 @@
 
 #include "common/log.h"
 #include "module/core/internal.h"
-#include "module/core/keyrotation.h"
 #include "module/core/rotate_step.h"
 
 #include <string.h>
@@ -28,8 +27,11 @@ static json_t *explain(struct core *c, json_t *told)
 json_t *hsm_status(struct core *c)
 {
     JSON told = watch_hsm(c, STATUS_WAIT_MS);
+    json_t *hsm = explain(c, told), *rotation = keyrotate_json(c);
 
-    return explain(c, told);
+    if (rotation)
+        json_object_set_new(hsm, "rotation", rotation);
+    return hsm;
 }
 
 /* ---- the HSM's keys ---- */
@@ -52,20 +54,6 @@ static void read_back(struct core *c)
         keystates_heard(c, reply.head);
     else
         log_failure(&why, "what the HSM says of its keys");
-}
-
-static enum code add_rotation(struct core *c, json_t *hsm, struct error *e)
-{
-    KEYROTATION r = {.which = ""};
-    enum code code = keyrotation_load(c->store, &r, e);
-
-    if (code == ERR_NOT_FOUND) {
-        error_clear(e);
-        return OK;
-    }
-    if (!code && json_object_set_new(hsm, "rotation", keyrotation_json(&r)) != 0)
-        code = error_set(e, ERR_NOMEM, "no memory for the HSM's state");
-    return code;
 }
 
 /* ---- admin keys ---- */
@@ -147,8 +135,6 @@ enum code core_hsm(struct core *c, json_t **out, struct error *e)
     if (!code && (json_object_set(hsm, "keys", keys) != 0 ||
                   json_object_set(hsm, "admin_keys", admin) != 0))
         code = error_set(e, ERR_NOMEM, "no memory for the HSM's state");
-    if (!code)
-        code = add_rotation(c, hsm, e);
     if (!code)
         *out = json_incref(hsm);
     return code;

@@ -18,6 +18,7 @@
 #include "module/core/hsm_status.h"
 #include "module/core/inflight.h"
 #include "module/core/keeper.h"
+#include "module/core/keyrotate.h"
 #include "module/core/keystates.h"
 #include "module/core/marker.h"
 #include "module/core/metrics.h"
@@ -30,6 +31,7 @@
 #include "module/core/restored.h"
 #include "module/core/revoke_all.h"
 #include "module/core/rotate.h"
+#include "module/core/sealing.h"
 #include "module/core/share.h"
 #include "module/core/steady.h"
 #include "module/core/sweep.h"
@@ -73,6 +75,8 @@ struct core {
     struct watch watch;
     struct health health;
     struct rotate rotate;
+    struct keyrotate keyrotate;
+    struct sealing sealing;
     struct notary notary;
     struct keystates keystates;
     struct reconcile reconcile;

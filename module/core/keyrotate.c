@@ -7,126 +7,30 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "module/core/internal.h"
-#include "module/core/keyrotation.h"
-#include "module/core/logbook.h"
-#include "module/core/rotate.h"
+#include "module/core/keystep.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAKE_FACTOR = 6 /* making keys on a slow HSM */ };
-#define HOLD "hsm-keys"
-
-struct step {
-    struct core *core;
-    const struct caller *by; /* NULL: nobody asks */
-    struct keyrotation r;
-    uint64_t handed_over; /* log: the checkpoint of so many records says so */
-    /* Stored with the next step: */
-    char *pins;
+enum {
+    COMMAND_MS = 20000, /* that a command waits for keys to be sealed anew */
+    SLICE_MS = 500,     /* that the thread works on them at a time */
+    DRAIN_MS = 10000,
+    STUCK_MS = 600000, /* a step that fails for so long is an alarm */
+    RETRY_FIRST_MS = 2000,
+    RETRY_MAX_MS = 60000
 };
 
-static void step_clear(struct step *s)
-{
-    keyrotation_clear(&s->r);
-    free(s->pins);
-}
-#define STEP CLEANUP(step_clear) struct step
-
-/* ---- rows ---- */
-
-/* ["hsmint-call-2"] */
-static json_t *labels(const json_t *plan)
-{
-    JSON list = json_array();
-
-    for (size_t i = 0; i < json_array_size(plan); i++) {
-        json_t *key = json_array_get(plan, i);
-
-        if (json_array_append_new(
-                list, json_sprintf("hsmint-%s-%lld",
-                                   json_string_value(json_object_get(key, "use")),
-                                   (long long)json_integer_value(
-                                       json_object_get(key, "version")))) != 0)
-            return NULL;
-    }
-    return json_incref(list);
-}
-
-static enum code save(struct store_tx *tx, void *ctx, struct error *e)
-{
-    const struct step *s = ctx;
-    const struct logbook_entry r = {
-        .kind = RECORD_ROTATE_KEY,
-        .by = s->by,
-        .more = json_pack("{ss ss so so*}", "key", s->r.which, "state",
-                          keyrotation_state_name(s->r.state), "new",
-                          labels(s->r.plan), "handed_over",
-                          s->handed_over ? json_integer((json_int_t)s->handed_over)
-                                         : NULL)};
-    enum code code = logbook_add(s->core, tx, &r, e);
-
-    if (!code)
-        code = keyrotation_save(tx, &s->r, e);
-    if (code)
-        return code;
-    return s->pins ? pins_put(s->core, tx, s->by, s->pins, "rotation", e)
-                   : keystates_note(s->core, tx, s->by, NULL, "rotation", e);
-}
-
-static enum code commit(struct step *s, struct error *e)
-{
-    enum code code = store_commit(s->core->store, STORE_NORMAL, save, s, e);
-
-    if (code)
-        return code;
-    notary_note(s->core);
-    free(s->pins);
-    s->pins = NULL;
-    return OK;
-}
-
-static enum code advance(struct step *s, enum keyrotation_event event,
-                         struct error *e)
-{
-    enum keyrotation_state was = s->r.state;
-    enum code code = keyrotation_next(was, event, &s->r.state, e);
-
-    s->r.begun_ms = clock_wall_ms();
-    if (!code)
-        code = commit(s, e);
-    if (code)
-        s->r.state = was;
-    return code;
-}
-
-/* ---- the keeper ---- */
-
-/* Takes `head`. */
-static enum code ask(struct step *s, enum verb verb, json_t *head,
-                     struct frame *reply, struct error *e)
-{
-    FRAME request = FRAME_INIT;
-
-    request.verb = verb;
-    request.head = head;
-    if (!head)
-        return error_set(e, ERR_NOMEM, "no memory for a rotation");
-    return unlock_call(s->core, &request,
-                       (int)s->core->settings->hsm_deadline_ms * MAKE_FACTOR,
-                       reply, NULL, e);
-}
-
-static enum code plan(struct step *s, const char *which, struct error *e)
+static enum code plan(struct keystep *s, const char *which, struct error *e)
 {
     FRAME reply = FRAME_INIT;
     json_t *keys = NULL;
     const struct json_field fields[] = {
         {"keys", FIELD_ARRAY, true, &keys, NULL},
     };
-    enum code code =
-        ask(s, VERB_ROTATE_KEY,
-            json_pack("{ss ss}", "which", which, "step", "plan"), &reply, e);
+    enum code code = keystep_ask(
+        s, VERB_ROTATE_KEY,
+        json_pack("{ss ss}", "which", which, "step", "plan"), &reply, e);
 
     if (!code)
         code = json_decode(reply.head, JSON_FIELDS(fields), true,
@@ -149,37 +53,24 @@ static bool is_unknown(enum code code)
            code == ERR_HSM_ABSENT || code == ERR_NOMEM;
 }
 
-static enum code take_pins(struct step *s, const struct frame *reply,
-                           struct error *e)
-{
-    json_t *pins = json_object_get(reply->head, "pins");
-
-    if (!json_is_object(pins))
-        return error_set(e, ERR_KEEPER, "the keeper told no pins");
-    keystates_heard(s->core, reply->head);
-    s->pins = json_text(pins, JSON_COMPACT);
-    return s->pins ? OK
-                   : error_set(e, ERR_NOMEM, "no memory for the HSM's pins");
-}
-
-static enum code ask_keys(struct step *s, const char *step,
+static enum code ask_keys(struct keystep *s, const char *step,
                           struct frame *reply, struct error *e)
 {
-    return ask(s, VERB_ROTATE_KEY,
-               json_pack("{ss ss sO}", "which", s->r.which, "step", step,
-                         "keys", s->r.plan),
-               reply, e);
+    return keystep_ask(s, VERB_ROTATE_KEY,
+                       json_pack("{ss ss sO}", "which", s->r.which, "step",
+                                 step, "keys", s->r.plan),
+                       reply, e);
 }
 
 /* For sure there is nothing: only then it ends. */
-static enum code refused(struct step *s, const struct error *why)
+static enum code refused(struct keystep *s, const struct error *why)
 {
     FRAME reply = FRAME_INIT;
     struct error e = {0};
     enum code code = ask_keys(s, "clear", &reply, &e);
 
     if (!code)
-        code = advance(s, KEYROTATION_NOTHING, &e);
+        code = keystep_advance(s, KEYROTATION_NOTHING, &e);
     if (!code)
         log_failure(why, "the HSM made no new %s key", s->r.which);
     else
@@ -190,16 +81,21 @@ static enum code refused(struct step *s, const struct error *why)
 
 /* From here on no call is signed by the new key before its record is there:
  * record and pins are one transaction, and the keeper gets the pins after. */
-static enum code make(struct step *s, struct error *e)
+static enum code make(struct keystep *s, int64_t until_ms, struct error *e)
 {
     FRAME reply = FRAME_INIT;
     struct error why = {0};
     enum code code = ask_keys(s, "make", &reply, &why);
 
+    (void)until_ms;
     if (!code)
-        code = take_pins(s, &reply, &why);
+        code = keystep_take_pins(s, &reply, &why);
+    json_decref(s->r.before);
+    s->r.before = NULL;
     if (!code)
-        return advance(s, KEYROTATION_MADE, e);
+        code = pins_get(s->core, &s->r.before, &why);
+    if (!code)
+        return keystep_advance(s, KEYROTATION_MADE, e);
     free(s->pins);
     s->pins = NULL;
     if (e)
@@ -207,172 +103,441 @@ static enum code make(struct step *s, struct error *e)
     return is_unknown(code) ? code : refused(s, &why);
 }
 
-static enum code take(struct step *s, struct error *e)
+static bool seals(const struct keystep *s)
+{
+    return strcmp(s->r.which, "seal") == 0;
+}
+
+static enum code take(struct keystep *s, int64_t until_ms, struct error *e)
 {
     enum code code = unlock_take_pins(s->core, e);
 
-    return code ? code
-                : advance(s,
-                          strcmp(s->r.which, "log") == 0 ? KEYROTATION_SHARED
-                                                         : KEYROTATION_TAKEN,
-                          e);
+    (void)until_ms;
+    if (!code && seals(s))
+        code = sealing_drain(&s->core->sealing, DRAIN_MS, e);
+    if (code)
+        return code;
+    return keystep_advance(s,
+                           seals(s) ? KEYROTATION_SEALS
+                           : strcmp(s->r.which, "log") == 0
+                               ? KEYROTATION_SHARED
+                               : KEYROTATION_TAKEN,
+                           e);
 }
 
 /* Whoever knows the old key is told the new one by it. */
-static enum code sign(struct step *s, struct error *e)
+static enum code sign(struct keystep *s, int64_t until_ms, struct error *e)
 {
-    enum code code = notary_hand_over(s->core, &s->handed_over, e);
+    uint64_t size = 0;
+    enum code code = notary_hand_over(s->core, &size, e);
 
-    return code ? code : advance(s, KEYROTATION_SIGNED, e);
+    (void)until_ms;
+    json_decref(s->note);
+    s->note = code ? NULL : json_pack("{sI}", "handed_over", (json_int_t)size);
+    return code ? code : keystep_advance(s, KEYROTATION_SIGNED, e);
 }
 
-static enum code (*const steps[KEYROTATION_DONE])(struct step *s,
-                                                  struct error *e) = {
-    [KEYROTATION_MAKE] = make,
-    [KEYROTATION_TAKE] = take,
-    [KEYROTATION_SIGN] = sign,
-};
-
-static enum code go_on(struct step *s, struct error *e)
+static void show(struct core *c, const struct error *why)
 {
-    enum code code = OK;
+    struct keyrotate *k = &c->keyrotate;
 
-    while (!code && s->r.state != KEYROTATION_DONE)
-        code = steps[s->r.state](s, e);
+    pthread_mutex_lock(&k->lock);
+    k->shown = k->walk;
+    k->why = why ? *why : (struct error){0};
+    pthread_mutex_unlock(&k->lock);
+}
+
+static enum code walk(struct keystep *s, bool prove, int64_t until_ms,
+                      bool *over, struct error *e)
+{
+    struct reseal_walk *w = &s->core->keyrotate.walk;
+    enum code code = reseal_begin(s->core, w, prove, e);
+
+    *over = false;
     if (!code)
-        log_info("the HSM's %s key was rotated", s->r.which);
+        code = reseal_walk(s->core, s->by, w, until_ms, over, e);
+    if (!code)
+        show(s->core, NULL);
+    json_decref(s->note);
+    s->note = NULL;
+    if (!code && *over)
+        s->note = json_pack("{sI sI}", "sealed_anew", (json_int_t)w->anew,
+                            "left", (json_int_t)w->left);
     return code;
 }
 
-/* ---- on command, and by itself ---- */
-
-static enum code none_under_way(struct core *c, struct error *e)
+static enum code reseal(struct keystep *s, int64_t until_ms, struct error *e)
 {
-    KEYROTATION r = {.which = ""};
-    enum code code = keyrotation_load(c->store, &r, e);
+    const struct reseal_walk *w = &s->core->keyrotate.walk;
+    bool over = false;
+    enum code code = walk(s, false, until_ms, &over, e);
 
-    if (code == ERR_NOT_FOUND) {
-        error_clear(e);
-        return OK;
-    }
-    return code ? code
-                : error_set(e, ERR_EXISTS,
-                            "a rotation of the HSM's %s key is under way (%s): "
-                            "it ends by itself",
-                            r.which, keyrotation_state_name(r.state));
+    if (code || !over)
+        return code;
+    if (w->left == 0)
+        return keystep_advance(s, KEYROTATION_SEALED, e);
+    return error_set(e, ERR_SEAL,
+                     "%lld keys could not be sealed anew: %s",
+                     (long long)w->left, w->what);
 }
 
-/* What it sealed would have to be sealed anew. */
+/* Nothing that the old key sealed is left, and what matters most opens. */
+static enum code prove(struct keystep *s, int64_t until_ms, struct error *e)
+{
+    const struct reseal_walk *w = &s->core->keyrotate.walk;
+    bool over = false;
+    enum code code = walk(s, true, until_ms, &over, e);
+
+    if (code || !over)
+        return code;
+    if (w->anew > 0 || w->left > 0)
+        return keystep_advance(s, KEYROTATION_LEFT, e);
+    s->core->keyrotate.looked = true;
+    return keystep_advance(s, KEYROTATION_PROVEN, e);
+}
+
+/* May end before its state does, where until_ms (monotonic) has come. */
+static enum code (*const steps[KEYROTATION_DONE])(struct keystep *s,
+                                                  int64_t until_ms,
+                                                  struct error *e) = {
+    [KEYROTATION_MAKE] = make,     [KEYROTATION_TAKE] = take,
+    [KEYROTATION_SIGN] = sign,     [KEYROTATION_RESEAL] = reseal,
+    [KEYROTATION_PROVE] = prove,
+};
+
+static enum code go_on(struct keystep *s, int64_t until_ms, struct error *e)
+{
+    struct keyrotate *k = &s->core->keyrotate;
+    struct error why = {0};
+    enum code code = OK;
+
+    while (!code && s->r.state != KEYROTATION_DONE) {
+        if (s->r.state >= KEYROTATION_RESEAL &&
+            clock_monotonic_ms() >= until_ms)
+            break;
+        code = steps[s->r.state](s, until_ms, &why);
+    }
+    show(s->core, code ? &why : NULL);
+    k->tries = code ? k->tries + 1 : 0;
+    if (!code && s->r.state == KEYROTATION_DONE)
+        log_info("the HSM's %s key was rotated", s->r.which);
+    if (code && e)
+        *e = why;
+    return code;
+}
+
+/* ---- on command ---- */
+
 static enum code check_which(const char *which, struct error *e)
 {
-    if (strcmp(which, "call") == 0 || strcmp(which, "log") == 0)
+    if (strcmp(which, "seal") == 0 || strcmp(which, "call") == 0 ||
+        strcmp(which, "log") == 0)
         return OK;
     return error_set(e, ERR_INVALID,
-                     "\"%.32s\" is no key that rotates: it is call or log",
+                     "\"%.32s\" is no key that rotates: it is seal, call or "
+                     "log",
                      which);
+}
+
+static enum code hold_keys(struct core *c, const char *which,
+                           struct inflight_hold *hold, struct error *e)
+{
+    enum code code = check_which(which, e);
+
+    return code ? code
+                : inflight_enter(&c->inflight, KEYSTEP_HOLD, NULL, NULL, NULL,
+                                 hold, e);
 }
 
 enum code core_rotate_hsm(struct core *c, const struct caller *by,
                           const char *which, json_t **out, struct error *e)
 {
-    STEP s = {.core = c, .by = by};
+    KEYSTEP s = {.core = c, .by = by};
     INFLIGHT hold = {0};
-    enum code code = check_which(which, e);
+    enum code code = hold_keys(c, which, &hold, e);
 
     if (!code)
-        code = inflight_enter(&c->inflight, HOLD, NULL, NULL, NULL, &hold, e);
-    if (!code)
-        code = none_under_way(c, e);
+        code = keystep_none_under_way(c, e);
     if (!code)
         code = plan(&s, which, e);
     if (!code)
-        code = commit(&s, e);
+        code = keystep_commit(&s, e);
     if (code)
         return code;
-    code = go_on(&s, e);
+    c->keyrotate.walk = (struct reseal_walk){.begun = false};
+    code = go_on(&s, clock_monotonic_ms() + COMMAND_MS, e);
     inflight_leave(&hold);
-    if (code && s.r.state != KEYROTATION_DONE) {
-        rotate_poke(c);
+    rotate_poke(c);
+    if (code && s.r.state != KEYROTATION_DONE)
         return error_prefix(e, "the rotation goes on by itself");
-    }
     if (code)
         return code;
     *out = keyrotation_json(&s.r);
     return *out ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
 }
 
-void keyrotate_go_on(struct core *c)
-{
-    STEP s = {.core = c};
-    INFLIGHT hold = {0};
-    struct error e = {0};
-    enum code code;
+/* ---- one that cannot go on ---- */
 
-    if (atomic_load(&c->unlock.ready) == 0 ||
-        !inflight_try(&c->inflight, HOLD, NULL, &hold))
-        return;
-    code = keyrotation_load(c->store, &s.r, &e);
-    if (code == ERR_NOT_FOUND)
-        return;
-    if (!code)
-        code = go_on(&s, &e);
-    if (code)
-        log_failure(&e, "rotation of the HSM's keys");
+static void clear_made(struct keystep *s)
+{
+    FRAME reply = FRAME_INIT;
+    struct error why = {0};
+
+    if (ask_keys(s, "clear", &reply, &why))
+        log_failure(&why, "what was made for the HSM's %s key may be left on "
+                          "it",
+                    s->r.which);
 }
 
-/* ---- the end of an old key ---- */
-
-struct ending {
-    struct step *step;
-    const char *label, *state;
-};
-
-static enum code save_ending(struct store_tx *tx, void *ctx, struct error *e)
+/* "hsmint-seal-2" of the plan, in `label`. */
+static void planned_seal(const json_t *plan, char label[SEALED_LABEL_MAX])
 {
-    const struct ending *g = ctx;
-    const struct step *s = g->step;
-    const struct logbook_entry r = {
-        .kind = RECORD_ROTATE_KEY,
-        .by = s->by,
-        .more = json_pack("{ss ss s[s]}", "key", g->label, "state", g->state,
-                          "old", g->label)};
-    enum code code = logbook_add(s->core, tx, &r, e);
+    label[0] = '\0';
+    for (size_t i = 0; i < json_array_size(plan); i++) {
+        json_t *key = json_array_get(plan, i);
+        const char *use = json_string_value(json_object_get(key, "use"));
 
-    if (!code && s->pins)
-        code = pins_put(s->core, tx, s->by, s->pins, "destroyed", e);
+        if (use && strcmp(use, "seal") == 0)
+            snprintf(label, SEALED_LABEL_MAX, "hsmint-seal-%d",
+                     (int)json_integer_value(json_object_get(key, "version")));
+    }
+}
+
+/* Only what nobody can work with: else the pins of before would make unreadable
+ * what was sealed since. */
+static enum code put_back(struct keystep *s, struct error *e)
+{
+    char label[SEALED_LABEL_MAX];
+    struct error why = {0};
+    int64_t n = 0;
+    enum code code = OK;
+
+    if (!s->r.before)
+        return error_set(e, ERR_INVALID, "the pins of before are not known");
+    if (unlock_take_pins(s->core, &why) == OK)
+        return error_set(e, ERR_EXISTS,
+                         "the keeper works with the new %s key: the rotation "
+                         "is not stuck, and goes on by itself",
+                         s->r.which);
+    planned_seal(s->r.plan, label);
+    if (*label)
+        code = reseal_count(s->core, label, &n, e);
+    if (!code && n > 0)
+        code = error_set(e, ERR_INVALID,
+                         "%lld keys are sealed by %s already: bring it back "
+                         "from the HSM's backup (%s)",
+                         (long long)n, label, why.text);
+    if (code)
+        return code;
+    s->pins = json_text(s->r.before, JSON_COMPACT);
+    return s->pins ? OK : error_set(e, ERR_NOMEM, "no memory for pins");
+}
+
+static json_t *abandoned(struct keystep *s, enum keyrotation_state was)
+{
+    static const char *const says[KEYROTATION_DONE] = {
+        [KEYROTATION_MAKE] = "nothing has changed: the key of before is in use",
+        [KEYROTATION_TAKE] = "the key of before is in use again",
+        [KEYROTATION_SIGN] =
+            "the log goes on with the new key alone: who knows only the old "
+            "one has to be given it (`hsmint audit key`)",
+        [KEYROTATION_RESEAL] =
+            "the new key is in use; what could not be sealed anew is opened by "
+            "the old one, which has to stay on the HSM",
+        [KEYROTATION_PROVE] =
+            "the new key is in use; the old one has to stay on the HSM",
+    };
+
+    return json_pack("{ss ss ss ss}", "key", s->r.which, "state", "abandoned",
+                     "was", keyrotation_state_name(was), "text", says[was]);
+}
+
+static enum code let_go(struct keystep *s, json_t **out, struct error *e)
+{
+    enum keyrotation_state was = s->r.state;
+    const struct reseal_walk *w = &s->core->keyrotate.walk;
+    enum code code = was == KEYROTATION_TAKE ? put_back(s, e) : OK;
+
+    if (code)
+        return code;
+    if (was == KEYROTATION_MAKE)
+        clear_made(s);
+    s->note = json_pack("{ss ss sI}", "state", "abandoned", "was",
+                        keyrotation_state_name(was), "left",
+                        (json_int_t)w->left);
+    code = keystep_advance(s, KEYROTATION_ABANDONED, e);
+    if (code)
+        return code;
+    if (was == KEYROTATION_TAKE)
+        keeper_end(s->core->keeper); /* one that has the new pins takes no other */
+    show(s->core, NULL);
+    *out = abandoned(s, was);
+    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
+}
+
+enum code core_abandon_hsm(struct core *c, const struct caller *by,
+                           const char *which, json_t **out, struct error *e)
+{
+    KEYSTEP s = {.core = c, .by = by};
+    INFLIGHT hold = {0};
+    struct error none = {0};
+    enum code code = hold_keys(c, which, &hold, e);
+
+    if (code)
+        return code;
+    code = keyrotation_load(c->store, &s.r, &none);
+    if (code == ERR_NOT_FOUND || (!code && strcmp(s.r.which, which) != 0))
+        return error_set(e, ERR_NOT_FOUND,
+                         "no rotation of the HSM's %s key is under way", which);
+    if (code && e)
+        *e = none;
+    if (!code)
+        code = let_go(&s, out, e);
+    inflight_leave(&hold);
+    rotate_poke(c);
     return code;
 }
 
-/* Begun, cut off and asked for again it comes to the same end. */
-enum code core_destroy_hsm(struct core *c, const struct caller *by,
-                           const char *label, json_t **out, struct error *e)
-{
-    STEP s = {.core = c, .by = by};
-    INFLIGHT hold = {0};
-    FRAME reply = FRAME_INIT;
-    struct ending g = {&s, label, "destroy"};
-    enum code code =
-        inflight_enter(&c->inflight, HOLD, NULL, NULL, NULL, &hold, e);
+/* ---- by itself ---- */
 
-    if (!code && strlen(label) > 63)
-        code = error_set(e, ERR_NOT_FOUND, "no key has so long a name");
-    if (!code)
-        code = none_under_way(c, e);
-    if (!code)
-        code = store_commit(c->store, STORE_NORMAL, save_ending, &g, e);
-    if (!code)
-        code = ask(&s, VERB_DESTROY_KEY, json_pack("{ss}", "label", label),
-                   &reply, e);
-    if (!code)
-        code = take_pins(&s, &reply, e);
-    g.state = "destroyed";
-    if (!code)
-        code = store_commit(c->store, STORE_NORMAL, save_ending, &g, e);
-    if (!code)
-        code = unlock_take_pins(c, e);
-    if (code)
+/* What was stored behind the back of a rotation, however that came about, and
+ * what it had to leave. */
+static enum code look_once(struct core *c, bool *more, struct error *e)
+{
+    struct keyrotate *k = &c->keyrotate;
+    bool wanted = false, over = false;
+    enum code code = reseal_is_wanted(c, &wanted, e);
+
+    k->looked = !code && !wanted;
+    if (code || !wanted)
         return code;
-    notary_note(c);
-    *out = json_pack("{ss ss}", "key", label, "state", g.state);
-    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
+    code = reseal_begin(c, &k->walk, false, e);
+    if (!code)
+        code = reseal_walk(c, NULL, &k->walk, clock_monotonic_ms() + SLICE_MS,
+                           &over, e);
+    *more = !code && !over;
+    k->looked = over;
+    if (over && k->walk.anew > 0)
+        log_warning("%lld keys were still sealed by an old key of the HSM's, "
+                    "and are sealed anew",
+                    (long long)k->walk.anew);
+    if (over && k->walk.left > 0)
+        log_warning("%lld keys are still sealed by an old key of the HSM's: %s",
+                    (long long)k->walk.left, k->walk.what);
+    return code;
+}
+
+static void fail(struct core *c, const struct error *why, const char *what)
+{
+    struct keyrotate *k = &c->keyrotate;
+    int64_t wait = RETRY_FIRST_MS;
+
+    for (int i = 1; i < k->tries && wait < RETRY_MAX_MS; i++)
+        wait *= 2;
+    k->not_before_ms =
+        clock_monotonic_ms() + (wait < RETRY_MAX_MS ? wait : RETRY_MAX_MS);
+    log_failure(why, "%s", what);
+}
+
+static void tell(struct core *c, const struct keyrotation *r)
+{
+    struct keyrotate *k = &c->keyrotate;
+    int64_t now = clock_wall_ms();
+    char since[CLOCK_TEXT_MAX];
+    struct error why;
+
+    pthread_mutex_lock(&k->lock);
+    why = k->why;
+    pthread_mutex_unlock(&k->lock);
+    /* Begun later than now: it cannot be told when, so it is long ago. */
+    if (!why.code || (now >= r->begun_ms && now < r->begun_ms + STUCK_MS))
+        return;
+    warnings_raise(&c->warnings, ALARM_HSM_ROTATION, r->which,
+                   "the rotation of the HSM's %s key is at \"%s\" since %s: %s",
+                   r->which, keyrotation_state_name(r->state),
+                   clock_text(r->begun_ms, since), why.text);
+}
+
+/* Nobody is asked: why nothing goes on is known. */
+static void note_not_ready(struct core *c)
+{
+    struct error why = {0};
+
+    if (!unlock_is_locked(c) && unlock_failure(c, &why))
+        show(c, &why);
+}
+
+static bool work(struct core *c, struct keystep *s)
+{
+    struct error e = {0};
+
+    if (atomic_load(&c->unlock.ready) == 0) {
+        note_not_ready(c);
+        return false;
+    }
+    if (clock_monotonic_ms() < c->keyrotate.not_before_ms)
+        return false;
+    if (go_on(s, clock_monotonic_ms() + SLICE_MS, &e) == OK)
+        return s->r.state != KEYROTATION_DONE;
+    fail(c, &e, "rotation of the HSM's keys");
+    return false;
+}
+
+bool keyrotate_go_on(struct core *c)
+{
+    KEYSTEP s = {.core = c};
+    INFLIGHT hold = {0};
+    struct error e = {0};
+    bool more = false;
+    enum code code;
+
+    if (!inflight_try(&c->inflight, KEYSTEP_HOLD, NULL, &hold))
+        return false;
+    code = keyrotation_load(c->store, &s.r, &e);
+    if (!code) {
+        more = work(c, &s);
+        if (s.r.state != KEYROTATION_DONE)
+            tell(c, &s.r);
+        else
+            warnings_drop_all(&c->warnings, ALARM_HSM_ROTATION);
+        return more;
+    }
+    if (code != ERR_NOT_FOUND) {
+        log_failure(&e, "rotation of the HSM's keys");
+        return false;
+    }
+    warnings_drop_all(&c->warnings, ALARM_HSM_ROTATION);
+    error_clear(&e);
+    if (!c->keyrotate.looked && atomic_load(&c->unlock.ready) != 0 &&
+        clock_monotonic_ms() >= c->keyrotate.not_before_ms &&
+        look_once(c, &more, &e) != OK)
+        fail(c, &e, "what is sealed by old keys of the HSM's");
+    return more;
+}
+
+/* ---- for status ---- */
+
+json_t *keyrotate_json(struct core *c)
+{
+    KEYROTATION r = {.which = ""};
+    struct keyrotate *k = &c->keyrotate;
+    struct reseal_walk w;
+    struct error why;
+    json_t *out;
+
+    if (keyrotation_load(c->store, &r, NULL) != OK)
+        return NULL;
+    pthread_mutex_lock(&k->lock);
+    w = k->shown;
+    why = k->why;
+    pthread_mutex_unlock(&k->lock);
+    out = json_pack("{ss ss sI ss}", "key", r.which, "state",
+                    keyrotation_state_name(r.state), "since_ms",
+                    (json_int_t)r.begun_ms, "error", why.code ? why.text : "");
+    if (out && r.state >= KEYROTATION_RESEAL)
+        (void)json_object_update_new(
+            out, json_pack("{sI sI sI sI}", "of", (json_int_t)w.of, "looked_at",
+                           (json_int_t)w.seen, "sealed_anew",
+                           (json_int_t)w.anew, "left", (json_int_t)w.left));
+    return out;
 }

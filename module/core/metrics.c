@@ -92,6 +92,10 @@ const struct metrics_row metrics_table[METRICS_FAMILIES] = {
     [METRICS_HSM_LOOK_AGE] =
         {"hsmint_hsm_look_age_seconds", G,
          "How old the figures of the HSM are; they grow old while it hangs."},
+    [METRICS_HSM_ROTATION] =
+        {"hsmint_hsm_rotation_since_timestamp_seconds", G,
+         "When the step began that a rotation of the HSM's keys is at.",
+         {"use"}},
     [METRICS_LOCKED] = {"hsmint_locked", G,
                         "1: somebody has to log in with the HSM's PIN."},
     [METRICS_KEEPER_UP] = {"hsmint_keeper_up", G, "1: the keeper runs."},

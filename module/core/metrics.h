@@ -50,6 +50,7 @@ enum metrics_family {
     METRICS_HSM_SESSIONS, /* state */
     METRICS_HSM_LOOK_SECONDS,
     METRICS_HSM_LOOK_AGE,
+    METRICS_HSM_ROTATION, /* use: of three */
     METRICS_LOCKED,
     METRICS_KEEPER_UP,
     METRICS_KEEPER_RESTARTS,

@@ -90,6 +90,7 @@ enum code mint_made(struct mint *m, const struct gate_call *call,
 {
     struct lease_change ch = {
         .lease = &m->lease, .event = LEASE_MADE, .call = call, .r = r};
+    SEALING_HOLD sealing = sealing_enter(&m->core->sealing);
     struct error why = {0};
     enum code code = lease_text(&m->lease.account_id, m->account.id, e);
 

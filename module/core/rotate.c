@@ -6,7 +6,6 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "module/core/internal.h"
-#include "module/core/keyrotate.h"
 #include "module/core/rotate_step.h"
 #include "module/core/schedule.h"
 
@@ -376,7 +375,8 @@ static int64_t look_at_all(struct core *c)
     struct error e = {0};
     int64_t wait = go_on_all(c);
 
-    keyrotate_go_on(c);
+    if (keyrotate_go_on(c))
+        wait = 0;
     if (store_org_each(c->store, look_at_org, c, &e) != OK)
         log_failure(&e, "rotations that are due");
     for (size_t i = 0; i < c->rotate.n_orgs; i++) {

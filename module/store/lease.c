@@ -36,6 +36,7 @@ const char *lease_proof_name(enum lease_proof p)
 #define FREE_PROOF(name)
 #define FREE_TEXT(name) free(l->name);
 #define FREE_BLOB(name) free(l->name);
+#define FREE_SEALED(name) free(l->name);
 #define FREE_ONE(name, kind) FREE_##kind(name)
 
 void store_lease_clear(struct store_lease *l)
@@ -54,6 +55,7 @@ void store_lease_clear(struct store_lease *l)
 #define BIND_PROOF(name) query_int(q, l->name);
 #define BIND_TEXT(name) query_text(q, l->name);
 #define BIND_BLOB(name) query_blob(q, l->name, l->name##_len);
+#define BIND_SEALED(name) BIND_BLOB(name)
 #define BIND_ONE(name, kind) BIND_##kind(name)
 
 #define MARK(name, kind) ", ?"
@@ -80,7 +82,15 @@ enum code store_lease_insert(struct store_tx *tx, const struct store_lease *l,
 }
 
 /* `tries = tries` begins the list, so that each name can have its comma. */
-#define SET(name, kind) ", " #name " = ?"
+#define SET_INT(name) #name " = ?"
+#define SET_BOOL(name) SET_INT(name)
+#define SET_STATE(name) SET_INT(name)
+#define SET_PROOF(name) SET_INT(name)
+#define SET_TEXT(name) SET_INT(name)
+#define SET_BLOB(name) SET_INT(name)
+#define SET_SEALED(name)                                                       \
+    #name " = iif(:" #name " IS NULL, NULL, coalesce(" #name ", :" #name "))"
+#define SET(name, kind) ", " SET_##kind(name)
 #define UPDATE_LEASE                                                           \
     "UPDATE lease SET tries = tries" LEASE_CHANGING(                           \
         SET) " WHERE id = ? AND state = ?"
@@ -181,6 +191,7 @@ enum code store_lease_prune(struct store_tx *tx, int64_t before_ms, int limit,
 #define BORROW_TEXT(name) l->name = query_borrow_text(q, column);
 #define BORROW_BLOB(name)                                                      \
     l->name = query_borrow_blob(q, column, &l->name##_len);
+#define BORROW_SEALED(name) BORROW_BLOB(name)
 #define BORROW_ONE(name, kind) BORROW_##kind(name) column++;
 
 void lease_borrow(const struct query *q, struct store_lease *l)
@@ -213,6 +224,7 @@ static void *copy(const void *data, size_t len, bool *failed)
 #define DUP_PROOF(name)
 #define DUP_TEXT(name) l->name = copy(l->name, strlen(l->name), &failed);
 #define DUP_BLOB(name) l->name = copy(l->name, l->name##_len, &failed);
+#define DUP_SEALED(name) DUP_BLOB(name)
 #define DUP_ONE(name, kind) DUP_##kind(name)
 
 enum code lease_dup(const struct query *q, struct store_lease *l,

@@ -4,7 +4,11 @@
 
 #include "module/store/state.h"
 
-/* Columns after `id`, in the order of every statement here: name, kind. The
+/* SEALED is a BLOB that is written once and then only taken away, or sealed anew
+ * (store_lease_reseal): who has read the row before, and writes it back, does
+ * not bring back what an older key sealed.
+ *
+ * Columns after `id`, in the order of every statement here: name, kind. The
  * first group never changes after insert. */
 #define LEASE_FIXED(X)                                                         \
     X(org, INT)                                                                \
@@ -17,12 +21,12 @@
         X(max_expires_ms, INT) X(provider_expires_ms, INT) X(revoked_ms, INT)  \
             X(project, TEXT) X(account_name, TEXT) X(account_id, TEXT)         \
                 X(key_id, TEXT) X(api_base, TEXT) X(label, TEXT)               \
-                    X(cka_id, BLOB) X(sealed, BLOB) X(next_try_ms, INT)        \
+                    X(cka_id, BLOB) X(sealed, SEALED) X(next_try_ms, INT)        \
                         X(tries, INT) X(last_error, TEXT) X(reason, TEXT)      \
                             X(answered_ms, INT)
 /* Written by store_lease_prove() alone: a renewal at the same time changes the
  * others. */
-#define LEASE_PROOF(X) X(proof, PROOF) X(proof_ms, INT) X(probe, BLOB)
+#define LEASE_PROOF(X) X(proof, PROOF) X(proof_ms, INT) X(probe, SEALED)
 
 #define LEASE_NAME(name, kind) ", " #name
 #define LEASE_LIST                                                             \

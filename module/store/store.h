@@ -234,7 +234,8 @@ MUST_CHECK enum code store_lease_insert(struct store_tx *tx,
                                         const struct store_lease *l,
                                         struct error *e);
 /* Whole row by id, only while its state is still `expect`; else ERR_EXISTS.
- * What was set once stays: org, role, owner, issued_ms, request_id. */
+ * What was set once stays: org, role, owner, issued_ms, request_id; and sealed
+ * (in store_lease_prove: probe), where it is not taken away. */
 MUST_CHECK enum code store_lease_update(struct store_tx *tx,
                                         const struct store_lease *l,
                                         enum lease_state expect,
@@ -386,6 +387,26 @@ typedef enum code (*store_holder_fn)(const char *application, const char *owner,
 MUST_CHECK enum code store_holder_each(struct store *s, const char *application,
                                        store_holder_fn fn, void *ctx,
                                        struct error *e);
+
+/* ---- what is sealed: for a seal key that another one follows ---- */
+/* Leases with a sealed key or a probe, in order of id, from behind `after` ("":
+ * from the first) on; at most `limit`. Cost: all rows on the way. */
+MUST_CHECK enum code store_sealed_each(struct store *s, const char *after,
+                                       int limit, store_lease_fn fn, void *ctx,
+                                       struct error *e);
+MUST_CHECK enum code store_sealed_count(struct store *s, int64_t *n,
+                                        struct error *e);
+/* Where sealed and probe of the row are those of `was`, each for itself, those of
+ * `is` take their place; nothing else of it is looked at. */
+MUST_CHECK enum code store_lease_reseal(struct store_tx *tx,
+                                        const struct store_lease *was,
+                                        const struct store_lease *is,
+                                        struct error *e);
+/* ERR_EXISTS: the organisation's is not that of `was` any more. */
+MUST_CHECK enum code store_org_reseal(struct store_tx *tx,
+                                      const struct store_org *was,
+                                      const void *blob, size_t len,
+                                      struct error *e);
 
 /* Revoked rows older than `before_ms`; at most `limit` a call. */
 MUST_CHECK enum code store_lease_prune(struct store_tx *tx, int64_t before_ms,

@@ -1,0 +1,42 @@
+/* keystep - what a rotation of the HSM's keys (keyrotate.c) and the end of an old
+ * one (keydestroy.c) share: asking the keeper, and storing what came of it.
+ */
+#ifndef HSMINT_CORE_KEYSTEP_H
+#define HSMINT_CORE_KEYSTEP_H
+
+#include "common/frame.h"
+#include "module/core/core.h"
+#include "module/core/keyrotation.h"
+
+/* Who works on the HSM's keys holds it in core's inflight table. */
+#define KEYSTEP_HOLD "hsm-keys"
+
+struct keystep {
+    struct core *core;
+    const struct caller *by; /* NULL: nobody asks */
+    struct keyrotation r;
+    /* Stored with the next step: */
+    char *pins;   /* NULL: they stay */
+    json_t *note; /* more members of its record; NULL: none */
+};
+void keystep_clear(struct keystep *s);
+#define KEYSTEP CLEANUP(keystep_clear) struct keystep
+
+/* Takes `head`. */
+MUST_CHECK enum code keystep_ask(struct keystep *s, enum verb verb,
+                                 json_t *head, struct frame *reply,
+                                 struct error *e);
+/* The pins of a reply are those of the next step. */
+MUST_CHECK enum code keystep_take_pins(struct keystep *s,
+                                       const struct frame *reply,
+                                       struct error *e);
+/* The document, the record, the pins if there are other ones. */
+MUST_CHECK enum code keystep_commit(struct keystep *s, struct error *e);
+/* The same, in the event's state. */
+MUST_CHECK enum code keystep_advance(struct keystep *s,
+                                     enum keyrotation_event event,
+                                     struct error *e);
+/* ERR_EXISTS */
+MUST_CHECK enum code keystep_none_under_way(struct core *c, struct error *e);
+
+#endif
