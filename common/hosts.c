@@ -7,7 +7,8 @@
 #include <strings.h>
 
 static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                              "abcdefghijklmnopqrstuvwxyz0123456789.-:[]";
+                              "abcdefghijklmnopqrstuvwxyz0123456789.-";
+static const char ipv6[] = "ABCDEFabcdef0123456789.:";
 
 struct word {
     const char *text;
@@ -23,10 +24,18 @@ static struct word next_word(const char **list)
     return w;
 }
 
-/* "*.com" would be nearly everything, but that is the administrator's choice;
+static bool is_ipv6(struct word w)
+{
+    return w.len > 2 && w.text[0] == '[' && w.text[w.len - 1] == ']' &&
+           strspn(w.text + 1, ipv6) == w.len - 2;
+}
+
+/* A port would match nothing: a host is compared without it. "*.com" would be nearly everything, but that is the administrator's choice;
  * a bare "*" or a part of a label is a mistake. */
 static bool word_valid(struct word w)
 {
+    if (is_ipv6(w))
+        return true;
     if (w.len > 2 && strncmp(w.text, "*.", 2) == 0)
         w = (struct word){w.text + 2, w.len - 2};
     return strspn(w.text, letters) >= w.len && w.text[0] != '.' &&

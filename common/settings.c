@@ -203,7 +203,8 @@ static enum code check_text(struct parser *p, const struct key *k,
     case HOSTS:
         if (!hosts_valid(value))
             return fail(p, "%s = %.64s: write host names with blanks between "
-                           "them; *.NAME stands for all below NAME",
+                           "them, without ports; *.NAME stands for all below "
+                           "NAME",
                         k->name, value);
         return OK;
     case ORIGIN:

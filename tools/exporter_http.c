@@ -13,6 +13,7 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,6 +28,7 @@ enum {
 struct http {
     struct MHD_Daemon *daemon;
     struct scrape *scrape;
+    bool loopback; /* listens there; else on a socket */
 };
 
 /* ---- sockets ---- */
@@ -182,6 +184,23 @@ static enum MHD_Result metrics(struct http *h, struct MHD_Connection *c)
                  MHD_RESPMEM_MUST_FREE);
 }
 
+/* A page in somebody's browser on this machine may have a name of its own lead
+ * here (DNS rebinding): who comes by another name than this machine's own is
+ * not meant. `host` NULL: HTTP/1.0, which no browser speaks. */
+static bool is_own_name(const char *host)
+{
+    char name[64] = "";
+    struct place p;
+    bool bracketed = host && *host == '[';
+    size_t len = host ? strcspn(host + bracketed, bracketed ? "]" : ":") : 0;
+    if (!host)
+        return true;
+    if (len < sizeof name)
+        memcpy(name, host + bracketed, len);
+    return !strcasecmp(name, "localhost") ||
+           (parse_address(name, 0, &p) && is_loopback(&p));
+}
+
 /* A request is answered once its head is there; a body is not read. */
 static enum MHD_Result handle(void *ctx, struct MHD_Connection *c,
                               const char *url, const char *method,
@@ -189,6 +208,11 @@ static enum MHD_Result handle(void *ctx, struct MHD_Connection *c,
                               size_t *data_len, void **state)
 {
     (void)version, (void)data, (void)data_len, (void)state;
+    const struct http *h = ctx;
+    if (h->loopback && !is_own_name(MHD_lookup_connection_value(
+                           c, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST)))
+        return say(c, MHD_HTTP_MISDIRECTED_REQUEST,
+                   "Host: has to be this machine's own address or localhost\n");
     if (strcmp(method, MHD_HTTP_METHOD_GET))
         return say(c, MHD_HTTP_METHOD_NOT_ALLOWED, "GET only\n");
     if (!strcmp(url, "/metrics"))
@@ -200,6 +224,14 @@ static enum MHD_Result handle(void *ctx, struct MHD_Connection *c,
 
 /* ---- start, stop ---- */
 
+static bool is_local(int fd)
+{
+    struct sockaddr_storage a = {.ss_family = AF_UNSPEC};
+    socklen_t len = sizeof a;
+    return getsockname(fd, (struct sockaddr *)&a, &len) == 0 &&
+           a.ss_family == AF_UNIX;
+}
+
 enum code http_start(struct http **out, int fd, struct scrape *s,
                      struct error *e)
 {
@@ -209,6 +241,7 @@ enum code http_start(struct http **out, int fd, struct scrape *s,
         return error_set(e, ERR_NOMEM, "no memory");
     }
     h->scrape = s;
+    h->loopback = !is_local(fd);
     h->daemon = MHD_start_daemon(
         MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL, handle,
         h, MHD_OPTION_LISTEN_SOCKET, (MHD_socket)fd,

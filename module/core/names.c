@@ -50,10 +50,12 @@ static int ask_once(enum names_kind kind, const char *name, uint32_t id,
     return a->name ? 0 : ENOMEM;
 }
 
-/* getpwuid_r(3) lists these as ways to say that there is none. */
+/* Of the ways that getpwuid_r(3) lists to say that there is none, those that
+ * mean nothing else: a service that may not be asked, or has lost its socket,
+ * knows of nobody, and a policy that denies somebody by name has to know. */
 static bool says_none(int rc)
 {
-    return rc == 0 || rc == ENOENT || rc == ESRCH || rc == EBADF || rc == EPERM;
+    return rc == 0 || rc == ENOENT || rc == ESRCH;
 }
 
 static enum code ask(enum names_kind kind, const char *name, uint32_t id,

@@ -40,14 +40,16 @@ static enum code look_at_subject(struct looking *x, const struct policy *p,
 {
     bool user = s->kind == SUBJECT_USER;
     bool found = true;
+    struct error why = {0};
     uint32_t id;
 
     if ((!user && s->kind != SUBJECT_GROUP) || s->is_number ||
         !glob_is_plain(s->glob))
         return OK;
     if (names_number(user ? NAMES_USER : NAMES_GROUP, s->glob, &id, &found,
-                     NULL) != OK ||
-        found)
+                     &why) != OK)
+        return add(x, "policy %s: %s", p->name, why.text);
+    if (found)
         return OK;
     return add(x, "policy %s: there is no %s %s (yet)", p->name,
                user ? "user" : "group", s->glob);

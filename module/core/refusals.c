@@ -39,13 +39,13 @@ static bool has_room(struct refusals_owner *o, int64_t second, int most)
     return o->written < most;
 }
 
-static bool has_hour(struct refusals_owner *o, int64_t hour)
+static bool has_hour(struct refusals_owner *o, int64_t hour, int most)
 {
     if (o->hour != hour) {
         o->hour = hour;
         o->in_hour = 0;
     }
-    return o->in_hour < REFUSALS_HOURLY;
+    return o->in_hour < most;
 }
 
 bool refusals_take(struct refusals *r, const char *owner, int64_t now_ms,
@@ -57,13 +57,15 @@ bool refusals_take(struct refusals *r, const char *owner, int64_t now_ms,
     pthread_mutex_lock(&r->lock);
     o = place(r, owner);
     take = has_room(o, now_ms / 1000, REFUSALS_OF_ONE) &&
-           has_hour(o, now_ms / 3600000) &&
-           has_room(&r->all, now_ms / 1000, REFUSALS_OF_ALL);
+           has_hour(o, now_ms / 3600000, REFUSALS_HOURLY) &&
+           has_room(&r->all, now_ms / 1000, REFUSALS_OF_ALL) &&
+           has_hour(&r->all, now_ms / 3600000, REFUSALS_HOURLY_ALL);
     *left_out = *left_out_others = 0;
     if (take) {
         o->written++;
         o->in_hour++;
         r->all.written++;
+        r->all.in_hour++;
         *left_out = o->left_out;
         *left_out_others = r->all.left_out;
         o->left_out = r->all.left_out = 0;

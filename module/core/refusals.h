@@ -16,7 +16,8 @@ enum {
     REFUSALS_OWNERS = 256,     /* remembered; one that is pushed out is summed */
     REFUSALS_OF_ONE = 4,       /* records a second of one owner */
     REFUSALS_OF_ALL = 32,      /* and of all */
-    REFUSALS_HOURLY = 1000     /* an hour, of one owner */
+    REFUSALS_HOURLY = 1000,    /* an hour, of one owner */
+    REFUSALS_HOURLY_ALL = 4000 /* and of all */
 };
 
 struct refusals_owner {

@@ -335,6 +335,21 @@ def test_http(daemon, exporter):
     assert get("/metrics/") == get("/etc/passwd") == get("/%2e%2e/") == 404
     assert get("/metrics", "POST", b"x" * 100000) == get("/metrics", "DELETE") == get("/metrics", "PUT", b"") == 405
     port = int(base.rsplit(":", 1)[1])
+
+    def by_name(*host):
+        with socket.create_connection(("127.0.0.1", port)) as s:
+            s.settimeout(10)
+            version = "1.1" if host else "1.0"
+            s.sendall(f"GET /metrics HTTP/{version}\r\n{''.join(f'Host: {h}' + chr(13) + chr(10) for h in host)}Connection: close\r\n\r\n".encode())
+            return int(s.recv(1000).split()[1])
+
+    # A browser here that was led to us by another's name reads nothing.
+    for own in ("localhost", f"LocalHost:{port}", f"127.0.0.1:{port}", "127.1.2.3", f"[::1]:{port}"):
+        assert by_name(own) == 200, own
+    assert by_name() == 200
+    for other in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "192.0.2.1", "[::]", "", "x" * 200):
+        assert by_name(other) in (400, 421), other
+    assert by_name("evil.example") == 421
     with socket.create_connection(("127.0.0.1", port)) as s:  # an endless head
         s.settimeout(10)
         try:

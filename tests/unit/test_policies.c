@@ -821,49 +821,6 @@ static void test_refusals_are_bounded(void **state)
         json_integer_value(json_object_get(last, "omitted_others")) > 0);
 }
 
-static void test_refusals_of_many(void **state)
-{
-    struct refusals *r = calloc(1, sizeof(*r));
-    int64_t left, others, written = 0, told = 0;
-    char owner[32];
-
-    (void)state;
-    *r = (struct refusals)REFUSALS_INIT;
-    for (int i = 0; i < 5000; i++) {
-        snprintf(owner, sizeof(owner), "user:%d", i);
-        if (refusals_take(r, owner, i, &left, &others)) {
-            written++;
-            told += left + others;
-        }
-    }
-    assert_in_range(written, 1, 5 * REFUSALS_OF_ALL);
-    /* None is forgotten: each is written, told, or waits. */
-    for (size_t i = 0; i < REFUSALS_OWNERS; i++)
-        told += r->owners[i].left_out;
-    assert_int_equal(5000, written + told + r->all.left_out);
-    free(r);
-}
-
-/* A day long, by one who may do nothing at all. */
-static void test_refusals_for_a_day(void **state)
-{
-    struct refusals *r = calloc(1, sizeof(*r));
-    int64_t left, others, written = 0, told = 0, seconds = 24 * 3600;
-
-    (void)state;
-    *r = (struct refusals)REFUSALS_INIT;
-    for (int64_t i = 0; i < 10 * seconds; i++)
-        if (refusals_take(r, "user:1", 100 * i, &left, &others)) {
-            written++;
-            told += left + others;
-        }
-    assert_in_range(written, 24, 25 * 1000);
-    assert_int_equal(10 * seconds, written + told + refusals_rest(r));
-    /* Others are recorded all the same. */
-    assert_true(refusals_take(r, "user:2", 1000 * seconds - 1, &left, &others));
-    free(r);
-}
-
 /* ---- asking without doing ---- */
 
 static json_t *test_as(struct world *w, const char *who, const char *role,
@@ -1101,8 +1058,6 @@ int main(void)
         TEST(test_wrong_documents),
         TEST(test_changes_are_recorded),
         TEST(test_refusals_are_bounded),
-        cmocka_unit_test(test_refusals_of_many),
-        cmocka_unit_test(test_refusals_for_a_day),
         TEST(test_tests_agree),
         TEST(test_tests_explain),
         TEST(test_names),
