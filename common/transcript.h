@@ -27,6 +27,10 @@
 
 /* ---- the statement ---- */
 
+/* States of keys that sign the log, where they are on the HSM. */
+#define TRANSCRIPT_ACTIVE "active"
+#define TRANSCRIPT_SIGNS "active, signs beside the next"
+
 /* Its text, ending in a newline; caller frees. ERR_INVALID: a member is missing,
  * or cannot stand in a line. */
 MUST_CHECK enum code transcript_format(const json_t *t, char **text,

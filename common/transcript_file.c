@@ -375,13 +375,14 @@ static const char *member(const json_t *object, const char *name)
 static enum code log_key(const json_t *key, const char *origin, bool *signs,
                          struct note_key *out, struct error *e)
 {
-    const char *use = member(key, "use");
+    const char *use = member(key, "use"), *state = member(key, "state");
     bool ed = strcmp(use, "log-ed25519") == 0;
     uint8_t spki[TRANSCRIPT_KEY_MAX], digest[32];
     size_t len;
     *signs = (ed || strcmp(use, "log") == 0) &&
              json_is_true(json_object_get(key, "present")) &&
-             strncmp(member(key, "state"), "active", strlen("active")) == 0;
+             (strcmp(state, TRANSCRIPT_ACTIVE) == 0 ||
+              strcmp(state, TRANSCRIPT_SIGNS) == 0);
     if (!*signs)
         return OK;
     enum code rc = transcript_key(key, spki, &len, digest, e);

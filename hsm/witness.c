@@ -6,6 +6,7 @@
 #include "common/base64.h"
 #include "common/file.h"
 #include "common/text.h"
+#include "common/transcript.h"
 #include "hsm/mechanism.h"
 #include "hsm/object.h"
 
@@ -181,8 +182,6 @@ static enum code hsm_facts(struct hsm *h, struct session *s, json_t *out,
 
 /* ---- mechanisms ---- */
 
-#define MECHANISMS_MAX 2048
-
 /* "0x00001087 CKM_AES_GCM, 16 to 32, in hardware" */
 static json_t *mechanism(struct session *s, CK_MECHANISM_TYPE type)
 {
@@ -214,8 +213,8 @@ static int by_number(const void *a, const void *b)
 static enum code mechanisms(struct session *s, json_t *out, struct error *e)
 {
     FREE CK_MECHANISM_TYPE *types =
-        calloc(MECHANISMS_MAX, sizeof *types);
-    CK_ULONG n = MECHANISMS_MAX;
+        calloc(TRANSCRIPT_MECHANISMS, sizeof *types);
+    CK_ULONG n = TRANSCRIPT_MECHANISMS;
     JSON list = json_array();
     if (!types || !list)
         return no_memory(e);
@@ -369,7 +368,7 @@ static enum code add_key(struct hsm *h, struct session *s, const struct key *k,
 static const char *const old_states[OLD_ROLES] = {
     [OLD_KEPT] = "deactivated",
     [OLD_OPENS] = "deactivated, opens what it sealed",
-    [OLD_SIGNS] = "active, signs beside the next",
+    [OLD_SIGNS] = TRANSCRIPT_SIGNS,
     [OLD_DESTROYED] = "destroyed",
 };
 
@@ -381,7 +380,8 @@ static enum code keys(struct hsm *h, struct session *s,
     enum code rc = list ? OK : no_memory(e);
     for (int use = 0; !rc && use < HSM_USES; use++)
         if (keyset_has(set, (enum hsm_use)use))
-            rc = add_key(h, s, &set->keys[use], "active", true, list, e);
+            rc = add_key(h, s, &set->keys[use], TRANSCRIPT_ACTIVE, true,
+                         list, e);
     for (size_t i = 0; !rc && i < set->old_n; i++)
         rc = add_key(h, s, &set->old[i].key, old_states[set->old[i].role],
                      ring->old[i] && set->old[i].key.use != HSM_SEAL, list, e);

@@ -4,6 +4,7 @@
 //
 //	independent tiles DIR VKEY...     prints "ORIGIN SIZE"
 //	independent proof FILE VKEY...    prints the record
+//	independent note FILE VKEY...     prints the text (of a ceremony's transcript)
 //
 // Every key has to have signed. Exit status 1 where something does not hold.
 package main
@@ -61,22 +62,27 @@ func verifier(vkey string) (note.Verifier, error) {
 	return &ecdsaVerifier{parts[0], binary.BigEndian.Uint32(digest[:4]), public}, nil
 }
 
-func openCheckpoint(data []byte, vkeys []string) (string, tlog.Tree, error) {
+func openNote(data []byte, vkeys []string) (*note.Note, error) {
 	var list []note.Verifier
-	var tree tlog.Tree
 	for _, vkey := range vkeys {
 		v, err := verifier(vkey)
 		if err != nil {
-			return "", tree, err
+			return nil, err
 		}
 		list = append(list, v)
 	}
 	n, err := note.Open(data, note.VerifierList(list...))
+	if err == nil && len(n.Sigs) != len(list) {
+		err = fmt.Errorf("%d of %d keys have signed", len(n.Sigs), len(list))
+	}
+	return n, err
+}
+
+func openCheckpoint(data []byte, vkeys []string) (string, tlog.Tree, error) {
+	var tree tlog.Tree
+	n, err := openNote(data, vkeys)
 	if err != nil {
 		return "", tree, err
-	}
-	if len(n.Sigs) != len(list) {
-		return "", tree, fmt.Errorf("%d of %d keys have signed", len(n.Sigs), len(list))
 	}
 	lines := strings.Split(n.Text, "\n")
 	if len(lines) < 4 {
@@ -204,10 +210,22 @@ func checkProof(file string, vkeys []string) error {
 	return nil
 }
 
+func checkNote(path string, vkeys []string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	n, err := openNote(data, vkeys)
+	if err == nil {
+		fmt.Print(n.Text)
+	}
+	return err
+}
+
 func main() {
-	check := map[string]func(string, []string) error{"tiles": checkTiles, "proof": checkProof}
+	check := map[string]func(string, []string) error{"tiles": checkTiles, "proof": checkProof, "note": checkNote}
 	if len(os.Args) < 4 || check[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: independent tiles|proof PATH VKEY...")
+		fmt.Fprintln(os.Stderr, "usage: independent tiles|proof|note PATH VKEY...")
 		os.Exit(2)
 	}
 	if err := check[os.Args[1]](os.Args[2], os.Args[3:]); err != nil {

@@ -10,7 +10,8 @@ import subprocess
 
 import pytest
 
-from auditcli import hsmint
+import auditlog
+from auditcli import Vkey, hsmint, independent
 from conftest import Daemon, Token, program
 from varlink import Error
 
@@ -254,6 +255,21 @@ def test_participants_sign_with_tools_of_their_own(ready, place):
     line = next(line for line in f.read_text().splitlines() if line.startswith("— participant/1 "))
     (place / "by-hand.sig").write_bytes(base64.b64decode(line.split()[2])[4:])
     openssl("dgst", "-sha256", "-verify", people.public(ADA), "-signature", place / "by-hand.sig", stdin=by_hand(f))
+
+
+def test_other_verifiers_of_signed_notes(ready, place, independent):
+    """The file as it is, with the participants' lines: the Go project's, and one from the format's text."""
+    people = People(place, *KINDS)
+    f, keys = place / "t.txt", vkeys(ready)
+    cli(ready, "ceremony", f, *people.words())
+    for name in KINDS:
+        hsmint("ceremony", "sign", f, "--participant", name, "--signature", people.sign(name, statement(f)))
+    assert auditlog.open_note(f.read_bytes(), keys).encode() == statement(f)
+    assert independent("note", f, *map(Vkey, keys)) + b"\n" == statement(f)
+    f.write_text(f.read_text().replace("Role: custodian", "Role: owner", 1))
+    with pytest.raises(auditlog.Broken):
+        auditlog.open_note(f.read_bytes(), keys)
+    independent("note", f, *map(Vkey, keys), status=1)
 
 
 def test_all_sign_at_once(ready, place):

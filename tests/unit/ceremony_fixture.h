@@ -108,10 +108,14 @@ struct people {
 
 static inline struct people people_new(void)
 {
+    static EVP_PKEY *rsa; /* slow to make */
+    if (!rsa)
+        rsa = EVP_RSA_gen(2048);
+    EVP_PKEY_up_ref(rsa);
     return (struct people){
         .log = EVP_EC_gen("P-256"),
         .log_ed = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"),
-        .keys = {EVP_EC_gen("P-384"), EVP_RSA_gen(2048),
+        .keys = {EVP_EC_gen("P-384"), rsa,
                  EVP_PKEY_Q_keygen(NULL, NULL, "ED25519")}};
 }
 
