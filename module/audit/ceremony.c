@@ -288,8 +288,47 @@ enum code ceremony_trace_begin(struct ceremony_trace *c,
     return rc ? rc : digest_of(t->text, c->statement, e);
 }
 
+static bool has_call_key(const struct transcript *t, const char *hex)
+{
+    const json_t *keys = part(t, "keys");
+    size_t i;
+    json_t *key;
+    json_array_foreach((json_t *)(uintptr_t)keys, i, key)
+    {
+        if (strcmp(member(key, "use"), "call") == 0 &&
+            strcmp(member(key, "fingerprint"), hex) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The keeper told of each key that it and the pins knew, those of before, too.
+ * What signed calls before and is none of them, no HSM had. */
+static void look_for_strangers(struct ceremony_trace *c, const struct record *r)
+{
+    const json_t *calls = json_object_get(r->json, "call");
+    size_t i;
+    json_t *call;
+    json_array_foreach((json_t *)(uintptr_t)calls, i, call)
+    {
+        uint8_t spki[TRANSCRIPT_KEY_MAX], digest[32] = {0};
+        char hex[2 * 32 + 1];
+        size_t len = 0;
+        enum code rc = transcript_key(call, spki, &len, digest, NULL);
+        text_hex(hex, digest, sizeof digest);
+        if (c->stranger_seq ||
+            (rc == OK && len > 0 && has_call_key(c->t, hex)))
+            continue;
+        c->stranger_seq = r->seq;
+        (void)text_escape(c->stranger, sizeof c->stranger,
+                          member(call, "keyid"), strlen(member(call, "keyid")));
+    }
+}
+
 void ceremony_trace_record(struct ceremony_trace *c, const struct record *r)
 {
+    if (r->kind == RECORD_KEYS && r->seq < c->record)
+        look_for_strangers(c, r);
     if (r->kind != RECORD_CEREMONY)
         return;
     if (r->seq == c->record &&

@@ -28,6 +28,9 @@ struct ceremony_trace {
     bool told;                     /* it is about what was given */
     int64_t signed_seq;            /* of the record with the statement's digest;
                                       0: none */
+    int64_t stranger_seq; /* of the first record before it of a key of calls
+                             that the statement does not have; 0: none */
+    char stranger[128];   /* its keyid, as the record has it */
 };
 MUST_CHECK enum code ceremony_trace_begin(struct ceremony_trace *c,
                                           const struct transcript *t,

@@ -227,6 +227,51 @@ static void another_log(void **state)
 }
 
 /* An honest signature over keys that were outside, or were not where it says. */
+/* The statement vouches for the keys of calls in the log's first records: nobody
+ * has to compare them by hand. */
+static void keys_of_calls(void **state)
+{
+    (void)state;
+    struct people p = people_new();
+    TRANSCRIPT t = a_transcript(&p);
+    EVP_PKEY *ours = EVP_EC_gen("P-256"), *other = EVP_EC_gen("P-256");
+    FREE char *spki = spki_of(ours);
+    FREE char *strange = spki_of(other);
+    json_t *keys = json_object_get(t->json, "keys");
+    const struct {
+        const char *key;
+        int64_t seq, stranger;
+    } rows[] = {
+        {spki, 2, 0},
+        {strange, 2, 2},
+        {"", 2, 2},
+        {"no base64", 2, 2},
+        /* After the ceremony it is another one's to tell. */
+        {strange, 12, 0},
+    };
+    assert_int_equal(
+        json_array_append_new(keys, hsm_key("hsmint-call-1", "call", ours)), 0);
+    /* A key of the HSM's that signs the log signs no calls. */
+    assert_int_equal(
+        json_array_append_new(keys, hsm_key("hsmint-log-2", "log", other)), 0);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct ceremony_trace trace;
+        JSON json = json_pack("{s[{ss ss}{ss ss}]}", "call", "keyid",
+                              "hsmint-call-1:00", "public_key", spki, "keyid",
+                              "mine\n:00", "public_key", rows[i].key);
+        const struct record r = {
+            .kind = RECORD_KEYS, .seq = rows[i].seq, .json = json};
+        must(ceremony_trace_begin(&trace, t, &error));
+        ceremony_trace_record(&trace, &r);
+        assert_int_equal(trace.stranger_seq, rows[i].stranger);
+        assert_string_equal(trace.stranger,
+                            rows[i].stranger ? "mine\\x0a:00" : "");
+    }
+    EVP_PKEY_free(ours);
+    EVP_PKEY_free(other);
+    people_free(&p);
+}
+
 static void keys_from_outside(void **state)
 {
     (void)state;
@@ -454,6 +499,7 @@ int main(void)
         cmocka_unit_test(replayed),
         cmocka_unit_test(raw_signature),
         cmocka_unit_test(another_log),
+        cmocka_unit_test(keys_of_calls),
         cmocka_unit_test(keys_from_outside),
         cmocka_unit_test(names),
         cmocka_unit_test(what_is_given),
