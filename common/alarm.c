@@ -20,7 +20,8 @@ const struct alarm_text alarm_table[ALARM_COUNT] = {
     [ALARM_HSM_KEYS] = {"hsm-keys", ALARM_CRITICAL,
                         "hsmint's keys on the HSM are not those that it made",
                         "find out who changed the token: attach the right one "
-                        "or restore its backup; `hsmint hsm show` lists keys",
+                        "or restore its backup; if that HSM is gone for good, "
+                        "`hsmint hsm restore` goes on with this one",
                         LEASES_NO_SIGNATURE},
     [ALARM_PIN_LOCKED] = {"pin-locked", ALARM_CRITICAL,
                           "the HSM has locked the PIN",
@@ -217,6 +218,12 @@ const struct alarm_text alarm_table[ALARM_COUNT] = {
          "somebody deleted accounts of live leases at the service",
          "find out who: `hsmint reconcile --audit`; applications mint again",
          "they are ended; their keys did not work any more"},
+    [ALARM_RECOVERY_KEY] =
+        {"recovery-key", ALARM_WARNING,
+         "the HMAC key is not kept for the recovery key that is configured",
+         "mend `[hsm] recovery_key`: a public RSA key of 3072 bits in PEM that "
+         "the keeper can read and only root can write; restart hsmintd",
+         LEASES_LIVE_ON},
 };
 
 const char *alarm_severity_name(enum alarm_severity s)

@@ -53,6 +53,7 @@ enum alarm {
     ALARM_STATE_RESTORED,
     ALARM_UNKNOWN_ACCOUNTS,
     ALARM_ACCOUNTS_VANISHED,
+    ALARM_RECOVERY_KEY, /* the HMAC key is not kept for it */
     ALARM_COUNT
 };
 

@@ -49,6 +49,8 @@ static const char *const verb_names[VERBS] = {
     [VERB_DESTROY_KEY] = "destroy-key",
     [VERB_CEREMONY] = "ceremony",
     [VERB_RESEAL] = "reseal",
+    [VERB_RESTORE_KEYS] = "restore-keys",
+    [VERB_ESCROW] = "escrow",
 };
 
 const char *verb_name(enum verb v)

@@ -44,6 +44,8 @@ enum verb {
     VERB_DESTROY_KEY,  /* an old one of them goes */
     VERB_CEREMONY,     /* what was seen of HSM and keys, signed */
     VERB_RESEAL,       /* a blob of a key of before → one of the key in use */
+    VERB_RESTORE_KEYS, /* the keys of an instance whose HSM is gone, anew */
+    VERB_ESCROW,       /* the HMAC key, for the recovery key's owner */
     VERBS
 };
 

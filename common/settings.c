@@ -74,6 +74,7 @@ static const struct key keys[] = {
     {"hsm", "allow_sha1", BOOLEAN, AT(hsm_allow_sha1), 0, 0, 0, NULL},
     {"hsm", "pin_source", PIN_SOURCE, AT(pin_source), 0, 0, 0, NULL},
     {"hsm", "keeper_state_dir", PATH, AT(keeper_state_dir), 0, 0, 0, NULL},
+    {"hsm", "recovery_key", PATH, AT(recovery_key), 0, 0, 0, NULL},
     {"hsm", "syscalls", SYSCALLS, AT(hsm_syscalls), 0, 0, 0, NULL},
     {"service", "hosts", HOSTS, AT(hosts), 0, 0, 0, NULL},
     {"service", "proxy", WORD, AT(proxy), 0, 0, 0, NULL},

@@ -64,6 +64,7 @@ struct settings {
     char *pin_source;        /* file path or "credential:NAME"; else URI's */
     char *keeper_state_dir;  /* NULL: state_dir/keeper of the daemon's child,
                                 else /var/lib/hsmint-keeper */
+    char *recovery_key;      /* PEM, RSA: the HMAC key's escrow; or NULL */
     char *hsm_syscalls;      /* names beyond common/syscalls.c; or NULL */
     char **hsm_env; /* [hsm.env] NAME = value → "NAME=value", NULL-ended */
     /* [service] */

@@ -266,6 +266,46 @@ enum code anchor_parse(struct anchor *a, const uint8_t *bytes, size_t len,
     return OK;
 }
 
+/* ---- of an HSM that is gone ---- */
+
+/* The number that an origin ends in. */
+static uint32_t epoch_of(const char *origin)
+{
+    return ends_in_number(origin)
+               ? (uint32_t)strtoul(strrchr(origin, '/') + 1, NULL, 10)
+               : 0;
+}
+
+enum code anchor_take_old(struct hsm *h, const char *text, struct anchor *a,
+                          struct error *e)
+{
+    struct checkpoint c;
+    struct note note;
+    enum code rc = note_parse(&note, text, strlen(text), e);
+    if (rc == OK)
+        rc = checkpoint_parse(&c, note.text, note.text_len, e);
+    if (rc)
+        return error_prefix(e, "the log's last checkpoint");
+    for (size_t i = 0;; i++) {
+        struct hsm_co_signer by;
+        struct note_key key;
+        bool good = false;
+        if (hsm_old_log(h, i, &by, NULL))
+            break;
+        if (make_key(c.origin, HSM_LOG, by.spki, by.len, &key, NULL) ||
+            note_verify(&note, &key, &good, NULL) || !good)
+            continue;
+        *a = (struct anchor){.epoch = strchr(c.origin, '/')
+                                          ? epoch_of(c.origin)
+                                          : 0};
+        return parse_note(a, text, &note, e);
+    }
+    return error_set(e, ERR_SEAL,
+                     "the log's last checkpoint (%s) is not signed by a key "
+                     "that this instance had",
+                     c.origin);
+}
+
 /* ---- on the HSM ---- */
 
 struct reading {

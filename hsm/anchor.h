@@ -49,6 +49,10 @@ MUST_CHECK enum code anchor_keys(struct hsm *h, const char *origin,
 MUST_CHECK enum code anchor_parse(struct anchor *a, const uint8_t *bytes,
                                   size_t len, json_t **json, struct note *note,
                                   struct error *e);
+/* A checkpoint that a key of before signed, where the HSM with its anchor is
+ * gone: what the daemon kept of it. ERR_SEAL. */
+MUST_CHECK enum code anchor_take_old(struct hsm *h, const char *note,
+                                     struct anchor *a, struct error *e);
 /* Is the HSM's signed by the log's key that is in use? ERR_NOT_LOGGED: by the
  * one before alone, which has to stay until it is. */
 MUST_CHECK enum code anchor_is_handed_over(struct hsm *h, struct error *e);

@@ -91,6 +91,21 @@ MUST_CHECK enum code hsm_rekey_clear(struct hsm *h, const json_t *plan,
 MUST_CHECK enum code hsm_destroy(struct hsm *h, const char *label, json_t **out,
                                  struct error *e);
 
+/* ---- another HSM in the place of one that is gone: spec/SEAL.md ---- */
+/* `pins`: of the one that is gone. Logged in is enough. ERR_EXISTS: it is not,
+ * keys of the pins are here; ERR_HSM_KEYS: this token has been used by hsmint.
+ * *keys as of hsm_rekey_plan; those of `before` (or NULL), a plan whose keys may
+ * be here already. */
+MUST_CHECK enum code hsm_restore_plan(struct hsm *h, const json_t *pins,
+                                      const json_t *before, json_t **keys,
+                                      struct error *e);
+/* Makes them, anew where an attempt that was cut off left some; `hmac` is sealed
+ * by them, NULL: a new one. *out: as of hsm_provision. Nothing is used before
+ * hsm_provision is given those pins. */
+MUST_CHECK enum code hsm_restore_make(struct hsm *h, const json_t *pins,
+                                      json_t *plan, const struct secret *hmac,
+                                      json_t **out, struct error *e);
+
 /* Raw r||s over a SHA-256 digest (ecdsa-p256-sha256). HSM_BLOB, _CALL, _LOG. */
 MUST_CHECK enum code hsm_sign(struct hsm *h, enum hsm_use use,
                               const uint8_t digest[32], uint8_t signature[64],
@@ -113,6 +128,10 @@ struct hsm_co_signer {
 };
 MUST_CHECK enum code hsm_co_signer(struct hsm *h, enum hsm_use use,
                                    struct hsm_co_signer *out, struct error *e);
+/* The log's keys of before, whatever became of them: the i-th ECDSA one.
+ * ERR_NOT_FOUND: there are no more. */
+MUST_CHECK enum code hsm_old_log(struct hsm *h, size_t i,
+                                 struct hsm_co_signer *out, struct error *e);
 /* As hsm_sign (`len` is 32, a digest) or hsm_sign_ed25519, with that key.
  * ERR_NOT_FOUND: it is not on the HSM any more. */
 MUST_CHECK enum code hsm_co_sign(struct hsm *h, const struct hsm_co_signer *by,
@@ -171,6 +190,12 @@ MUST_CHECK enum code hsm_data_delete(struct hsm *h, const char *label,
 MUST_CHECK enum code hsm_random(struct hsm *h, uint8_t *out, size_t len,
                                 struct error *e);
 
+/* The HMAC key itself: for its escrow alone. */
+MUST_CHECK enum code hsm_hmac_key(struct hsm *h, struct secret **key,
+                                  struct error *e);
+/* HMAC-SHA256 under a key that was given. */
+MUST_CHECK enum code hsm_mac(const struct secret *key, const void *data,
+                             size_t len, uint8_t mac[32], struct error *e);
 /* HMAC-SHA256 under the sealed HMAC key, unwrapped for this call only. */
 MUST_CHECK enum code hsm_hmac(struct hsm *h, const void *data, size_t len,
                               uint8_t mac[32], struct error *e);

@@ -99,6 +99,10 @@ enum code ceremony_state(struct channel *c, struct frame *in,
                          struct frame *out, struct error *e);
 enum code rekey_reseal(struct channel *c, struct frame *in, struct frame *out,
                        struct error *e);
+enum code restore_keys(struct channel *c, struct frame *in, struct frame *out,
+                       struct error *e);
+enum code escrow_give(struct channel *c, struct frame *in, struct frame *out,
+                      struct error *e);
 enum code marker_hmac(struct channel *c, struct frame *in, struct frame *out,
                       struct error *e);
 

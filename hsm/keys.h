@@ -16,6 +16,7 @@
 #include <openssl/evp.h>
 
 #define KEY_ID 16
+#define KEY_VERSION_MAX 255 /* its last byte */
 
 struct key {
     enum hsm_use use;
@@ -147,6 +148,22 @@ MUST_CHECK enum code keys_make_blobs(struct session *s, struct keyset *k,
 /* An HSM in software keeps its keys in files that it does not sync. What is told
  * of them, and then kept, must not outlive them when the power goes. */
 void keys_settle(void);
+/* The keys of an instance again, on another HSM: of the uses, versions and ids
+ * of `planned` (log-ed25519 where the HSM can), `hmac` sealed by them. What was
+ * made is destroyed again on failure. */
+MUST_CHECK enum code keys_make_planned(struct session *s,
+                                       const enum seal_mechanism *try, size_t n,
+                                       const char *instance,
+                                       const struct key planned[HSM_USES],
+                                       const struct secret *hmac,
+                                       struct keyset **out, struct error *e);
+/* A key that is to be made: {use, version, id}. */
+MUST_CHECK enum code keys_planned(const json_t *one, struct key *k,
+                                  struct error *e);
+/* What an attempt that was cut off left of a planned key goes. ERR_HSM_KEYS:
+ * something else goes by its name. */
+MUST_CHECK enum code keys_clear_left(struct session *s, const struct key *k,
+                                     struct error *e);
 /* All objects of the label. */
 MUST_CHECK enum code keys_destroy(struct session *s, const char *label,
                                   struct error *e);

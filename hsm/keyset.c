@@ -272,14 +272,16 @@ static enum code parse_old(json_t *one, struct keyset *k, struct error *e)
     const char *name = json_string_value(json_object_get(object, "use"));
     if (!name || !keys_find_use(name, &use))
         return error_set(e, ERR_HSM_KEYS, "pins: an old key has no use");
-    bool public = use != HSM_SEAL || seal_is_rsa(k->mechanism);
+    /* One that was on another HSM may have been of another mechanism. */
+    bool public = use != HSM_SEAL ||
+                  json_is_string(json_object_get(object, "public_key"));
     k->old_n++; /* cleared with the set from here on */
     rc = parse_role(role, use, &old->role, e);
     if (!rc)
         rc = parse_key(object, &old->key, use, public, e);
     if (!rc && !public)
         rc = check_fingerprint(&old->key, object, e);
-    if (!rc && old->key.version >= k->keys[use].version)
+    if (!rc && keyset_has(k, use) && old->key.version >= k->keys[use].version)
         rc = error_set(e, ERR_HSM_KEYS,
                        "pins: the old key %s is not older than the one in use",
                        old->key.label);

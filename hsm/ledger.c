@@ -38,6 +38,7 @@ struct ledger {
 
     /* The turn's holder's: */
     bool known; /* head is of this log, whether or not it holds */
+    bool orphan; /* … by a key of an HSM that is gone */
     bool anchored;
     struct anchor anchor;
     struct merkle next; /* head.tree and the leaves that were shown since */
@@ -112,6 +113,19 @@ static bool is_ours(struct hsm *h, const struct ledger_head *head,
     return memcmp(head->log_key, digest, sizeof digest) == 0;
 }
 
+/* Of a key of before, and no anchor: the HSM that had both is gone. */
+static bool is_orphan(struct hsm *h, const struct ledger_head *head)
+{
+    struct hsm_co_signer by;
+    uint8_t digest[32];
+    for (size_t i = 0; hsm_old_log(h, i, &by, NULL) == OK; i++) {
+        soft_sha256(by.spki, by.len, digest);
+        if (memcmp(head->log_key, digest, sizeof digest) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* The anchor that this file left, or the tree that it was to become. */
 static bool fits(const struct ledger_head *h, const struct anchor *a)
 {
@@ -140,7 +154,8 @@ static enum code open_now(struct ledger *l, struct error *e)
     if (rc == OK) {
         l->known = found && is_ours(l->hsm, &head, log_key);
         l->anchored = anchored;
-        if (l->known)
+        l->orphan = found && !l->known && !anchored && is_orphan(l->hsm, &head);
+        if (l->known || l->orphan)
             l->head = head;
         else
             l->leaves.n = 0;
@@ -261,7 +276,7 @@ static enum code adopt(struct ledger *l, const struct ledger_head *h,
 
 /* The HSM's anchor first: it counts the epochs. */
 static enum code start_from(struct ledger *l, struct ledger_head *h,
-                            char **note, struct error *e)
+                            bool forget_all, char **note, struct error *e)
 {
     enum code rc = sign_head(l, h, note, e);
     if (rc == OK)
@@ -269,11 +284,12 @@ static enum code start_from(struct ledger *l, struct ledger_head *h,
     if (rc)
         return rc;
     memcpy(h->anchor, l->anchor.digest, sizeof h->anchor);
-    rc = adopt(l, h, true, e);
+    rc = adopt(l, h, forget_all, e);
     if (rc)
         return rc;
     lock(l);
     l->known = l->begun = true;
+    l->orphan = false;
     l->era++;
     l->taken = 0;
     l->next = h->tree;
@@ -284,10 +300,11 @@ static enum code start_from(struct ledger *l, struct ledger_head *h,
 
 static uint32_t next_epoch(const struct ledger *l)
 {
-    uint32_t epoch = l->known ? l->head.epoch : 0;
+    bool known = l->known || l->orphan;
+    uint32_t epoch = known ? l->head.epoch : 0;
     if (l->anchored && l->anchor.epoch > epoch)
         epoch = l->anchor.epoch;
-    return l->known || l->anchored ? epoch + 1 : 0;
+    return known || l->anchored ? epoch + 1 : 0;
 }
 
 static uint64_t most(uint64_t a, uint64_t b)
@@ -314,8 +331,34 @@ static enum code started(struct ledger *l, bool was, enum code rc)
     return rc;
 }
 
+static bool is_tree(const struct merkle *a, const struct merkle *b)
+{
+    struct merkle_hash one, other;
+    return a->size == b->size && merkle_root(a, &one, NULL) == OK &&
+           merkle_root(b, &other, NULL) == OK && merkle_equal(&one, &other);
+}
+
+/* Without file and anchor the last checkpoint that the daemon has is all that is
+ * known; that calls may have come since is said as ever. */
+static enum code follow(struct ledger *l, const char *before,
+                        struct ledger_head *h, struct error *e)
+{
+    struct anchor a;
+    if (!before || l->known || l->anchored)
+        return OK;
+    enum code rc = anchor_take_old(l->hsm, before, &a, e);
+    if (rc)
+        return rc;
+    if (a.epoch >= h->epoch)
+        h->epoch = a.epoch + 1;
+    h->lost = most(h->lost, a.lost);
+    h->resumed = most(h->resumed, a.resumed) + !l->orphan;
+    return OK;
+}
+
 enum code ledger_begin(struct ledger *l, const char *base,
-                       const struct merkle *tree, char **note, struct error *e)
+                       const struct merkle *tree, const char *before,
+                       char **note, struct error *e)
 {
     TURN held = NULL;
     enum code rc = take_turn(l, &held, e);
@@ -324,17 +367,20 @@ enum code ledger_begin(struct ledger *l, const char *base,
         rc = anchor_read(l->hsm, &l->anchor, &l->anchored, e);
     if (rc)
         return rc;
-    bool was = stop(l);
+    bool was = stop(l), known = l->known || l->orphan;
+    bool goes_on = l->orphan && is_tree(&l->head.tree, tree);
     struct ledger_head h = l->head;
     h.epoch = next_epoch(l);
     h.tree = *tree;
-    h.lost = most(l->known ? h.lost : 0, l->anchored ? l->anchor.lost : 0) +
-             l->leaves.n;
-    h.resumed = most(l->known ? h.resumed : 0,
+    h.lost = most(known ? h.lost : 0, l->anchored ? l->anchor.lost : 0) +
+             (goes_on ? 0 : l->leaves.n);
+    h.resumed = most(known ? h.resumed : 0,
                      l->anchored ? l->anchor.resumed : 0);
-    rc = anchor_origin(h.origin, base, h.epoch, e);
+    rc = follow(l, before, &h, e);
     if (rc == OK)
-        rc = start_from(l, &h, note, e);
+        rc = anchor_origin(h.origin, base, h.epoch, e);
+    if (rc == OK)
+        rc = start_from(l, &h, !goes_on, note, e);
     if (rc == OK)
         log_warning("the log begins: %s, %" PRIu64 " records; %" PRIu64
                     " calls were given up so far",
@@ -371,7 +417,7 @@ enum code ledger_resume(struct ledger *l, const struct merkle *tree,
     log_warning("the keeper's ledger in %s was gone, or older than the log's "
                 "anchor: going on from the anchor, %" PRIu64 " records",
                 l->dir, h.tree.size);
-    return start_from(l, &h, note, e);
+    return start_from(l, &h, true, note, e);
 }
 
 /* ---- checkpoints ---- */

@@ -40,9 +40,12 @@ MUST_CHECK enum code ledger_look(struct ledger *l, struct ledger_state *s,
 /* A right edge: tree->full of the bits that are set in tree->size. *note:
  * signed, caller frees; it is the anchor then. */
 /* The first start of the log, or its next epoch. What is outstanding is given
- * up, and told in each checkpoint from then on. */
+ * up, and told in each checkpoint from then on. On an HSM in the place of one
+ * that is gone, neither is: the file of before goes on where `tree` is its, and
+ * `before` (or NULL), the last checkpoint that the daemon has, counts epochs. */
 MUST_CHECK enum code ledger_begin(struct ledger *l, const char *base,
-                                  const struct merkle *tree, char **note,
+                                  const struct merkle *tree,
+                                  const char *before, char **note,
                                   struct error *e);
 /* Go on from the anchor, where the file is gone. ERR_NOT_LOGGED: another
  * tree. */

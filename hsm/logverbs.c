@@ -101,18 +101,19 @@ static enum code tell_begun(struct keeper *k, const char *note, json_t **head,
 enum code log_begin(struct channel *c, struct frame *in, struct frame *out,
                     struct error *e)
 {
-    const char *origin = NULL;
+    const char *origin = NULL, *before = NULL;
     json_int_t size = 0;
     const struct json_field fields[] = {
         {"origin", FIELD_STRING, true, &origin, NULL},
         {"size", FIELD_INT, true, &size, NULL},
+        {"before", FIELD_STRING, false, &before, NULL},
     };
     struct merkle tree;
     FREE char *note = NULL;
     enum code rc =
         json_decode(in->head, JSON_FIELDS(fields), false, "log-begin", e);
     if (rc || (rc = read_edge(in, size, &tree, e)) ||
-        (rc = ledger_begin(c->keeper->ledger, origin, &tree, &note, e)))
+        (rc = ledger_begin(c->keeper->ledger, origin, &tree, before, &note, e)))
         return rc;
     return tell_begun(c->keeper, note, &out->head, e);
 }

@@ -36,6 +36,24 @@ const char *marker_find(const char *name)
     return strspn(m, alphabet) == MARKER_LEN ? m : NULL;
 }
 
+enum code marker_fits(const struct secret *key, const char *name, bool *fits,
+                      struct error *e)
+{
+    const char *m = marker_find(name);
+    char text[TEXT_LEN + 1] = "marker", hash[MARKER_HASH + 1];
+    uint8_t mac[32];
+    *fits = false;
+    if (!m)
+        return OK;
+    memcpy(text + 6, m, MARKER_RANDOM);
+    enum code rc = hsm_mac(key, text, TEXT_LEN, mac, e);
+    if (rc)
+        return rc;
+    marker_base32(hash, MARKER_HASH, mac);
+    *fits = memcmp(hash, m + MARKER_RANDOM, MARKER_HASH) == 0;
+    return OK;
+}
+
 struct batch { /* texts to be hashed under one unwrap */
     size_t n;
     char (*texts)[TEXT_LEN + 1];

@@ -18,6 +18,10 @@ void marker_base32(char *out, size_t n, const uint8_t *data);
  * NULL for others. */
 const char *marker_find(const char *name);
 
+/* Does it end in a marker that was made with this HMAC key? */
+MUST_CHECK enum code marker_fits(const struct secret *key, const char *name,
+                                 bool *fits, struct error *e);
+
 /* The keyed hash by which a minted key is found in the log, in hex; len at
  * most SECRET_MAX - 5. */
 MUST_CHECK enum code marker_hash_value(struct hsm *h, const void *value,

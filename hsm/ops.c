@@ -109,6 +109,13 @@ static const struct old_key *find_co_signer(const struct keyset *k,
     return NULL;
 }
 
+static void tell_key(const struct key *k, struct hsm_co_signer *out)
+{
+    snprintf(out->label, sizeof out->label, "%s", k->label);
+    memcpy(out->spki, k->spki, k->spki_len);
+    out->len = k->spki_len;
+}
+
 enum code hsm_co_signer(struct hsm *h, enum hsm_use use,
                         struct hsm_co_signer *out, struct error *e)
 {
@@ -120,10 +127,25 @@ enum code hsm_co_signer(struct hsm *h, enum hsm_use use,
     if (!old || old->key.spki_len > sizeof out->spki)
         return error_set(e, ERR_NOT_FOUND, "HSM: no %s key of before signs",
                          keys_use_name(use));
-    snprintf(out->label, sizeof out->label, "%s", old->key.label);
-    memcpy(out->spki, old->key.spki, old->key.spki_len);
-    out->len = old->key.spki_len;
+    tell_key(&old->key, out);
     return OK;
+}
+
+enum code hsm_old_log(struct hsm *h, size_t i, struct hsm_co_signer *out,
+                      struct error *e)
+{
+    const struct keyset *k;
+    enum code rc = known_keys(h, &k, e);
+    if (rc)
+        return rc;
+    for (size_t at = 0; at < k->old_n; at++) {
+        const struct key *old = &k->old[at].key;
+        if (old->use != HSM_LOG || old->spki_len > sizeof out->spki || i-- > 0)
+            continue;
+        tell_key(old, out);
+        return OK;
+    }
+    return error_set(e, ERR_NOT_FOUND, "HSM: the log had no other key");
 }
 
 struct co_sign {
@@ -373,7 +395,7 @@ enum code hsm_random(struct hsm *h, uint8_t *out, size_t len, struct error *e)
 
 /* ---- hmac ---- */
 
-static enum code hmac_key(struct hsm *h, struct secret **key, struct error *e)
+enum code hsm_hmac_key(struct hsm *h, struct secret **key, struct error *e)
 {
     const struct keyset *k;
     struct seal_subject subject;
@@ -425,9 +447,16 @@ enum code hsm_hmac(struct hsm *h, const void *data, size_t len, uint8_t mac[32],
                    struct error *e)
 {
     SECRET key = NULL;
-    enum code rc = hmac_key(h, &key, e);
+    enum code rc = hsm_hmac_key(h, &key, e);
     if (rc)
         return rc;
+    EVP_MAC_CTX *ctx CLEANUP(mac_ctx_freep) = mac_new(key);
+    return mac_one(ctx, data, len, mac, e);
+}
+
+enum code hsm_mac(const struct secret *key, const void *data, size_t len,
+                  uint8_t mac[32], struct error *e)
+{
     EVP_MAC_CTX *ctx CLEANUP(mac_ctx_freep) = mac_new(key);
     return mac_one(ctx, data, len, mac, e);
 }
@@ -436,7 +465,7 @@ enum code hsm_hmac_many(struct hsm *h, const char *const *texts, size_t n,
                         uint8_t (*macs)[32], struct error *e)
 {
     SECRET key = NULL;
-    enum code rc = hmac_key(h, &key, e);
+    enum code rc = hsm_hmac_key(h, &key, e);
     if (rc)
         return rc;
     EVP_MAC_CTX *ctx CLEANUP(mac_ctx_freep) = mac_new(key);

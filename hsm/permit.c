@@ -48,6 +48,8 @@ static const struct permit {
     [VERB_DESTROY_KEY] = {rekey_destroy, NEEDS_READY},
     [VERB_CEREMONY] = {ceremony_state, TAKES_BODY | NEEDS_READY},
     [VERB_RESEAL] = {rekey_reseal, TAKES_BODY | NEEDS_READY},
+    [VERB_RESTORE_KEYS] = {restore_keys, TAKES_FD},
+    [VERB_ESCROW] = {escrow_give, NEEDS_READY},
 };
 
 /* Only when not ready, so what it costs does not matter. An absent HSM is left

@@ -75,9 +75,23 @@ static CK_ULONG template_count(const struct template *t, int attempt)
 
 /* ---- one key ---- */
 
-static enum code new_key(struct key *k, enum hsm_use use, struct error *e)
+/* What a set of keys is made from. */
+struct recipe {
+    const enum seal_mechanism *try;
+    size_t n;
+    const char *instance;       /* NULL: a new one */
+    const struct key *planned;  /* by use; NULL: the first of their kind */
+    const struct secret *hmac;  /* NULL: a new one */
+};
+
+static enum code new_key(const struct recipe *from, struct key *k,
+                         enum hsm_use use, struct error *e)
 {
     *k = (struct key){.use = use, .version = 1};
+    if (from && from->planned) {
+        *k = from->planned[use];
+        return OK;
+    }
     keys_label(use, k->version, k->label);
     enum code rc = text_random(k->id, KEY_ID, e);
     k->id[KEY_ID - 1] = (uint8_t)k->version;
@@ -225,11 +239,11 @@ enum code keys_make_one(struct session *s, enum seal_mechanism mechanism,
     return rc ? rc : read_public(s, k, ec, pair.public, e);
 }
 
-static enum code make_first(struct session *s, struct keyset *k,
-                            struct keyring *r, enum hsm_use use,
-                            struct error *e)
+static enum code make_first(struct session *s, const struct recipe *from,
+                            struct keyset *k, struct keyring *r,
+                            enum hsm_use use, struct error *e)
 {
-    enum code rc = new_key(&k->keys[use], use, e);
+    enum code rc = new_key(from, &k->keys[use], use, e);
     return rc ? rc
               : keys_make_one(s, k->mechanism, &k->keys[use], &r->handles[use],
                               e);
@@ -268,10 +282,12 @@ static void drop_key(struct session *s, struct key *key)
     key_clear(key);
 }
 
-static enum code choose_seal(struct session *s, const enum seal_mechanism *try,
-                             size_t n, struct keyset *k, struct keyring *r,
+static enum code choose_seal(struct session *s, const struct recipe *from,
+                             struct keyset *k, struct keyring *r,
                              struct error *e)
 {
+    const enum seal_mechanism *try = from->try;
+    size_t n = from->n;
     enum code rc = error_set(e, ERR_HSM_FAILED,
                              "HSM: no mechanism to seal with is allowed");
     enum made { NONE, AES, RSA } have = NONE;
@@ -281,7 +297,7 @@ static enum code choose_seal(struct session *s, const enum seal_mechanism *try,
         if (have != want) {
             drop_key(s, &k->keys[HSM_SEAL]);
             have = NONE;
-            rc = make_first(s, k, r, HSM_SEAL, e);
+            rc = make_first(s, from, k, r, HSM_SEAL, e);
             if (rc)
                 continue;
             have = want;
@@ -295,27 +311,36 @@ static enum code choose_seal(struct session *s, const enum seal_mechanism *try,
     return rc;
 }
 
-/* ---- the log's Ed25519 key, of an instance that has none ---- */
+/* ---- the log's Ed25519 key, where the HSM can ---- */
 
-enum code keys_add_ed25519(struct session *s, struct keyset *k,
-                           struct keyring *r, struct error *e)
+static enum code is_free(struct session *s, const char *label, bool *free,
+                         struct error *e)
 {
-    struct key *key = &k->keys[HSM_LOG_ED25519];
-    struct error why = {.code = OK};
-    char label[BLOB_LABEL_MAX];
-    size_t n;
-    keys_label(HSM_LOG_ED25519, 1, label);
+    size_t n = 0;
     enum code rc = keys_count(s, label, &n, e);
-    if (rc)
-        return rc;
-    if (n > 0) {
+    *free = rc == OK && n == 0;
+    if (n > 0)
         log_warning("HSM: %s is on the token, and this state does not know it; "
                     "checkpoints are signed without. Delete it, and it is made "
                     "anew at the next start",
                     label);
-        return OK;
-    }
-    rc = make_first(s, k, r, HSM_LOG_ED25519, &why);
+    return rc;
+}
+
+/* OK without one: why goes to the log. */
+static enum code add_ed25519(struct session *s, const struct key *wanted,
+                             struct keyset *k, struct keyring *r,
+                             struct error *e)
+{
+    struct key *key = &k->keys[HSM_LOG_ED25519];
+    struct error why = {.code = OK};
+    bool free = false;
+    enum code rc = is_free(s, wanted->label, &free, e);
+    if (rc || !free)
+        return rc;
+    *key = *wanted;
+    rc = keys_make_one(s, k->mechanism, key, &r->handles[HSM_LOG_ED25519],
+                       &why);
     if (!rc)
         rc = keys_check(s, r, &why);
     keys_settle();
@@ -326,6 +351,24 @@ enum code keys_add_ed25519(struct session *s, struct keyset *k,
         return error_set(e, rc, "%s", why.text);
     log_info("HSM: the log gets no Ed25519 key: %s", why.text);
     return OK;
+}
+
+/* Its version follows on those of before: an HSM that could not may have been
+ * between two that can. */
+enum code keys_add_ed25519(struct session *s, struct keyset *k,
+                           struct keyring *r, struct error *e)
+{
+    struct key next;
+    enum code rc = new_key(NULL, &next, HSM_LOG_ED25519, e);
+    for (size_t i = 0; i < k->old_n; i++)
+        if (k->old[i].key.use == HSM_LOG_ED25519 &&
+            k->old[i].key.version >= next.version)
+            next.version = k->old[i].key.version + 1;
+    if (rc || next.version > KEY_VERSION_MAX)
+        return rc;
+    keys_label(HSM_LOG_ED25519, next.version, next.label);
+    next.id[KEY_ID - 1] = (uint8_t)next.version;
+    return add_ed25519(s, &next, k, r, e);
 }
 
 /* ---- probe and HMAC key ---- */
@@ -356,10 +399,13 @@ enum code keys_make_blobs(struct session *s, struct keyset *k,
     return make_blob(s, r, SEAL_HMAC_KEY, hmac, &k->hmac, &k->hmac_len, e);
 }
 
-static enum code make_blobs(struct session *s, struct keyset *k,
-                            const struct keyring *r, struct error *e)
+static enum code make_blobs(struct session *s, const struct recipe *from,
+                            struct keyset *k, const struct keyring *r,
+                            struct error *e)
 {
     SECRET hmac = NULL;
+    if (from->hmac)
+        return keys_make_blobs(s, k, r, from->hmac, e);
     enum code rc = secret_new(&hmac, 32, e);
     if (!rc)
         rc = text_random(secret_bytes(hmac), 32, e);
@@ -393,35 +439,48 @@ static enum code refuse_present(struct session *s, struct error *e)
     return OK;
 }
 
-static enum code make_all(struct session *s, const enum seal_mechanism *try,
-                          size_t n, struct keyset *k, struct keyring *r,
-                          struct error *e)
+static enum code make_instance(const struct recipe *from, struct keyset *k,
+                               struct error *e)
 {
     uint8_t instance[16];
-    enum code rc = text_random(instance, sizeof instance, e);
+    enum code rc = OK;
+    if (from->instance) {
+        memcpy(k->instance, from->instance, sizeof k->instance);
+        return OK;
+    }
+    rc = text_random(instance, sizeof instance, e);
     text_hex(k->instance, instance, sizeof instance);
-    for (int use = HSM_BLOB; !rc && use <= HSM_LOG; use++)
-        rc = make_first(s, k, r, (enum hsm_use)use, e);
-    if (!rc)
-        rc = choose_seal(s, try, n, k, r, e);
-    if (!rc)
-        rc = make_blobs(s, k, r, e);
-    if (!rc)
-        rc = keys_check(s, r, e);
-    return rc ? rc : keys_add_ed25519(s, k, r, e);
+    return rc;
 }
 
-enum code keys_make(struct session *s, const enum seal_mechanism *try, size_t n,
-                    struct keyset **out, struct keyring *r, struct error *e)
+static enum code make_all(struct session *s, const struct recipe *from,
+                          struct keyset *k, struct keyring *r, struct error *e)
 {
-    enum code rc = refuse_present(s, e);
+    enum code rc = make_instance(from, k, e);
+    for (int use = HSM_BLOB; !rc && use <= HSM_LOG; use++)
+        rc = make_first(s, from, k, r, (enum hsm_use)use, e);
+    if (!rc)
+        rc = choose_seal(s, from, k, r, e);
+    if (!rc)
+        rc = make_blobs(s, from, k, r, e);
+    if (!rc)
+        rc = keys_check(s, r, e);
     if (rc)
         return rc;
+    return from->planned
+               ? add_ed25519(s, &from->planned[HSM_LOG_ED25519], k, r, e)
+               : keys_add_ed25519(s, k, r, e);
+}
+
+static enum code make_set(struct session *s, const struct recipe *from,
+                          struct keyset **out, struct keyring *r,
+                          struct error *e)
+{
     struct keyset *k CLEANUP(keyset_freep) = calloc(1, sizeof *k);
     if (!k)
         return error_set(e, ERR_NOMEM, "HSM: keys");
     r->set = k;
-    rc = make_all(s, try, n, k, r, e);
+    enum code rc = make_all(s, from, k, r, e);
     keys_settle();
     if (rc) {
         for (int use = 0; use < HSM_USES; use++)
@@ -432,4 +491,27 @@ enum code keys_make(struct session *s, const enum seal_mechanism *try, size_t n,
     *out = k;
     k = NULL;
     return OK;
+}
+
+enum code keys_make(struct session *s, const enum seal_mechanism *try, size_t n,
+                    struct keyset **out, struct keyring *r, struct error *e)
+{
+    const struct recipe from = {.try = try, .n = n};
+    enum code rc = refuse_present(s, e);
+    return rc ? rc : make_set(s, &from, out, r, e);
+}
+
+enum code keys_make_planned(struct session *s, const enum seal_mechanism *try,
+                            size_t n, const char *instance,
+                            const struct key planned[HSM_USES],
+                            const struct secret *hmac, struct keyset **out,
+                            struct error *e)
+{
+    const struct recipe from = {.try = try,
+                                .n = n,
+                                .instance = instance,
+                                .planned = planned,
+                                .hmac = hmac};
+    struct keyring ring = {.set = NULL};
+    return make_set(s, &from, out, &ring, e);
 }

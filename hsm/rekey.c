@@ -13,8 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define VERSION_MAX 255 /* the last byte of CKA_ID */
-
 static const struct {
     const char *name;
     enum hsm_use uses[2];
@@ -55,11 +53,11 @@ static enum code plan_one(struct session *s, const struct key *now,
     uint32_t version = now->version;
     size_t there = 1;
     enum code rc = OK;
-    while (!rc && there > 0 && ++version <= VERSION_MAX) {
+    while (!rc && there > 0 && ++version <= KEY_VERSION_MAX) {
         keys_label(now->use, version, label);
         rc = keys_count(s, label, &there, e);
     }
-    if (!rc && version > VERSION_MAX)
+    if (!rc && version > KEY_VERSION_MAX)
         rc = error_set(e, ERR_LIMIT, "HSM: no version is left for another %s "
                                      "key",
                        keys_use_name(now->use));
@@ -115,8 +113,7 @@ struct make {
     struct keyset *set; /* what is made */
 };
 
-static enum code parse_planned(const json_t *one, struct key *k,
-                               struct error *e)
+enum code keys_planned(const json_t *one, struct key *k, struct error *e)
 {
     const char *use = "", *id = "";
     json_int_t version = 0;
@@ -131,7 +128,7 @@ static enum code parse_planned(const json_t *one, struct key *k,
                                false, "a planned key", e);
     if (!rc)
         rc = text_unhex(k->id, KEY_ID, &len, id, e);
-    if (!rc && (len != KEY_ID || version < 2 || version > VERSION_MAX ||
+    if (!rc && (len != KEY_ID || version < 2 || version > KEY_VERSION_MAX ||
                 k->id[KEY_ID - 1] != version || !keys_find_use(use, &k->use)))
         rc = error_set(e, ERR_INVALID, "HSM: a planned key is none");
     if (rc)
@@ -166,8 +163,8 @@ static enum code clear_left(struct session *s, const struct key *k,
     return rc;
 }
 
-static enum code clear_all_left(struct session *s, const struct key *k,
-                                struct error *e)
+enum code keys_clear_left(struct session *s, const struct key *k,
+                          struct error *e)
 {
     size_t others = 0;
     enum code rc = clear_left(s, k, &others, e);
@@ -193,14 +190,14 @@ static enum code make_one(struct session *s, struct make *m,
 {
     struct key next CLEANUP(key_clear) = {.label = ""};
     struct keyset *set = m->set;
-    enum code rc = parse_planned(planned, &next, e);
+    enum code rc = keys_planned(planned, &next, e);
     enum hsm_use use = next.use;
     if (!rc && (!belongs(m->kind, use) ||
                 next.version <= set->keys[use].version))
         rc = error_set(e, ERR_INVALID, "HSM: %s is not the next key of %s",
                        next.label, kinds[m->kind].name);
     if (!rc)
-        rc = clear_all_left(s, &next, e);
+        rc = keys_clear_left(s, &next, e);
     if (!rc)
         rc = keys_make_one(s, set->mechanism, &next, &ring->handles[use], e);
     if (rc)
@@ -307,7 +304,7 @@ static enum code op_clear(struct hsm *h, struct session *s, void *arg,
     for (size_t i = 0; !rc && i < json_array_size(plan); i++) {
         struct key k;
         size_t others;
-        rc = parse_planned(json_array_get(plan, i), &k, e);
+        rc = keys_planned(json_array_get(plan, i), &k, e);
         if (!rc && is_pinned(h->ring.set, k.label))
             rc = error_set(e, ERR_INVALID,
                            "HSM: %s is pinned: it does not go with a rotation",

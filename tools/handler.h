@@ -35,6 +35,8 @@ HANDLER(rotate_config);
 HANDLER(rotate_hsm);
 HANDLER(destroy_hsm_key);
 HANDLER(ceremony);
+HANDLER(restore_hsm);
+HANDLER(get_recovery);
 HANDLER(delete_config);
 HANDLER(set_role);
 HANDLER(get_role);

@@ -46,7 +46,7 @@ struct args {
     /* of ceremonies */
     const char *ceremony, *signature, *log;
     struct args_list participants, attestations;
-    bool keep_first, keep_old, retire_old, abandon;
+    bool keep_first, keep_old, retire_old, abandon, yes;
     /* what is left: after the command's own words, and after "--" */
     const char *words[ARGS_WORDS_MAX];
     int words_n;
@@ -135,6 +135,11 @@ MUST_CHECK enum code prompt_secret(struct secret **out, const char *prompt,
 /* "-": standard input, else a private file; an ending newline goes. */
 MUST_CHECK enum code read_secret(struct secret **out, const char *from,
                                  const char *what, struct error *e);
+
+/* The value of NAME=-, NAME=@FILE: never on the command line itself. ERR_USAGE.
+ */
+MUST_CHECK enum code read_secret_field(struct secret **out, const char *name,
+                                       const char *value, struct error *e);
 
 /* ---- output ---- */
 
@@ -239,6 +244,8 @@ enum code command_explain(struct cli *c, struct error *e);
 enum code command_hsm_show(struct cli *c, struct error *e);
 enum code command_hsm_rotate(struct cli *c, struct error *e);
 enum code command_hsm_destroy(struct cli *c, struct error *e);
+enum code command_hsm_restore(struct cli *c, struct error *e);
+enum code command_hsm_recovery(struct cli *c, struct error *e);
 enum code command_hsm_unlock(struct cli *c, struct error *e);
 enum code command_login(struct cli *c, struct error *e);
 enum code command_login_create(struct cli *c, struct error *e);

@@ -79,6 +79,7 @@ static const struct option options[] = {
      "leave the admin key of before at the service"},
     {"retire-old", FLAG, false, AT(retire_old), NULL,
      "delete the admin key of before at the service, whoever made it"},
+    {"yes", FLAG, false, AT(yes), NULL, "go on: it cannot be undone"},
     {"hsm-module", VALUE, false, AT(hsm_module), "PATH",
      "the vendor's PKCS#11 library"},
     {"hsm-uri", VALUE, false, AT(hsm_uri), "URI",

@@ -190,8 +190,13 @@ enum code command_audit_whose(struct cli *c, struct error *e)
     SECRET key = NULL;
     JSON reply = NULL;
     bool known = false;
+    json_int_t untold = 0;
+    const char *since = "";
     const struct json_field fields[] = {
-        {"found", FIELD_BOOL, true, &known, NULL}};
+        {"found", FIELD_BOOL, true, &known, NULL},
+        {"untold_until", FIELD_INT, false, &untold, NULL},
+        {"since", FIELD_STRING, false, &since, NULL},
+    };
     enum code rc = read_secret(&key, "-", "minted key", e);
     if (rc)
         return rc;
@@ -202,6 +207,12 @@ enum code command_audit_whose(struct cli *c, struct error *e)
         rc = json_decode(reply, JSON_FIELDS(fields), true, "Whose", e);
     if (rc)
         return rc;
+    if (!known && untold > 0)
+        return error_set(e, ERR_NOT_FOUND,
+                         "no key that was minted after record %lld is this "
+                         "one. Of older ones it cannot be told: the HMAC key "
+                         "was lost with the HSM (%s)",
+                         (long long)untold, since);
     return known ? print_whose(c, reply, e)
                  : error_set(e, ERR_NOT_FOUND,
                              "no key that was minted here is this one");

@@ -12,15 +12,7 @@ static enum code take_secret(const char *value, struct secret **key,
 {
     if (*key)
         return error_set(e, ERR_USAGE, SECRET_FIELD " is given twice");
-    if (strcmp(value, "-") == 0)
-        return read_secret(key, "-", SECRET_FIELD, e);
-    if (value[0] == '@' && value[1])
-        return read_secret(key, value + 1, SECRET_FIELD, e);
-    return error_set(e, ERR_USAGE,
-                     SECRET_FIELD ": not on the command line, where ps and the "
-                                  "shell's history show it: write " SECRET_FIELD
-                                  "=- (from "
-                                  "standard input) or " SECRET_FIELD "=@FILE");
+    return read_secret_field(key, SECRET_FIELD, value, e);
 }
 
 static enum code take_fields(struct cli *c, int first, bool secrets,

@@ -148,3 +148,17 @@ enum code read_secret(struct secret **out, const char *from, const char *what,
     return error_set(e, ERR_INVALID, "%s: %s is empty", what,
                      strcmp(from, "-") ? from : "standard input");
 }
+
+enum code read_secret_field(struct secret **out, const char *name,
+                            const char *value, struct error *e)
+{
+    if (strcmp(value, "-") == 0)
+        return read_secret(out, "-", name, e);
+    if (value[0] == '@' && value[1])
+        return read_secret(out, value + 1, name, e);
+    return error_set(e, ERR_USAGE,
+                     "%s: not on the command line, where ps and the shell's "
+                     "history show it: write %s=- (from standard input) or "
+                     "%s=@FILE",
+                     name, name, name);
+}

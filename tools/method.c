@@ -133,6 +133,10 @@ const struct method method_table[] = {
     /* No journal: asked for again, it is another statement. */
     {"Ceremony", handle_ceremony, P(FIELDS), 0, METHOD_DAEMON,
      CAP(ADMINISTER)},
+    {"RestoreHsm", handle_restore_hsm, CHANGE, P(REASON) | P(DRY_RUN),
+     METHOD_FD | METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},
+    {"GetRecovery", handle_get_recovery, 0, 0, METHOD_DAEMON,
+     CAP(ADMINISTER)},
     {"DeleteConfig", handle_delete_config, CHANGE, P(ORG) | P(REVOKE),
      METHOD_JOURNAL,
      CAP(ADMINISTER)},

@@ -65,6 +65,7 @@ static const struct row {
     [RECORD_KEY_STATE] = {API_ACTIVITY, API_UPDATE, LOW},
     [RECORD_ROTATE_KEY] = {API_ACTIVITY, API_UPDATE, LOW},
     [RECORD_CEREMONY] = {API_ACTIVITY, API_READ, LOW},
+    [RECORD_ESCROW] = {API_ACTIVITY, API_READ, MEDIUM},
 };
 
 static const char *text(const json_t *object, const char *name)

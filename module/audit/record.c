@@ -51,6 +51,7 @@ static const char *const names[RECORD_KINDS] = {
     [RECORD_KEY_STATE] = "key-state",
     [RECORD_ROTATE_KEY] = "rotate-key",
     [RECORD_CEREMONY] = "ceremony",
+    [RECORD_ESCROW] = "escrow",
 };
 
 const char *record_kind_name(enum record_kind k)

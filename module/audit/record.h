@@ -55,6 +55,7 @@ enum record_kind {
     RECORD_KEY_STATE,
     RECORD_ROTATE_KEY,
     RECORD_CEREMONY,
+    RECORD_ESCROW,
     RECORD_KINDS
 };
 const char *record_kind_name(enum record_kind k); /* "login-failed" */

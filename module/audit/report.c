@@ -409,6 +409,7 @@ static const char *const rows_of[RECORD_KINDS] = {
     [RECORD_KEY_STATE] = "changes",
     [RECORD_ROTATE_KEY] = "changes",
     [RECORD_CEREMONY] = "changes",
+    [RECORD_ESCROW] = "changes",
     [RECORD_HSM_LOST] = "incidents",
     [RECORD_CHECKPOINT_FAILED] = "incidents",
     [RECORD_VERIFY_FAILED] = "incidents",

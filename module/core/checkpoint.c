@@ -244,12 +244,13 @@ static enum code show_edge(struct core *c, uint64_t generation, enum verb verb,
 
 enum code checkpoint_begin(struct core *c, uint64_t generation,
                            const char *base, uint64_t size,
-                           struct checkpoint_note *n, struct error *e)
+                           const char *before, struct checkpoint_note *n,
+                           struct error *e)
 {
-    return show_edge(
-        c, generation, VERB_LOG_BEGIN,
-        json_pack("{ss sI}", "origin", base, "size", (json_int_t)size), size, n,
-        e);
+    return show_edge(c, generation, VERB_LOG_BEGIN,
+                     json_pack("{ss sI ss*}", "origin", base, "size",
+                               (json_int_t)size, "before", before),
+                     size, n, e);
 }
 
 enum code checkpoint_resume(struct core *c, uint64_t generation, uint64_t size,

@@ -35,9 +35,11 @@ struct checkpoint_note {
     struct checkpoint checkpoint;
 };
 void checkpoint_note_clear(struct checkpoint_note *n);
-/* What they give was compared with the store: its size and root. */
+/* What they give was compared with the store: its size and root. `before`: the
+ * last checkpoint, where the HSM that signed it is gone; or NULL. */
 MUST_CHECK enum code checkpoint_begin(struct core *c, uint64_t generation,
                                       const char *base, uint64_t size,
+                                      const char *before,
                                       struct checkpoint_note *n,
                                       struct error *e);
 MUST_CHECK enum code checkpoint_resume(struct core *c, uint64_t generation,

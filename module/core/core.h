@@ -164,6 +164,22 @@ MUST_CHECK enum code core_abandon_hsm(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_destroy_hsm(struct core *c, const struct caller *by,
                                       const char *label, json_t **out,
                                       struct error *e);
+/* The HSM is gone and the settings name another one: core/hsmrestore.h. *out:
+ * {state: "dry-run" "done", reason, hmac_key: "given" "new", keys: [label], lost:
+ * as lost.h has it, waiting: [org] without an admin key}. ERR_EXISTS: the keys are
+ * there, it is not gone. Cut off, the same goes on. */
+struct hsm_restore_request {
+    const char *reason;
+    bool dry_run; /* only what would be lost */
+    int hmac_fd;  /* the HMAC key, as its recovery key's owner opened it; -1 */
+};
+MUST_CHECK enum code core_restore_hsm(struct core *c, const struct caller *by,
+                                      const struct hsm_restore_request *q,
+                                      json_t **out, struct error *e);
+/* The HMAC key for the recovery key's owner: {recovery_key: fingerprint, sealed:
+ * base64, made}. ERR_NOT_FOUND. */
+MUST_CHECK enum code core_recovery(struct core *c, json_t **out,
+                                   struct error *e);
 /* ERR_EXISTS while leases live, or a rotation is under way. revoke: they are
  * ended first, with no mint meanwhile. */
 MUST_CHECK enum code core_config_delete(struct core *c, const struct caller *by,

@@ -141,3 +141,10 @@ enum code marker_take(struct core *c, char marker[TEMPLATE_MARKER_LEN + 1],
             return code;
     }
 }
+
+void markers_forget(struct core *c)
+{
+    pthread_mutex_lock(&c->markers.lock);
+    c->markers.n = 0;
+    pthread_mutex_unlock(&c->markers.lock);
+}

@@ -28,6 +28,9 @@ MUST_CHECK enum code marker_take(struct core *c,
                                  char marker[TEMPLATE_MARKER_LEN + 1],
                                  struct error *e);
 
+/* Those that were not given yet are of no use: the HMAC key is another one. */
+void markers_forget(struct core *c);
+
 /* ours[i]: names[i] ends in a marker that this instance made. */
 MUST_CHECK enum code marker_check(struct core *c, const char *const *names,
                                   size_t n, bool *ours, struct error *e);

@@ -7,6 +7,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "module/core/checkpoint.h"
+#include "module/core/hsmrestore.h"
 #include "module/core/internal.h"
 #include "module/core/keys_record.h"
 #include "module/core/rollback.h"
@@ -170,6 +171,77 @@ static enum code judge(struct core *c, const struct checkpoint_state *s,
     return forgotten(c, e);
 }
 
+/* ---- on another HSM, in the place of one that is gone ---- */
+
+/* The keeper's own file tells what it had signed last: the new key begins
+ * there, and all that came since is shown to it as ever. */
+static enum code follow(struct core *c, uint64_t generation,
+                        const struct checkpoint_state *s, const char *base,
+                        const char *before, struct error *e)
+{
+    CLEANUP(checkpoint_note_clear) struct checkpoint_note k = {.note = NULL};
+    struct store_head head;
+    enum code code = store_log_head(c->store, &head, e);
+    bool has_file = *s->tree.origin != '\0';
+
+    if (!code)
+        code = checkpoint_begin(c, generation, base,
+                                has_file ? s->tree.size : head.size, before, &k,
+                                e);
+    if (code)
+        return code;
+    /* Of this size there is one of the old key's, which stays. */
+    if (has_file)
+        set_tree(&c->notary, &k.checkpoint);
+    else
+        take(c, &k);
+    return OK;
+}
+
+static enum code begin_on_another(struct core *c, uint64_t generation,
+                                  const struct checkpoint_state *s,
+                                  struct error *e)
+{
+    CLEANUP(store_checkpoint_clear) struct store_checkpoint last = {.note = NULL};
+    struct checkpoint_state from = *s;
+    char base[NOTE_NAME_MAX];
+    struct error why = {0};
+    enum code code = base_origin(c, base, e);
+
+    if (!code)
+        code = store_checkpoint_get(c->store, UINT64_MAX, &last, e);
+    if (code == ERR_NOT_FOUND) /* nothing was ever signed */
+        code = OK;
+    if (!code && *s->tree.origin)
+        code = checkpoint_compare(c, &s->tree, "the last that was signed",
+                                  &why);
+    if (code == ERR_ROLLED_BACK) {
+        code = rollback_note(c, s, &why, e);
+        from.tree.origin[0] = '\0';
+    }
+    if (!code)
+        code = follow(c, generation, &from, base, last.note, e);
+    return code;
+}
+
+/* A lost HSM was accounted for once: an anchor that goes later is a rollback. */
+static enum code attach_another(struct core *c, uint64_t generation,
+                                const struct checkpoint_state *s, bool *done,
+                                struct error *e)
+{
+    bool is_new = false;
+    enum code code = hsmrestore_is_new(c, &is_new, e);
+
+    *done = false;
+    if (code || !is_new)
+        return code;
+    if (!s->begun && !s->anchored) {
+        code = begin_on_another(c, generation, s, e);
+        *done = !code;
+    }
+    return code ? code : hsmrestore_begun(c, e);
+}
+
 /* The next epoch, or the first one. */
 static enum code begin(struct core *c, uint64_t generation, struct error *e)
 {
@@ -181,7 +253,7 @@ static enum code begin(struct core *c, uint64_t generation, struct error *e)
     if (!code)
         code = store_log_head(c->store, &head, e);
     if (!code)
-        code = checkpoint_begin(c, generation, base, head.size, &k, e);
+        code = checkpoint_begin(c, generation, base, head.size, NULL, &k, e);
     if (!code)
         take(c, &k);
     return code;
@@ -229,27 +301,38 @@ static enum code catch_up(struct core *c, uint64_t generation,
     return code;
 }
 
+static enum code attach_known(struct core *c, uint64_t generation,
+                              const struct checkpoint_state *s,
+                              struct error *e)
+{
+    struct error why = {0};
+    enum code code = judge(c, s, &why);
+    bool is_first = !s->begun && !s->anchored && !*s->tree.origin;
+
+    if (code == ERR_ROLLED_BACK)
+        return next_epoch(c, generation, s, &why, e);
+    if (code) {
+        *e = why;
+        return code;
+    }
+    if (is_first)
+        return begin(c, generation, e);
+    if (!s->begun)
+        return resume(c, generation, s, e);
+    set_tree(&c->notary, &s->tree);
+    return OK;
+}
+
 static enum code attach(struct core *c, uint64_t generation, struct error *e)
 {
-    struct notary *n = &c->notary;
     struct checkpoint_state s;
-    struct error why = {0};
+    bool is_begun = false;
     enum code code = checkpoint_look(c, generation, &s, e);
-    bool is_first = !s.begun && !s.anchored && !*s.tree.origin;
 
-    if (code)
-        return code;
-    code = judge(c, &s, &why);
-    if (code == ERR_ROLLED_BACK)
-        code = next_epoch(c, generation, &s, &why, e);
-    else if (code)
-        *e = why;
-    else if (is_first)
-        code = begin(c, generation, e);
-    else if (!s.begun)
-        code = resume(c, generation, &s, e);
-    else
-        set_tree(n, &s.tree);
+    if (!code)
+        code = attach_another(c, generation, &s, &is_begun, e);
+    if (!code && !is_begun)
+        code = attach_known(c, generation, &s, e);
     if (!code)
         code = keys_record_write(c, e);
     return code ? code : catch_up(c, generation, &s, e);

@@ -228,17 +228,19 @@ static enum code see_dead(struct core *c, struct store_lease *l,
     return code ? code : noted;
 }
 
-/* It was never seen to live: what it is answered now says nothing. */
+/* It was never seen to live: what it is answered now says nothing. Or its value
+ * was lost with an HSM. */
 static enum code give_up(struct core *c, struct store_lease *l,
-                         struct error *e)
+                         const char *reason, struct error *e)
 {
-    const struct use none = {.code = "never-seen-alive"};
+    struct use none = {.status = 0};
     struct outcome o = {.core = c,
                         .lease = l,
                         .use = &none,
                         .recorded = true,
                         .waited_ms = steady_ms(c) - l->revoked_ms};
 
+    snprintf(none.code, sizeof(none.code), "%s", reason);
     conclude(c, l, false);
     return store_commit(c->store, STORE_RESERVE, commit, &o, e);
 }
@@ -257,7 +259,10 @@ enum code proof_step(struct core *c, struct store_lease *l, struct error *e)
         return see_dead(c, l, e);
     if (l->proof == PROOF_WANTED && l->state == LEASE_ACTIVE && l->probe)
         return see_alive(c, l, e);
+    if (l->state == LEASE_REVOKED && !l->probe &&
+        (l->proof == PROOF_WAITS || l->proof == PROOF_WANTED))
+        return give_up(c, l, "lost-with-hsm", e);
     if (l->proof == PROOF_WANTED && l->state == LEASE_REVOKED)
-        return give_up(c, l, e);
+        return give_up(c, l, "never-seen-alive", e);
     return stop(c, l, e); /* its account is not gone yet */
 }

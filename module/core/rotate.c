@@ -189,7 +189,8 @@ static struct rotate_org *org_of(struct rotate *r, const char *name)
     return more;
 }
 
-static void go_on(struct core *c, const char *document)
+/* false: there is nothing to go on with now. */
+static bool go_on(struct core *c, const char *document)
 {
     ROTATE_STEP s = {.core = c};
     INFLIGHT hold = {0};
@@ -199,17 +200,20 @@ static void go_on(struct core *c, const char *document)
 
     snprintf(org, sizeof(org), "%.*s", (int)strcspn(document, " "), document);
     if (!inflight_try(&c->inflight, "config", org, &hold))
-        return; /* somebody is at it */
+        return true; /* somebody is at it */
     code = rotate_step_load(&s, org, &e);
+    if (!code && !s.org.admin_blob)
+        return false; /* it was lost with an HSM: another has to be given */
     if (!code)
         code = rotation_load(c->store, document, &s.r, &e);
     if (code == ERR_NOT_FOUND ||
         (!code && !rotation_is_due(&s.r, steady_ms(c))))
-        return;
+        return true;
     if (!code)
         code = rotate_step_take(&s, &e);
     if (code)
         log_failure(&e, "rotation of %s's admin key", org);
+    return true;
 }
 
 struct due {
@@ -276,9 +280,10 @@ static int64_t go_on_all(struct core *c)
         log_failure(&e, "rotations under way");
     else
         drop_left(c);
+    bool some = false;
     for (size_t i = 0; i < d.n; i++)
-        go_on(c, d.documents[i]);
-    if (d.n)
+        some = go_on(c, d.documents[i]) || some;
+    if (some)
         return ROTATE_LOOK_MS; /* each step says anew when the next is due */
     return d.next > d.now ? d.next - d.now : ROTATE_LOOK_MS;
 }

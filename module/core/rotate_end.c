@@ -77,8 +77,11 @@ static enum code delete_again(struct rotate_step *s, struct error *e)
 enum code rotate_confirm(struct rotate_step *s, struct error *e)
 {
     struct error why = {0};
-    enum code code = rotate_try(s, s->r.old_sealed, s->r.old_sealed_len, &why);
+    enum code code;
 
+    if (!s->r.old_sealed) /* lost with an HSM: that it is gone is all there is */
+        return rotate_advance(s, ROTATION_DEAD, NULL, NULL, 0, e);
+    code = rotate_try(s, s->r.old_sealed, s->r.old_sealed_len, &why);
     if (code == ERR_SERVICE_AUTH)
         return rotate_advance(s, ROTATION_DEAD, NULL, NULL, 0, e);
     if (!code && steady_ms(s->core) >= s->r.begun_ms + CONFIRM_MS)

@@ -6,6 +6,8 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "module/core/hsmrestore.h"
+#include "module/core/recovery.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -185,6 +187,14 @@ struct use_keys {
     uint64_t generation;
 };
 
+static void note_lost(struct core *c, const char *org)
+{
+    char text[256];
+
+    if (hsmrestore_waits(c, org, text, sizeof(text)))
+        warnings_raise(&c->warnings, ALARM_ADMIN_KEY, org, "%s", text);
+}
+
 static enum code use_key(const struct store_org *org, void *ctx,
                          struct error *e)
 {
@@ -194,8 +204,10 @@ static enum code use_key(const struct store_org *org, void *ctx,
     struct error why = {0};
     enum code code;
 
-    if (!org->admin_blob)
+    if (!org->admin_blob) {
+        note_lost(u->core, org->name);
         return OK;
+    }
     request.verb = VERB_USE_KEY;
     request.head = json_pack("{ss sb}", "org", org->name, "publish", 0);
     request.body = malloc(org->admin_blob_len);
@@ -226,9 +238,11 @@ static enum code make_ready(struct core *c, uint64_t generation,
 
     if (!code)
         code = store_org_each(c->store, use_key, &u, e);
-    if (!code)
-        unlock_note_ready(c, generation);
-    return code;
+    if (code)
+        return code;
+    unlock_note_ready(c, generation);
+    recovery_keep(c, generation);
+    return OK;
 }
 
 void unlock_note_ready(struct core *c, uint64_t generation)
@@ -480,6 +494,17 @@ enum code unlock_take_pins(struct core *c, struct error *e)
         lost(c, generation);
     finish(&c->unlock, NULL);
     return code ? code : unlock_ready(c, &generation, e);
+}
+
+enum code unlock_afresh(struct core *c, struct error *e)
+{
+    uint64_t generation;
+
+    begin(&c->unlock); /* who is at it may have read the pins of before */
+    atomic_store(&c->unlock.ready, 0);
+    keeper_end(c->keeper);
+    finish(&c->unlock, NULL);
+    return unlock_ready(c, &generation, e);
 }
 
 void unlock_clear(struct core *c)

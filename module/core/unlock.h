@@ -62,6 +62,9 @@ bool unlock_is_locked(struct core *c);
 bool unlock_has_source(const struct core *c);
 /* Other pins were stored: OK once the keeper works with them. */
 MUST_CHECK enum code unlock_take_pins(struct core *c, struct error *e);
+/* Pins of another HSM were stored: the keeper is ended, OK once another one works
+ * with them. */
+MUST_CHECK enum code unlock_afresh(struct core *c, struct error *e);
 void unlock_clear(struct core *c);
 
 /* keeper_call() on a keeper that is ready; made ready and asked once more

@@ -2,10 +2,12 @@
  * that the log has of each. */
 #include "config.h"
 
+#include "common/clock.h"
 #include "common/file.h"
 #include "common/secret.h"
 #include "module/core/internal.h"
 #include "module/core/logread.h"
+#include "module/core/lost.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -84,6 +86,21 @@ static json_t *found_json(struct core *c, const struct found *f)
                      f->has_lease ? core_lease_json(c, &f->lease) : NULL);
 }
 
+/* Older mints were hashed under a key that is lost: they may be whose it is. */
+static enum code not_found(struct core *c, json_t **out, struct error *e)
+{
+    int64_t seq, since_ms;
+    char at[CLOCK_TEXT_MAX];
+    enum code code = lost_hashes(c, &seq, &since_ms, e);
+
+    if (code)
+        return code;
+    *out = seq ? json_pack("{sb sI ss}", "found", 0, "untold_until",
+                           (json_int_t)seq, "since", clock_text(since_ms, at))
+               : json_pack("{sb}", "found", 0);
+    return *out ? OK : error_set(e, ERR_NOMEM, "whose a key is");
+}
+
 enum code core_whose(struct core *c, int fd, json_t **out, struct error *e)
 {
     SECRET key = NULL;
@@ -101,7 +118,9 @@ enum code core_whose(struct core *c, int fd, json_t **out, struct error *e)
         code = store_key_find(c->store, hmac, &f.key, e);
     if (code == ERR_NOT_FOUND) {
         error_clear(e);
-        *out = json_pack("{sb}", "found", 0);
+        code = not_found(c, out, e);
+        if (code)
+            return code;
     } else if (code || (code = look_up(c, &f, e))) {
         return code;
     } else {

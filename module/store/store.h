@@ -524,6 +524,18 @@ MUST_CHECK enum code store_key_find(struct store *s,
                                     const uint8_t hmac[STORE_KEY_HMAC],
                                     struct store_key *out, struct error *e);
 
+/* ---- what the HSM's keys sealed for leases ---- */
+struct store_seals {
+    int64_t values, probes;
+    int64_t minted; /* keys whose keyed hash is kept */
+};
+MUST_CHECK enum code store_seals_count(struct store *s, struct store_seals *out,
+                                       struct error *e);
+/* Nothing opens them any more. *out: what there was. */
+MUST_CHECK enum code store_seals_drop(struct store_tx *tx,
+                                      struct store_seals *out,
+                                      struct error *e);
+
 /* ---- checkpoints: signed notes of the tree, by its size ---- */
 struct store_checkpoint {
     uint64_t size;

@@ -658,6 +658,27 @@ def test_state_restored(operator, ready, service):
     wait_for(lambda: service.alive() == 0, LATE)
 
 
+def test_recovery_key(operator, ready):
+    """A key that is too weak, or none: the HMAC key is not kept, and it is said."""
+    bad = ready.place / "recovery.pub"
+    bad.write_text("no key\n")
+    ready.settings["hsm"]["recovery_key"] = bad
+    ready.stop()
+    ready.start()
+    operator.sees("recovery-key", "hsm")
+    private = ready.place / "recovery.pem"
+    for bits in (2048, 3072):
+        subprocess.run(["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", f"rsa_keygen_bits:{bits}", "-out", private],
+                       check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", bad], check=True)
+        if bits < 3072:
+            ready.stop()
+            ready.start()
+            assert "3072 bits" in operator.sees("recovery-key", "hsm")["text"]
+    os.kill(ready.keeper(), signal.SIGKILL)  # the next one reads it anew
+    operator.sees_it_over("recovery-key")
+
+
 def test_admin_key_used(operator, ready, service):
     """Somebody has the key: makes an account and an admin key, and takes one of ours away."""
     minted(operator)

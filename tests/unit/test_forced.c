@@ -62,7 +62,7 @@ static struct ledger *begun(void **state)
     (void)provisioned(state);
     clock_replace(&set_clock);
     struct ledger *l = ledger_at(fixture(state), "keeper");
-    must(ledger_begin(l, ORIGIN, &none, &note, &error));
+    must(ledger_begin(l, ORIGIN, &none, NULL, &note, &error));
     free(note);
     return l;
 }
@@ -141,7 +141,7 @@ static void another_instance_writes(void **state)
     char *note = NULL;
     struct ledger_state s;
     must_fail(ERR_NOT_LOGGED, remember(other, 1));
-    must(ledger_begin(other, ORIGIN, &none, &note, &error));
+    must(ledger_begin(other, ORIGIN, &none, NULL, &note, &error));
     free(note);
     must(ledger_look(other, &s, &error));
     assert_string_equal(s.origin, ORIGIN "/1");
@@ -151,7 +151,7 @@ static void another_instance_writes(void **state)
     must_fail(ERR_NOT_LOGGED, sign_with(l, one, 1, &anchored));
     assert_non_null(strstr(error.text, "another instance"));
     must_fail(ERR_NOT_LOGGED, remember(l, 2));
-    must(ledger_begin(l, ORIGIN, &none, &note, &error));
+    must(ledger_begin(l, ORIGIN, &none, NULL, &note, &error));
     assert_non_null(strstr(note, ORIGIN "/2\n"));
     free(note);
     must(remember(l, 3));

@@ -134,6 +134,8 @@ static const struct {
     {"RotateHsm", CAP(ADMINISTER)},
     {"DestroyHsmKey", CAP(ADMINISTER)},
     {"Ceremony", CAP(ADMINISTER)},
+    {"RestoreHsm", CAP(ADMINISTER)},
+    {"GetRecovery", CAP(ADMINISTER)},
     {"DeleteConfig", CAP(ADMINISTER)},
     {"SetRole", CAP(ADMINISTER)},
     {"GetRole", SHOWN},
