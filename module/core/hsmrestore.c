@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "module/core/internal.h"
 #include "module/core/keyrotation.h"
+#include "module/core/keystep.h"
 #include "module/core/logbook.h"
 #include "module/core/lost.h"
 #include "module/core/pins.h"
@@ -20,7 +21,6 @@
 #include <unistd.h>
 
 enum { MAKE_FACTOR = 6 /* making keys on a slow HSM */ };
-#define HOLD "hsm-keys" /* no rotation of them meanwhile */
 #define KIND "hsm-restore"
 #define DOCUMENT "keys"
 #define META_LOG "hsm.restore.log" /* "1" until the log has begun there */
@@ -441,7 +441,7 @@ enum code core_restore_hsm(struct core *c, const struct caller *by,
     if (!q->dry_run && !*q->reason)
         code = error_set(e, ERR_INVALID, "reason: says nothing");
     if (!code)
-        code = inflight_enter(&c->inflight, HOLD, NULL, NULL, NULL, &hold, e);
+        code = inflight_enter(&c->inflight, KEYSTEP_HOLD, NULL, NULL, NULL, &hold, e);
     return code ? code : run(&r, out, e);
 }
 
