@@ -3,9 +3,9 @@
 #include "common/file.h"
 #include "common/hosts.h"
 #include "common/settings.h"
+#include "common/settings_value.h"
 #include "common/text.h"
 
-#include <errno.h>
 #include <ini.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -18,12 +18,10 @@
 #define LINE_BYTES 199 /* inih's own bound: what is longer it would cut */
 #define ENV_MAX 32
 
-enum kind { WORD, PATH, URI, SYSCALLS, HOSTS, ORIGIN, PIN_SOURCE, BOOLEAN, NUMBER, SIZE, SECONDS, MS };
-
 struct key {
     const char *section;
     const char *name;
-    enum kind kind;
+    enum value_kind kind;
     size_t offset;
     int64_t fallback; /* of the numbers */
     int64_t min, max;
@@ -127,109 +125,12 @@ static enum code fail(struct parser *p, const char *fmt, ...)
     return p->rc;
 }
 
-static bool in_words(const char *words, const char *value)
-{
-    char wanted[32];
-    int n = snprintf(wanted, sizeof wanted, "|%s|", value);
-    return n > 0 && (size_t)n < sizeof wanted && !strchr(value, '|') &&
-           strstr(words, wanted);
-}
-
-static bool parse_bool(const char *value, bool *out)
-{
-    *out = in_words("|yes|true|on|1|", value);
-    return *out || in_words("|no|false|off|0|", value);
-}
-
-/* As the name of a signed note's key (c2sp.org/signed-note), and safe in a
- * path. A number at its end would be an epoch of the log. */
-static bool is_origin(const char *value)
-{
-    const char *slash = strrchr(value, '/');
-    const char *last = slash ? slash + 1 : value;
-    static const char good[] = "abcdefghijklmnopqrstuvwxyz"
-                               "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/";
-    size_t len = strlen(value);
-    return len <= SETTINGS_ORIGIN_MAX && strspn(value, good) == len &&
-           value[0] != '/' && last[strspn(last, "0123456789")] != '\0';
-}
-
-/* Digits and, for sizes, K, M or G (powers of 1024). */
-static bool parse_number(const char *value, bool size, int64_t *out)
-{
-    static const char suffixes[] = "KMG";
-    char *end;
-    if (value[0] < '0' || value[0] > '9')
-        return false;
-    errno = 0;
-    long long n = strtoll(value, &end, 10);
-    if (errno)
-        return false;
-    const char *suffix = *end && size ? strchr(suffixes, *end) : NULL;
-    int shift = suffix ? 10 * (int)(suffix - suffixes + 1) : 0;
-    if (end[suffix ? 1 : 0] != '\0' || n > INT64_MAX >> shift)
-        return false;
-    *out = (int64_t)n << shift;
-    return true;
-}
-
-static enum code check_text(struct parser *p, const struct key *k,
-                            const char *value)
-{
-    switch (k->kind) {
-    case WORD:
-        if (k->words && !in_words(k->words, value))
-            return fail(p, "%s = %.64s: choose one of %s", k->name, value,
-                        k->words);
-        return OK;
-    case PATH:
-        if (value[0] != '/')
-            return fail(p, "%s = %.64s: write an absolute path", k->name,
-                        value);
-        return OK;
-    case URI:
-        if (strncmp(value, "pkcs11:", 7) != 0)
-            return fail(p, "%s = %.64s: write a pkcs11: URI (RFC 7512)",
-                        k->name, value);
-        if (strstr(value, "pin-value"))
-            return fail(p, "%s: holds a PIN (pin-value): use pin_source",
-                        k->name);
-        return OK;
-    case SYSCALLS:
-        if (value[strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789_ ")])
-            return fail(p, "%s = %.64s: write names of system calls with "
-                           "blanks between them",
-                        k->name, value);
-        return OK;
-    case HOSTS:
-        if (!hosts_valid(value))
-            return fail(p, "%s = %.64s: write host names with blanks between "
-                           "them, without ports; *.NAME stands for all below "
-                           "NAME",
-                        k->name, value);
-        return OK;
-    case ORIGIN:
-        if (!is_origin(value))
-            return fail(p, "%s = %.64s: write a name such as "
-                           "log.example/hsmint, of letters, digits and -._~/, "
-                           "with no number at its end",
-                        k->name, value);
-        return OK;
-    default:
-        if (value[0] != '/' && (strncmp(value, "credential:", 11) != 0 ||
-                                value[11] == '\0' || strchr(value, '/')))
-            return fail(p, "%s: write an absolute path or credential:NAME",
-                        k->name); /* its value may be a PIN */
-        return OK;
-    }
-}
-
 static enum code set_text(struct parser *p, const struct key *k,
                           const char *value)
 {
-    enum code rc = check_text(p, k, value);
-    if (rc)
-        return rc;
+    struct error why = {.code = OK};
+    if (value_check_text(k->kind, k->name, value, k->words, &why))
+        return fail(p, "%s", why.text);
     void *at = (char *)p->s + k->offset;
     if (k->offset == AT(mode)) {
         *(enum settings_mode *)at =
@@ -256,30 +157,10 @@ static void store_number(struct settings *s, const struct key *k, int64_t n)
 static enum code set_number(struct parser *p, const struct key *k,
                             const char *value)
 {
-    int64_t n = 0;
-    bool flag = false, good;
-    if (k->kind == BOOLEAN) {
-        good = parse_bool(value, &flag);
-        n = flag;
-    } else if (k->kind == SECONDS || k->kind == MS) {
-        good = strcmp(value, "0") == 0 || text_duration(value, &n, NULL) == OK;
-        n *= k->kind == MS ? 1000 : 1;
-    } else {
-        good = parse_number(value, k->kind == SIZE, &n);
-    }
-    if (!good)
-        return fail(p, "%s = %.64s: write %s", k->name, value,
-                    k->kind == BOOLEAN  ? "yes or no"
-                    : k->kind == NUMBER ? "a number"
-                    : k->kind == SIZE   ? "bytes, or a number with K, M or G"
-                                        : "a duration such as 30s or 5m");
-    if (k->kind != BOOLEAN && (n < k->min || n > k->max))
-        return fail(p, "%s = %.64s: allowed are %lld to %lld%s", k->name, value,
-                    (long long)k->min, (long long)k->max,
-                    k->kind == MS        ? " milliseconds"
-                    : k->kind == SECONDS ? " seconds"
-                    : k->kind == SIZE    ? " bytes"
-                                         : "");
+    struct error why = {.code = OK};
+    int64_t n;
+    if (value_number(k->kind, k->name, value, k->min, k->max, &n, &why))
+        return fail(p, "%s", why.text);
     store_number(p->s, k, n);
     return OK;
 }

@@ -169,6 +169,8 @@ static void refusals_name_the_line(void **state)
         {"[hsm]\nuri = token=x\n", "x.conf:2:", "pkcs11:"},
         {"[hsm]\nuri = pkcs11:token=x?pin-value=12\n",
          "x.conf:2:", "pin_source"},
+        /* Even of what is no URI, no PIN is told. */
+        {"[hsm]\nuri = token=x?pin-value=12\n", "x.conf:2:", "pin_source"},
         {"[hsm]\npin_source = pin\n", "x.conf:2:", "credential:NAME"},
         {"[hsm]\npin_source = credential:\n", "x.conf:2:", "credential:NAME"},
         {"[hsm]\npin_source = credential:a/b\n",
