@@ -143,14 +143,23 @@ static enum code add_text(json_t *list, const char *text)
     return json_array_append_new(list, json_string(text)) ? ERR_NOMEM : OK;
 }
 
-static enum code add_stranger(json_t *list, const struct ceremony_trace *c)
+static enum code add_stranger(json_t *faults, json_t *notices,
+                              const struct ceremony_trace *c)
 {
     char text[OUTPUT_TEXT_MAX];
+    if (c->forgets) {
+        (void)snprintf(text, sizeof text,
+                       "seq %lld: key %s signed calls; the statement does not "
+                       "have it, nor all keys of before: an earlier "
+                       "transcript may",
+                       (long long)c->stranger_seq, c->stranger);
+        return add_text(notices, text);
+    }
     (void)snprintf(text, sizeof text,
                    "seq %lld: calls may be signed with key %s, which is none "
                    "that the HSM had: the log's record invents it",
                    (long long)c->stranger_seq, c->stranger);
-    return add_text(list, text);
+    return add_text(faults, text);
 }
 
 static void on_record(void *ctx, const struct record *r)
@@ -182,7 +191,7 @@ static enum code check_log(struct checking *g, struct error *e)
         rc = add_text(faults, "the record of this ceremony in the log is "
                               "missing, or is about something else");
     if (rc == OK && g->trace.stranger_seq)
-        rc = add_stranger(faults, &g->trace);
+        rc = add_stranger(faults, notices, &g->trace);
     if (rc == OK && !g->trace.signed_seq)
         rc = add_text(notices,
                       "the copy of the log has no record that this statement "

@@ -276,6 +276,19 @@ static enum code digest_of(const char *text, char out[64], struct error *e)
     return OK;
 }
 
+/* The first one is of version 1. */
+static bool forgets(const struct transcript *t)
+{
+    const json_t *keys = part(t, "keys");
+    for (size_t i = 0; i < json_array_size(keys); i++) {
+        const json_t *one = json_array_get(keys, i);
+        if (strcmp(member(one, "use"), "call") == 0 &&
+            json_integer_value(json_object_get(one, "version")) == 1)
+            return false;
+    }
+    return true;
+}
+
 enum code ceremony_trace_begin(struct ceremony_trace *c,
                                const struct transcript *t, struct error *e)
 {
@@ -283,7 +296,8 @@ enum code ceremony_trace_begin(struct ceremony_trace *c,
     *c = (struct ceremony_trace){
         .t = t,
         .record = json_integer_value(
-            json_object_get(part(t, "log"), "record"))};
+            json_object_get(part(t, "log"), "record")),
+        .forgets = forgets(t)};
     enum code rc = digest_of(given, c->given, e);
     return rc ? rc : digest_of(t->text, c->statement, e);
 }

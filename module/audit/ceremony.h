@@ -31,6 +31,8 @@ struct ceremony_trace {
     int64_t stranger_seq; /* of the first record before it of a key of calls
                              that the statement does not have; 0: none */
     char stranger[128];   /* its keyid, as the record has it */
+    bool forgets;         /* the statement has not all keys of calls: the pins
+                             let go of the oldest that are destroyed */
 };
 MUST_CHECK enum code ceremony_trace_begin(struct ceremony_trace *c,
                                           const struct transcript *t,
