@@ -1,6 +1,7 @@
 /* keydestroy - the end of an old key of the HSM's: core_destroy_hsm() of core.h. */
 #include "config.h"
 
+#include "common/clock.h"
 #include "module/core/internal.h"
 #include "module/core/keystep.h"
 #include "module/core/logbook.h"
@@ -8,6 +9,12 @@
 
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
+
+enum {
+    WAIT_MS = 10000, /* for who works on an organisation's configuration */
+    BUSY_MS = 200
+};
 
 struct ending {
     struct keystep *step;
@@ -52,6 +59,7 @@ static bool is_old_seal(const char *label, const json_t *pins)
 static enum code look_once_more(struct keystep *s, const char *label,
                                 struct error *e)
 {
+    int64_t until_ms = clock_monotonic_ms() + WAIT_MS;
     struct reseal_walk w = {.begun = false};
     JSON pins = NULL;
     bool over = false;
@@ -59,9 +67,16 @@ static enum code look_once_more(struct keystep *s, const char *label,
 
     if (code || !is_old_seal(label, pins))
         return code;
-    code = reseal_begin(s->core, &w, false, e);
-    if (!code)
-        code = reseal_walk(s->core, s->by, &w, INT64_MAX, &over, e);
+    do {
+        code = reseal_begin(s->core, &w, false, e);
+        if (!code)
+            code = reseal_walk(s->core, s->by, &w, INT64_MAX, &over, e);
+    } while (!code && w.busy > 0 && clock_monotonic_ms() < until_ms &&
+             usleep(BUSY_MS * 1000) == 0);
+    if (!code && w.busy > 0)
+        return error_set(e, ERR_BUSY,
+                         "an organisation's configuration is being changed: try "
+                         "again in a moment");
     if (code || w.left == 0)
         return code;
     return error_set(e, ERR_INVALID,

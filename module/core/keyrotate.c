@@ -11,10 +11,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     COMMAND_MS = 20000, /* that a command waits for keys to be sealed anew */
     SLICE_MS = 500,     /* that the thread works on them at a time */
+    BUSY_MS = 200,
     DRAIN_MS = 10000,
     STUCK_MS = 600000, /* a step that fails for so long is an alarm */
     RETRY_FIRST_MS = 2000,
@@ -166,6 +168,13 @@ static enum code walk(struct keystep *s, bool prove, int64_t until_ms,
     return code;
 }
 
+/* Somebody rotates an admin key, which takes seconds. */
+static enum code look_again(void)
+{
+    usleep(BUSY_MS * 1000);
+    return OK;
+}
+
 static enum code reseal(struct keystep *s, int64_t until_ms, struct error *e)
 {
     const struct reseal_walk *w = &s->core->keyrotate.walk;
@@ -175,7 +184,8 @@ static enum code reseal(struct keystep *s, int64_t until_ms, struct error *e)
     if (code || !over)
         return code;
     if (w->left == 0)
-        return keystep_advance(s, KEYROTATION_SEALED, e);
+        return w->busy ? look_again()
+                       : keystep_advance(s, KEYROTATION_SEALED, e);
     return error_set(e, ERR_SEAL,
                      "%lld keys could not be sealed anew: %s",
                      (long long)w->left, w->what);
@@ -192,6 +202,8 @@ static enum code prove(struct keystep *s, int64_t until_ms, struct error *e)
         return code;
     if (w->anew > 0 || w->left > 0)
         return keystep_advance(s, KEYROTATION_LEFT, e);
+    if (w->busy)
+        return look_again();
     s->core->keyrotate.looked = true;
     return keystep_advance(s, KEYROTATION_PROVEN, e);
 }
@@ -416,7 +428,7 @@ static enum code look_once(struct core *c, bool *more, struct error *e)
         code = reseal_walk(c, NULL, &k->walk, clock_monotonic_ms() + SLICE_MS,
                            &over, e);
     *more = !code && !over;
-    k->looked = over;
+    k->looked = over && k->walk.busy == 0;
     if (over && k->walk.anew > 0)
         log_warning("%lld keys were still sealed by an old key of the HSM's, "
                     "and are sealed anew",

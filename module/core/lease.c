@@ -501,8 +501,8 @@ static enum code value_request(struct core *c, enum verb verb,
     return OK;
 }
 
-enum code lease_open_value(struct core *c, const struct store_lease *l,
-                           struct secret **value, struct error *e)
+static enum code open_value(struct core *c, const struct store_lease *l,
+                            struct secret **value, struct error *e)
 {
     FRAME request = FRAME_INIT;
     FRAME reply = FRAME_INIT;
@@ -523,6 +523,24 @@ enum code lease_open_value(struct core *c, const struct store_lease *l,
     return code
                ? code
                : secret_from_fd(value, reply.fd, SECRET_MAX, deadline, true, e);
+}
+
+/* What was read may have been sealed anew since, and the old key be gone. */
+enum code lease_open_value(struct core *c, const struct store_lease *l,
+                           struct secret **value, struct error *e)
+{
+    struct error why = {0};
+    LEASE now = {0};
+    enum code code = open_value(c, l, value, &why);
+
+    if (code == ERR_SEAL &&
+        store_lease_get(c->store, l->id, &now, NULL) == OK && now.sealed &&
+        (now.sealed_len != l->sealed_len ||
+         memcmp(now.sealed, l->sealed, l->sealed_len) != 0))
+        return open_value(c, &now, value, e);
+    if (code && e)
+        *e = why;
+    return code;
 }
 
 enum code lease_seal(struct core *c, const struct store_lease *l,

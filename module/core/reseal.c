@@ -283,11 +283,10 @@ static enum code visit_org(struct visit *v, const char *name, struct error *e)
 {
     CLEANUP(store_org_clear) struct store_org org = {0};
     INFLIGHT hold = {0};
-    struct error busy = {0};
 
     if (!inflight_try(&v->core->inflight, "config", name, &hold)) {
-        error_set(&busy, ERR_BUSY, "its configuration is being changed");
-        return leave(v, name, "it is looked at again", &busy, e);
+        v->walk->busy++;
+        return OK;
     }
     enum code code = core_org(v->core, name, &org, e);
 

@@ -22,6 +22,7 @@ struct reseal_walk {
     int64_t of;                   /* how many there were when it began */
     int64_t seen, anew;           /* looked at; sealed anew */
     int64_t left;                 /* could not be */
+    int64_t busy; /* organisations that somebody else works on: look again */
     char what[256];               /* the first of these, why, and what helps */
 };
 

@@ -517,6 +517,34 @@ def test_admin_key_left(daemon_stopped, service):
     operator.mint()
 
 
+def test_hsm_rotation(daemon_stopped, service):
+    """A lease's key that does not open: gone with the lease, or left with the old key."""
+    d = daemon_stopped
+    operator = with_clock(d)
+    operator.run("role", "set", "my-app", "keep_value=true")
+    leases = [json.loads(operator.mint())["lease_id"] for _ in range(2)]
+    for n, lease in enumerate(leases):
+        d.stop()
+        with sqlite3.connect(d.state / "store.db") as db:
+            (blob,) = db.execute("SELECT sealed FROM lease WHERE id = ?", (lease,)).fetchone()
+            db.execute("UPDATE lease SET sealed = ? WHERE id = ?", (blob[:-1] + bytes([blob[-1] ^ 1]), lease))
+        db.close()
+        spawn_with_clock(d, 660 * n, 660 * n)
+        operator.mint()
+        operator.run("hsm", "rotate", "seal", status=None)
+        assert operator.alarms("hsm-rotation") == []
+        assert lease in operator.run("hsm", "show")
+        set_clock(d, 660 * (n + 1), 660 * (n + 1))  # the host slept
+        assert lease in operator.sees("hsm-rotation", "seal")["text"]
+        if n == 0:
+            operator.run("lease", "revoke", lease)
+        else:
+            said = operator.run("hsm", "rotate", "seal", "--abandon")
+            assert "abandoned" in said and "has to stay on the HSM" in said
+        operator.sees_it_over("hsm-rotation", "seal")
+        operator.mint()
+
+
 def test_rotation_overdue(daemon_stopped, service):
     operator = with_clock(daemon_stopped)
     service.fault(kind="status", status=403, method="POST", path="*/admin_api_keys", times=-1)
