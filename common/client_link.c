@@ -169,12 +169,12 @@ static enum code attach(struct client *c, struct wire *w, const char *token,
 enum code client_open_link(struct client *c, bool starts, int64_t end,
                            struct wire **out, struct error *e)
 {
-    enum code rc = OK;
-    for (int round = 0; round < 2; round++) {
+    bool refused = false, left = false; /* once each, maybe one after the other */
+    for (;;) {
         char token[WIRE_TOKEN_HEX + 1];
         struct attached got;
         struct wire *w CLEANUP(wire_freep) = NULL;
-        rc = open_wire(c, starts, &end, &w, e);
+        enum code rc = open_wire(c, starts, &end, &w, e);
         if (rc)
             return rc;
         rc = begin_attach(c, token, end, e);
@@ -183,8 +183,8 @@ enum code client_open_link(struct client *c, bool starts, int64_t end,
         rc = attach(c, w, token, end, &got, e);
         end_attach(c, token, rc ? NULL : &got);
         wipe(&got, sizeof got);
-        bool refused = rc == ERR_NOT_FOUND && token[0];
-        if (refused)
+        bool unknown = rc == ERR_NOT_FOUND && token[0];
+        if (unknown)
             forget_token(c, token);
         wipe(token, sizeof token);
         if (!rc) {
@@ -194,9 +194,10 @@ enum code client_open_link(struct client *c, bool starts, int64_t end,
         }
         /* A daemon that leaves cuts what it had accepted; who waits in the
          * socket is for the next one. */
-        bool left = rc == ERR_DAEMON_DOWN || rc == ERR_IO;
-        if (!refused && !left)
+        bool cut = rc == ERR_DAEMON_DOWN || rc == ERR_IO;
+        if (unknown ? refused : !cut || left)
             return rc;
+        refused = refused || unknown;
+        left = left || cut;
     }
-    return rc;
 }

@@ -42,6 +42,7 @@ static struct {
     int sockets[256];
     _Atomic unsigned connections, attached, joined, calls;
     _Atomic int break_next; /* calls that end without an answer */
+    _Atomic int cut_next;   /* attaching ends without an answer */
     _Atomic bool forget;    /* refuse every token that is not new */
     _Atomic bool stop;
     char token[WIRE_TOKEN_HEX + 1];
@@ -109,6 +110,10 @@ static void *serve(void *arg)
             wire_parse_request(m, &method, &parameters, NULL) != OK)
             return NULL;
         bool attach = strcmp(method, "org.hsmint.Attach") == 0;
+        if (attach && d.cut_next > 0 && d.cut_next-- > 0) {
+            shutdown(wire_fd(w), SHUT_RDWR);
+            return NULL;
+        }
         if (!attach && d.break_next > 0 && d.break_next-- > 0) {
             d.calls++;
             shutdown(wire_fd(w), SHUT_RDWR);
@@ -292,6 +297,27 @@ static void a_restarted_daemon_is_found_again(void **state)
     assert_int_equal(echo(c, 4), OK);
     assert_int_equal(d.attached, 2);
     assert_int_equal(echo(c, 5), OK);
+}
+
+/* One was accepted by the daemon that leaves, and the next one does not know
+ * an application without leases any more. */
+static void cut_and_then_forgotten(void **state)
+{
+    (void)state;
+    CLIENT c = make(5000);
+    assert_int_equal(echo(c, 1), OK);
+    daemon_stop();
+    daemon_start();
+    d.cut_next = 1;
+    d.forget = true;
+    assert_int_equal(echo(c, 2), OK);
+    assert_int_equal(d.attached, 2);
+    daemon_stop();
+    daemon_start();
+    d.cut_next = 100;
+    assert_int_equal(echo(c, 3), ERR_DAEMON_DOWN);
+    d.cut_next = 0;
+    assert_int_equal(echo(c, 4), OK);
 }
 
 struct caller {
@@ -549,6 +575,7 @@ int main(void)
         WITH_DAEMON(a_broken_call_is_sent_once_more),
         WITH_DAEMON(a_late_answer_is_not_taken_for_the_next),
         WITH_DAEMON(a_restarted_daemon_is_found_again),
+        WITH_DAEMON(cut_and_then_forgotten),
         WITH_DAEMON(threads_share_the_pool),
         WITH_DAEMON(more_callers_than_connections_wait),
         cmocka_unit_test(nobody_is_there),
