@@ -489,13 +489,13 @@ static void *run(void *arg)
         bool hangs = code == ERR_CODES && s->fake->fault == FAKE_HANGS;
         pthread_mutex_unlock(&s->fake->lock);
         if (hangs) /* until the other side gives up */
-            ends = frame_recv(s->sock, &in, 5000, NULL) != OK;
+            ends = frame_recv(s->sock, &in, 120000, NULL) != OK;
         else if (code == ERR_CODES)
             ends = true;
         else if (code)
-            ends = frame_send_error(s->sock, &e, 5000) != OK;
+            ends = frame_send_error(s->sock, &e, 120000) != OK;
         else
-            ends = frame_send(s->sock, &out, 5000, NULL) != OK;
+            ends = frame_send(s->sock, &out, 120000, NULL) != OK;
     }
     close(s->sock);
     free(s);

@@ -190,7 +190,7 @@ static inline CK_ULONG found(CK_SESSION_HANDLE s, CK_ATTRIBUTE *t, CK_ULONG n,
 
 static inline void wait_for_call(const char *method, int times)
 {
-    for (int i = 0; i < 500 && fake_calls(method) < times; i++)
+    for (int i = 0; i < 6000 && fake_calls(method) < times; i++)
         usleep(10000);
     assert_int_equal(fake_calls(method), times);
 }

@@ -317,7 +317,7 @@ static void a_slot_that_was_there_stays(void **state)
     ok(p11->C_Login(s, CKU_USER, pin, sizeof(pin) - 1));
     fake_second_slot(false);
     fake_forget_calls();
-    for (int i = 0; i < 500 && fake_calls("Slots") < 2; i++) {
+    for (int i = 0; i < 6000 && fake_calls("Slots") < 2; i++) {
         ok(p11->C_GetSlotList(CK_TRUE, NULL, &n));
         usleep(10000);
     }
@@ -328,7 +328,7 @@ static void a_slot_that_was_there_stays(void **state)
     assert_non_null(strstr(fake_last("Mint"), "\"org\":\"lab\""));
     fake_second_slot(true);
     fake_forget_calls();
-    for (int i = 0; i < 500 && fake_calls("Slots") < 2; i++) {
+    for (int i = 0; i < 6000 && fake_calls("Slots") < 2; i++) {
         gives(CKR_NO_EVENT, p11->C_WaitForSlotEvent(CKF_DONT_BLOCK, &id, NULL));
         usleep(10000);
     }
@@ -358,9 +358,9 @@ static void a_new_organisation_is_an_event(void **state)
     pthread_t t;
     CK_TOKEN_INFO info;
     /* Until the daemon has answered once, nothing is new. */
-    for (int i = 0; i < 50 && fake_calls("Slots") == 0; i++)
+    for (int i = 0; i < 6000 && fake_calls("Slots") == 0; i++)
         ok(p11->C_GetTokenInfo(1, &info));
-    for (int i = 0; i < 50 && info.firmwareVersion.major != 7; i++) {
+    for (int i = 0; i < 600 && info.firmwareVersion.major != 7; i++) {
         usleep(100000);
         ok(p11->C_GetTokenInfo(1, &info));
     }
@@ -427,7 +427,7 @@ static void expect_pin(const char *state, CK_FLAGS flag)
 {
     CK_TOKEN_INFO t = {.flags = 0};
     fake_pin(state);
-    for (int i = 0; i < 200 && (t.flags & PIN_FLAGS) != flag; i++) {
+    for (int i = 0; i < 3000 && (t.flags & PIN_FLAGS) != flag; i++) {
         usleep(20000);
         ok(p11->C_GetTokenInfo(1, &t));
     }

@@ -347,7 +347,7 @@ static void do_job(struct queue_item *i)
 
 static void wait_done(struct workers *w, int n)
 {
-    for (int i = 0; i < 10000 && atomic_load(&work.done) < n; i++) {
+    for (int i = 0; i < 60000 && atomic_load(&work.done) < n; i++) {
         (void)workers_tick(w, clock_monotonic_ms());
         usleep(1000);
     }
@@ -396,7 +396,7 @@ static void threads_grow_for_what_waits(void **state)
         jobs[i].hangs = true;
         workers_put(w, &f, &jobs[i].item);
     }
-    for (int i = 0; i < 5000 && atomic_load(&work.now) < PLACES; i++) {
+    for (int i = 0; i < 60000 && atomic_load(&work.now) < PLACES; i++) {
         (void)workers_tick(w, clock_monotonic_ms());
         usleep(1000);
     }

@@ -150,7 +150,7 @@ static void test_one_that_dies_is_noticed(void **state)
     assert_int_equal(OK, keeper_ensure(f->keeper, &generation, &f->e));
     keeper_describe(f->keeper, &k);
     kill(k.pid, SIGKILL);
-    for (int i = 0; i < 500 && k.running; i++) {
+    for (int i = 0; i < 6000 && k.running; i++) {
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
         keeper_check(f->keeper);
         keeper_describe(f->keeper, &k);
