@@ -159,14 +159,18 @@ static void finish(struct run *r)
     if (reconcile_doc_keep(c, RECONCILE_JOB, NULL, &end, &e) != OK)
         log_failure(&e, "reconcile: its end cannot be kept");
     pthread_mutex_lock(&shared->lock);
-    shared->running = false;
     if (r->complete && !*r->job.org)
         shared->last_ms = clock_wall_ms();
     report = reconcile_report_now(shared);
     pthread_mutex_unlock(&shared->lock);
-    if (report && reconcile_doc_keep(c, RECONCILE_LAST, report, NULL, &e) != OK)
+    if (report &&
+        reconcile_doc_keep(c, RECONCILE_LAST, report, NULL, &e) != OK)
         log_failure(&e, "reconcile: its report cannot be kept");
     tell_alarms(r);
+    /* Who is told that it is done finds all of it. */
+    pthread_mutex_lock(&shared->lock);
+    shared->running = false;
+    pthread_mutex_unlock(&shared->lock);
 }
 
 /* What an administrator decides holds for all organisations, once all of them
