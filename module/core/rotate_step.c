@@ -355,12 +355,20 @@ enum code rotate_step_make(struct rotate_step *s, struct error *e)
 
 /* ---- prove ---- */
 
+static enum code pass(const struct openai_admin_key *k, void *ctx,
+                      struct error *e)
+{
+    (void)k, (void)ctx, (void)e;
+    return OK;
+}
+
 /* A call with a key that is only tried: OK, or what the service says. */
 enum code rotate_try(struct rotate_step *s, const uint8_t *blob, size_t len,
                          struct error *e)
 {
     CLEANUP(openai_request_clear) struct openai_request request = {0};
     GATE_REPLY reply = GATE_REPLY_INIT;
+    FREE char *after = NULL;
     struct gate_call call = {.org = s->org.name,
                              .candidate = true,
                              .purpose = "rotate",
@@ -371,7 +379,12 @@ enum code rotate_try(struct rotate_step *s, const uint8_t *blob, size_t len,
 
     if (!code)
         code = openai_admin_key_list(&request, NULL, e);
-    return code ? code : gate_ask(s->core, &call, &reply, e);
+    if (!code)
+        code = gate_ask(s->core, &call, &reply, e);
+    /* What answers 200 to everything is not the service. */
+    return code ? code
+                : openai_decode_admin_key_list(&reply.http, pass, NULL, &after,
+                                               e);
 }
 
 static enum code take_text(char **field, const char *text, struct error *e)
@@ -394,19 +407,6 @@ int64_t rotate_overlap_ms(const struct core *c, const char *cause)
     return s->hsm_deadline_ms + s->connect_ms + s->call_ms;
 }
 
-/* An HSM that stores no copy now keeps nobody from the new key: its copy is
- * written again before the old key goes. */
-static enum code use_new(struct rotate_step *s, struct error *e)
-{
-    struct error why = {0};
-
-    if (rotate_use(s, s->r.sealed, s->r.sealed_len, USE, &why) == OK)
-        return OK;
-    log_failure(&why, "organisation %s: its new admin key is not on the HSM",
-                s->org.name);
-    return rotate_use(s, s->r.sealed, s->r.sealed_len, USE_HERE, e);
-}
-
 static enum code take_key(struct rotate_step *s, struct error *e)
 {
     enum code code =
@@ -423,7 +423,7 @@ static enum code take_key(struct rotate_step *s, struct error *e)
     code = rotate_advance(s, ROTATION_WORKS, NULL, NULL,
                    rotate_overlap_ms(s->core, s->r.cause), e);
     if (!code)
-        code = use_new(s, e);
+        code = rotate_step_use(s, s->r.sealed, s->r.sealed_len, e);
     if (code)
         return error_prefix(e, "the new admin key is stored and taken at the "
                                "next start, but not yet in use");
@@ -450,21 +450,51 @@ static enum code prove(struct rotate_step *s, struct error *e)
                      &why, e);
 }
 
-/* What is to go is the organisation's key again. */
-static bool is_kept(const struct rotate_step *s)
-{
-    const char *goes = s->r.state == ROTATION_DROP ? s->r.new_id : s->r.old_id;
+struct goes {
+    const char *id, *endpoint;
+    bool used;
+};
 
-    return s->r.state >= ROTATION_RETIRE &&
-           strcmp(goes, s->config.admin_api_key_id) == 0;
+static enum code is_used(const struct store_org *org, void *ctx,
+                         struct error *e)
+{
+    struct goes *g = ctx;
+    CONFIG config = {0};
+    enum code code = config_parse(&config, org->config, e);
+
+    if (!code && strcmp(config.admin_api_key_id, g->id) == 0 &&
+        strcmp(config.api_endpoint, g->endpoint) == 0)
+        g->used = true;
+    return code;
+}
+
+/* What is to go is the organisation's key again, or another one's of ours. */
+static enum code look_if_kept(struct rotate_step *s, bool *kept,
+                              struct error *e)
+{
+    struct goes g = {
+        .id = s->r.state == ROTATION_DROP ? s->r.new_id : s->r.old_id,
+        .endpoint = s->config.api_endpoint};
+    enum code code = s->r.state < ROTATION_RETIRE
+                         ? OK
+                         : store_org_each(s->core->store, is_used, &g, e);
+
+    *kept = g.used;
+    return code;
 }
 
 enum code rotate_step_take(struct rotate_step *s, struct error *e)
 {
+    enum code code;
+    bool kept;
+
     if (!s->org.admin_blob)
         return error_set(e, ERR_NO_ADMIN_KEY,
                          "organisation %s has no admin key", s->org.name);
-    if (is_kept(s))
+    code = look_if_kept(s, &kept, e);
+    if (code)
+        return code;
+    if (kept)
         return rotate_advance(s, ROTATION_KEPT, NULL, NULL, 0, e);
     switch (s->r.state) {
     case ROTATION_MAKE:

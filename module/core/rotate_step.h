@@ -31,6 +31,10 @@ void rotate_step_clear(struct rotate_step *s);
 /* Organisation and configuration; s->core is set. */
 MUST_CHECK enum code rotate_step_load(struct rotate_step *s, const char *org,
                                       struct error *e);
+/* The keeper works with this sealed key. An HSM that stores no copy now keeps
+ * nobody from it: its copy is written again before an old key goes. */
+MUST_CHECK enum code rotate_step_use(struct rotate_step *s, const uint8_t *blob,
+                                     size_t len, struct error *e);
 /* A rotation begins: s->r is filled, with a unique name. ERR_NO_ADMIN_KEY,
  * ERR_EXISTS. */
 MUST_CHECK enum code rotate_step_begin(struct rotate_step *s, const char *cause,

@@ -37,6 +37,18 @@ enum code rotate_use(struct rotate_step *s, const uint8_t *blob, size_t len,
     return ask(s, blob, len, how, &reply, e);
 }
 
+enum code rotate_step_use(struct rotate_step *s, const uint8_t *blob, size_t len,
+                          struct error *e)
+{
+    struct error why = {0};
+
+    if (rotate_use(s, blob, len, USE, &why) == OK)
+        return OK;
+    log_failure(&why, "organisation %s: its new admin key is not on the HSM",
+                s->org.name);
+    return rotate_use(s, blob, len, USE_HERE, e);
+}
+
 /* ---- the HSM's is later than the store's ---- */
 
 struct later {

@@ -36,7 +36,7 @@ enum rotation_event {
     ROTATION_USELESS, /* it was not, for too long */
     ROTATION_GONE,    /* the key that was to go is not there any more */
     ROTATION_DEAD,    /* and it opens nothing */
-    ROTATION_KEPT,    /* an administrator set it by hand: it stays */
+    ROTATION_KEPT,    /* an organisation uses it (again): it stays */
     ROTATION_EVENTS
 };
 const char *rotation_state_name(enum rotation_state s);

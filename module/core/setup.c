@@ -96,24 +96,29 @@ static bool retires_old(struct setup *s, struct rotation *old)
     bool same = strcmp(s->was_endpoint, s->config.api_endpoint) == 0 &&
                 strcmp(s->was_organization, s->config.organization_id) == 0;
     int64_t now = steady_ms(s->core);
-    bool goes = same && (what ? strcmp(what, "retire") == 0 : !s->was_by_hand);
+    const char *cause = s->was_compromised ? ROTATE_COMPROMISED : "by hand";
+    bool goes = same && (what ? strcmp(what, "retire") == 0
+                              : !s->was_by_hand || s->was_compromised);
 
     if (!s->blob || !s->org.admin_blob || !*s->was_key_id ||
         strcmp(s->was_key_id, s->config.admin_api_key_id) == 0)
         return false;
     if (!goes) {
-        setup_warn(s, "admin key %s, which was in use before, stays at the service",
-             s->was_key_id);
+        setup_warn(s, "admin key %s, which was in use before, stays at the service%s",
+             s->was_key_id,
+             s->was_compromised ? ", and others may know it: delete it there"
+             : s->was_by_hand   ? ""
+                                : ", and nobody has it: delete it there");
         return false;
     }
     *old = (struct rotation){.state = ROTATION_RETIRE,
                              .begun_ms = now,
                              .due_ms =
-                                 now + rotate_overlap_ms(s->core, "by hand"),
+                                 now + rotate_overlap_ms(s->core, cause),
                              .old_sealed = s->org.admin_blob,
                              .old_sealed_len = s->org.admin_blob_len};
     snprintf(old->org, sizeof(old->org), "%s", s->org.name);
-    snprintf(old->cause, sizeof(old->cause), "by hand");
+    snprintf(old->cause, sizeof(old->cause), "%s", cause);
     snprintf(old->new_id, sizeof(old->new_id), "%s",
              s->config.admin_api_key_id);
     snprintf(old->old_id, sizeof(old->old_id), "%s", s->was_key_id);
@@ -153,6 +158,8 @@ static enum code load(struct setup *s, const char *org, struct error *e)
     s->was_organization = strdup(s->config.organization_id);
     s->was_key_id = strdup(s->config.admin_api_key_id);
     s->was_by_hand = s->config.by_hand;
+    s->was_compromised =
+        strcmp(s->config.rotation_wanted, ROTATE_COMPROMISED) == 0;
     s->was_outgrown = schedule_outgrown(&s->config, clock_wall_ms());
     s->candidates = json_array();
     s->owners = json_object();

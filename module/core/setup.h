@@ -17,7 +17,7 @@ struct setup {
     struct store_org org;
     struct config config;
     char *was_endpoint, *was_organization, *was_key_id;
-    bool was_by_hand, was_outgrown;
+    bool was_by_hand, was_outgrown, was_compromised;
     uint8_t *blob; /* candidate, then bound to its id */
     size_t blob_len;
     json_t *candidates; /* [{id, redacted}] */

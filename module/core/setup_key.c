@@ -8,6 +8,7 @@
 #include "module/core/internal.h"
 #include "module/core/pages.h"
 #include "module/core/projects.h"
+#include "module/core/rotate_step.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -198,10 +199,12 @@ enum code setup_key_prove(struct setup *s, struct error *e)
 
 enum code setup_key_use(struct setup *s, struct error *e)
 {
-    enum code code = ask_keeper(
-        s, VERB_USE_KEY, json_pack("{ss sb}", "org", s->org.name, "publish", 1),
-        -1, NULL, e);
+    ROTATE_STEP step = {.core = s->core, .by = s->by};
+    enum code code = rotate_step_load(&step, s->org.name, e);
 
+    if (!code)
+        code = rotate_step_use(&step, step.org.admin_blob,
+                               step.org.admin_blob_len, e);
     if (code)
         return error_prefix(e, "the new admin key is stored and taken at the "
                                "next start, but not yet in use");

@@ -1,6 +1,8 @@
 """Rotations against services that lie, HSMs that fail, clocks that leap and people who change
 their minds: the key that works is never lost, and none of ours but it is left."""
 
+import ctypes
+import os
 import time
 
 import pytest
@@ -8,10 +10,14 @@ import pytest
 from clocks import set_clock, spawn_with_clock
 from conftest import wait_for
 from test_backup import hsmint, restore
+from test_log_closed import CLONE_NEWNS, LIBC, MNT_DETACH, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT, mount
 from test_reconcile import reconcile
 from test_rotate import KEYS, ONE_KEY, alive, key_id, mints, rotate, settled, under_way
 from test_rotate_when import change, config, give, new_key
 from varlink import Error
+
+
+MS_BIND = 4096
 
 
 @pytest.fixture
@@ -56,6 +62,32 @@ def test_a_restored_store_keeps_the_key_of_the_hsm(ready, service):
     mints(d)
     assert rotate(d)["retiring"] == works
     settled(d, service)
+
+
+def test_an_hsm_that_stores_nothing_keeps_nobody_from_a_new_key(ready, service):
+    """The store has it; the HSM's copy comes once it can be written. The key before was at its
+    end: nothing else works."""
+    d = ready
+    if LIBC.unshare(CLONE_NEWNS) or not mount("/", "none", MS_REC | MS_PRIVATE):
+        pytest.skip("no mount namespace")
+    d.kill()
+    d.start()
+    here = os.fsencode(d.token.directory)
+    assert LIBC.mount(here, here, None, ctypes.c_ulong(MS_BIND), None) == 0
+    assert mount(d.token.directory, "none", MS_BIND | MS_REMOUNT | MS_RDONLY)
+    old = key_id(d)
+    given = new_key(service)
+    service.control(f"keys/{old}", {"expire": True})
+    give(d, service, given["value"], keep_first=True)
+    assert key_id(d) == given["id"]
+    mints(d)
+    assert mount(d.token.directory, "none", MS_BIND | MS_REMOUNT)
+    rotate(d)
+    idle(d)
+    d.kill()
+    LIBC.umount2(here, MNT_DETACH)
+    d.start()
+    mints(d)
 
 
 # ---- a service that lies ----
@@ -127,6 +159,47 @@ def test_a_key_that_was_deleted_and_lives_is_deleted_again(daemon_stopped, servi
     settled(d, service)
 
 
+def test_a_page_that_is_no_list_proves_nothing(ready, service):
+    """A proxy answers 200 to everything."""
+    old = key_id(ready)
+    service.fault(kind="not_json", status=200, method="GET", path=KEYS, times=4)
+    rotate(ready)
+    assert service.control("counters")["faults_pending"] == 0
+    assert key_id(ready) != old
+    settled(ready, service)
+
+
+def test_a_capped_life_is_told_and_mended(ready, service):
+    """The service's policy allows keys 60 days; ours would live for 150."""
+    service.control("settings", {"max_expiry_s": 60 * 86400})
+    change(ready, fields={"rotation_period": "30d"})
+    with pytest.raises(Error) as e:
+        rotate(ready)
+    assert e.value.name == "ServiceRefused", e.value
+    change(ready, fields={"rotation_slack": "20d"})
+    rotate(ready)
+    settled(ready, service)
+
+
+# ---- two of our organisations are one to the service ----
+
+
+def test_a_key_that_another_organisation_uses_stays(ready, service):
+    """It goes when that one has its own."""
+    with ready.attached() as c:
+        c.change("Init", org="second")
+    give(ready, service, org="second", keep_first=True)
+    shared = key_id(ready)
+    rotate(ready)
+    idle(ready)
+    assert sorted(alive(service)) == sorted([shared, key_id(ready)])
+    with ready.attached(timeout=60) as c:
+        assert c.change("RotateConfig", org="second")["retiring"] == shared
+        ids = [c.call("GetConfig", org=org)["config"]["admin_api_key_id"] for org in ("default", "second")]
+    wait_for(lambda: sorted(alive(service)) == sorted(ids), 40, "the shared key's end")
+    mints(ready)
+
+
 # ---- people who change their minds ----
 
 
@@ -143,6 +216,19 @@ def test_a_compromised_key_goes_though_the_first_try_fails(daemon_stopped, servi
     spawn_with_clock(d, 100, 100)  # what never arrived is looked for so long
     wait_for(lambda: known not in alive(service), 40, "the key to be deleted")
     settled(d, service)
+
+
+def test_a_compromised_key_of_a_person_is_retired_by_hand(ready, service):
+    """It cannot make another one; a person does, and it goes at once."""
+    known = key_id(ready)
+    service.fault(kind="status", status=403, method="POST", path=KEYS, times=-1)
+    with ready.attached(timeout=60) as c, pytest.raises(Error):
+        c.change("RotateConfig", compromised=True)
+    given = new_key(service)
+    give(ready, service, given["value"], keep_first=True)
+    wait_for(lambda: known not in alive(service), 3, "the key to be deleted")
+    assert key_id(ready) == given["id"]
+    mints(ready)
 
 
 def test_compromised_hurries_what_is_to_go(daemon_stopped, service):
