@@ -164,6 +164,39 @@ static enum code answer(const struct asking *a, const struct frame *reply,
     return *out ? OK : no_memory(e);
 }
 
+/* One that ended unseen is started, and made ready, before anything is written:
+ * asking it tells. */
+static enum code meet_keeper(struct core *c, struct error *e)
+{
+    FRAME request = FRAME_INIT;
+    FRAME reply = FRAME_INIT;
+
+    request.verb = VERB_LOG_STATE;
+    return unlock_call(c, &request,
+                       (int)c->settings->hsm_deadline_ms * MAKE_FACTOR, &reply,
+                       NULL, e);
+}
+
+/* The record, a checkpoint that holds it, the statement. */
+static enum code attempt(struct asking *a, struct frame *reply, struct error *e)
+{
+    struct core *c = a->core;
+    enum code code = meet_keeper(c, e);
+
+    if (!code)
+        code = store_commit(c->store, STORE_NORMAL, add_given, a, e);
+    if (!code)
+        code = notary_sign(c, false, e);
+    return code ? code : ask_keeper(a, reply, e);
+}
+
+/* A keeper that was started in between knows nothing of the record: with
+ * another one it is done once more. */
+static bool is_another_keepers(enum code code)
+{
+    return code == ERR_KEEPER || code == ERR_NOT_LOGGED;
+}
+
 enum code core_ceremony(struct core *c, const struct caller *by, json_t *given,
                         json_t **out, struct error *e)
 {
@@ -175,14 +208,11 @@ enum code core_ceremony(struct core *c, const struct caller *by, json_t *given,
     CLEANUP(asking_clear) struct asking a = {c, by, given, NULL, NULL};
     FRAME reply = FRAME_INIT;
     JSON states = json_array();
-    uint64_t generation;
     enum code code =
         json_decode(given, JSON_FIELDS(fields), false, "a ceremony", e);
 
     if (!code)
         code = transcript_check_given(given, e);
-    if (!code)
-        code = unlock_ready(c, &generation, e);
     if (!code)
         code = keystate_each(c->store, add_state, states, e);
     if (code)
@@ -192,13 +222,10 @@ enum code core_ceremony(struct core *c, const struct caller *by, json_t *given,
     a.body = transcript_given(all);
     if (!a.body)
         return no_memory(e);
-    code = store_commit(c->store, STORE_NORMAL, add_given, &a, e);
-    if (code)
-        return code;
-    code = notary_sign(c, false, e);
-    if (!code)
-        code = ask_keeper(&a, &reply, e);
-    if (!code)
-        code = answer(&a, &reply, out, e);
-    return code;
+    code = attempt(&a, &reply, e);
+    if (is_another_keepers(code)) {
+        error_clear(e);
+        code = attempt(&a, &reply, e);
+    }
+    return code ? code : answer(&a, &reply, out, e);
 }

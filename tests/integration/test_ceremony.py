@@ -6,6 +6,7 @@ import concurrent.futures
 import json
 import os
 import re
+import signal
 import subprocess
 
 import pytest
@@ -150,6 +151,20 @@ def test_no_keys_without_a_place_for_the_transcript(daemon, place):
     told = json.loads(cli(daemon, "ceremony", new, "--force", "--json"))
     assert told["file"] == str(new) and new.read_text() != text and not list(place.glob("t.txt?*"))
     verdict(new, "--log", exported(daemon, place / "copy"), "--key", vkeys(daemon)[0])
+
+
+def test_the_keeper_dies_and_init_tells_in_json(daemon, place):
+    """What was made is told, and the rest is a command away."""
+    f, g = place / "t.txt", place / "u.txt"
+    told = json.loads(cli(daemon, "init", "--ceremony", f, "--json"))
+    assert told["ceremony"]["file"] == str(f) and told["instance"] in f.read_text()
+    os.kill(daemon.keeper(), signal.SIGKILL)
+    cli(daemon, "ceremony", g)
+    assert g.read_text().count("\nThe keeper saw it made: no\n") == 5
+    # Both are of one log, which tells of each.
+    copy = exported(daemon, place / "copy")
+    first, second = verdict(f, "--log", copy), verdict(g, "--log", copy)
+    assert first["signed_record"] < second["signed_record"] and not first["notices"] + second["notices"]
 
 
 def test_no_transcript_without_a_daemon_or_keys(daemon, place):
