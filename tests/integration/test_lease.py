@@ -187,12 +187,13 @@ def test_killed_client(ready, service, forked):
 def test_client_killed_while_minting(ready, service):
     """The lease that nobody waits for any more does not stay."""
     service.control("settings", {"latency_ms": 300})
+    asked = service.control("counters")["requests"]
     pid = os.fork()
     if pid == 0:
         c = ready.attached("victim")
         c.send({"method": "org.hsmint.Mint", "parameters": {"role": "my-app", "bound": True, "request_id": request_id()}})
         signal.pause()
-    time.sleep(0.15)
+    wait_for(lambda: service.control("counters")["requests"] > asked, 10, "the request")
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     wait_for(lambda: service.control("counters")["accounts_created"] == 1, 5)
@@ -200,10 +201,11 @@ def test_client_killed_while_minting(ready, service):
 
 
 def test_session_ends_while_minting(ready, service):
-    service.control("settings", {"latency_ms": 300})
+    service.control("settings", {"latency_ms": 1000})
+    asked = service.control("counters")["requests"]
     with ready.attached() as c, ready.attached(token=c.token) as other:
         c.send({"method": "org.hsmint.Mint", "parameters": {"role": "my-app", "bound": True, "session": 3, "request_id": request_id()}})
-        time.sleep(0.15)
+        wait_for(lambda: service.control("counters")["requests"] > asked, 10, "the request")
         other.call("EndSession", session=3)
         message, fds = c.receive()
         assert message["error"] == "org.hsmint.Denied" and fds == []
