@@ -154,7 +154,8 @@ static enum code find_one(struct session *s, const char *label,
         return error_set(e, ERR_HSM_KEYS,
                          "HSM: key %s is missing on the token: restore it from "
                          "the HSM's backup; what it sealed cannot be opened "
-                         "without it",
+                         "without it. If that HSM is gone for good: `hsmint hsm "
+                         "restore --dry-run`",
                          label);
     if (keys != 1 || publics > 1)
         return error_set(e, ERR_HSM_KEYS,
@@ -304,6 +305,37 @@ static enum code check_old(struct session *s, struct keyring *r, size_t i,
     return check_one(s, r->set, &old->key, &r->old[i], e);
 }
 
+/* Keys that are gone from every HSM but one that was given up. */
+static bool was_given_up(struct session *s, const struct keyset *k)
+{
+    for (size_t i = 0; i < k->old_n; i++) {
+        const struct key *old = &k->old[i].key;
+        CK_OBJECT_HANDLE found[OBJECTS_MAX];
+        CK_ATTRIBUTE match[] = {ATTR_TEXT(CKA_LABEL, old->label),
+                                {CKA_ID, (void *)(uintptr_t)old->id, KEY_ID}};
+        size_t n = 0;
+        if (k->old[i].role == OLD_DESTROYED &&
+            object_find(s, old->label, match, 2, found, &n, NULL) == OK &&
+            n > 0)
+            return true;
+    }
+    return false;
+}
+
+/* Which of two reasons it is. */
+static enum code is_missing(struct session *s, const struct keyset *k,
+                            const struct key *key, struct error *e)
+{
+    size_t n = 1;
+    if (keys_count(s, key->label, &n, NULL) || n > 0 || !was_given_up(s, k))
+        return ERR_HSM_KEYS;
+    return error_set(e, ERR_HSM_KEYS,
+                     "HSM: key %s is missing, and the token has keys that this "
+                     "state gave up (`hsmint hsm restore`, `hsm destroy`): it "
+                     "is the HSM of before. Name the other one in [hsm] uri",
+                     key->label);
+}
+
 enum code keys_check(struct session *s, struct keyring *r, struct error *e)
 {
     for (int use = 0; use < HSM_USES; use++) {
@@ -311,6 +343,8 @@ enum code keys_check(struct session *s, struct keyring *r, struct error *e)
             continue;
         enum code rc =
             check_one(s, r->set, &r->set->keys[use], &r->handles[use], e);
+        if (rc == ERR_HSM_KEYS)
+            return is_missing(s, r->set, &r->set->keys[use], e);
         if (rc)
             return rc;
     }

@@ -26,6 +26,7 @@ static const char *const names[VERIFY_WHATS] = {
     [VERIFY_ORPHAN] = "orphan",         [VERIFY_FORMAT] = "format",
     [VERIFY_LOST] = "lost",             [VERIFY_OPEN] = "open",
     [VERIFY_RESUMED] = "resumed",       [VERIFY_CALL_KEY] = "call-key",
+    [VERIFY_RESTORED] = "restored",
 };
 
 const char *verify_what_name(enum verify_what w)
@@ -46,6 +47,7 @@ struct state {
     struct merkle tree;
     struct merkle_hash last; /* leaf before this one */
     int64_t expect;          /* seq of the next record */
+    long long restored;      /* seq of the last that tells of another HSM */
     bool chained;            /* the record before stood in its place */
     bool told;               /* it was told already that it was changed */
     uint64_t bad_tile;       /* of leaf hashes: told already; UINT64_MAX */
@@ -175,12 +177,42 @@ static void take_keys(struct state *s, const struct record *r)
               keyring_call_id(s->v->keys, i));
 }
 
+/* The HSM was lost, and its keys could sign no other ones in. */
+static void take_restore(struct state *s, const struct record *r)
+{
+    char what[RECORD_TEXT_MAX], step[RECORD_TEXT_MAX], keys[RECORD_TEXT_MAX];
+    if (strcmp(record_text(r, "what", what), "hsm") != 0 ||
+        strcmp(record_text(r, "state", step), "done") != 0)
+        return;
+    s->restored = r->seq;
+    found(s, VERIFY_RESTORED, r->seq,
+          "the HSM was lost, and another one has keys of this log from here on "
+          "(%s): nothing that the lost one signed vouches for them, so compare "
+          "them with `hsmint audit key` where the log is made",
+          record_text(r, "new", keys));
+}
+
+/* What to do about a checkpoint that no known key signed. */
+static const char *hint(const struct state *s, char text[160])
+{
+    text[0] = '\0';
+    if (s->restored > 0 && keyring_was_given(s->v->keys))
+        snprintf(text, 160,
+                 ". The HSM was replaced at record %lld: give the keys of "
+                 "before and after it (--key), once those were compared",
+                 s->restored);
+    return text;
+}
+
 static enum code take_kind(struct state *s, const struct record *r,
                            struct error *e)
 {
     switch (r->kind) {
     case RECORD_KEYS:
         take_keys(s, r);
+        return OK;
+    case RECORD_RESTORE:
+        take_restore(s, r);
         return OK;
     case RECORD_CALL:
         return take_call(s, r, e);
@@ -347,8 +379,10 @@ static void check_kept_signatures(struct state *s)
     kept_rewind(s->kept);
     while ((size = kept_next(s->kept)) != UINT64_MAX) {
         struct error why = {.code = OK};
+        char more[160];
         if (kept_check(s->kept, NULL, s->v->keys, &why) == ERR_SEAL)
-            found(s, VERIFY_CHECKPOINT, (int64_t)size, "%s", why.text);
+            found(s, VERIFY_CHECKPOINT, (int64_t)size, "%s%s", why.text,
+                  hint(s, more));
     }
 }
 
@@ -356,8 +390,10 @@ static void check_signature(struct state *s, const struct note *n,
                             const char *origin, const char *which)
 {
     struct error why = {.code = OK};
+    char more[160];
     if (keyring_check_note(s->v->keys, n, origin, &why))
-        found(s, VERIFY_CHECKPOINT, 0, "%s: %s", which, why.text);
+        found(s, VERIFY_CHECKPOINT, 0, "%s: %s%s", which, why.text,
+              hint(s, more));
 }
 
 static void check_end(struct state *s, const struct checkpoint *c)

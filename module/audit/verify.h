@@ -25,6 +25,7 @@ enum verify_what {
     VERIFY_OPEN = VERIFY_FAULTS, /* a call without an outcome */
     VERIFY_RESUMED,              /* the keeper had forgotten the log */
     VERIFY_CALL_KEY,             /* a new key that signs calls */
+    VERIFY_RESTORED,             /* by another HSM, whose keys nobody vouches for */
     VERIFY_WHATS
 };
 const char *verify_what_name(enum verify_what w); /* "changed" */

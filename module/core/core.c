@@ -9,6 +9,7 @@
 #include "common/text.h"
 #include "module/core/life.h"
 #include "module/core/logbook.h"
+#include "module/core/recovery.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -445,6 +446,7 @@ static enum code init(struct core *c, const struct caller *by, const char *org,
     if (code)
         return code;
     unlock_note_ready(c, generation);
+    recovery_keep(c, generation);
     return init_json(org, answer, out, e);
 }
 

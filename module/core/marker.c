@@ -38,7 +38,7 @@ enum { CHECK_BATCH = 256, NAME_MAX_BYTES = 512 };
 
 /* What could not be ours is not asked about: the keeper's frames have bounds,
  * and what a service calls its accounts has none. */
-static bool may_be_ours(const char *name)
+bool marker_may_be(const char *name)
 {
     size_t len = strlen(name);
 
@@ -87,7 +87,7 @@ enum code marker_check(struct core *c, const char *const *names, size_t n,
 
     for (size_t i = 0; !code && i < n; i++) {
         ours[i] = false;
-        if (!may_be_ours(names[i]))
+        if (!marker_may_be(names[i]))
             continue;
         places[json_array_size(list)] = i;
         if (json_array_append_new(list, json_string(names[i])) != 0)

@@ -31,6 +31,8 @@ MUST_CHECK enum code marker_take(struct core *c,
 /* Those that were not given yet are of no use: the HMAC key is another one. */
 void markers_forget(struct core *c);
 
+/* Does it end as names with a marker do? Whose, it does not say. */
+bool marker_may_be(const char *name);
 /* ours[i]: names[i] ends in a marker that this instance made. */
 MUST_CHECK enum code marker_check(struct core *c, const char *const *names,
                                   size_t n, bool *ours, struct error *e);

@@ -7,6 +7,7 @@
 #include "common/file.h"
 #include "common/text.h"
 #include "module/core/lease_record.h"
+#include "module/core/lost.h"
 #include "module/core/pages.h"
 #include "module/core/restored.h"
 
@@ -182,29 +183,42 @@ static enum code look_at_dead(const struct store_lease *l, void *ctx,
     return code;
 }
 
+/* Markers of before the HMAC key was lost tell nothing: such an account is ours
+ * where a row has it, and not by its name alone. */
+static void forget_strangers(struct page *p)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (!p->accounts[i].ours && p->accounts[i].verdict == WRONG_ID)
+            p->accounts[i].verdict = FOREIGN;
+}
+
 static enum code ask_store(struct page *p, struct error *e)
 {
     struct store *store = p->run->core->store;
     JSON open = json_array();
     FREE char *names = NULL;
-    enum code code = OK;
+    int64_t lost = 0, since_ms;
+    enum code code = lost_hashes(p->run->core, &lost, &since_ms, e);
 
     for (size_t i = 0; !code && i < p->n; i++) {
         struct account *a = &p->accounts[i];
 
-        if (!a->ours)
+        if (!a->ours && (!lost || !marker_may_be(a->name)))
             continue;
         code = store_lease_named(store, a->name, look_at_row, a, e);
         if (!code && a->verdict != KNOWN &&
             json_array_append_new(open, json_string(a->name)) != 0)
             code = error_set(e, ERR_NOMEM, "no memory for a page of accounts");
     }
+    forget_strangers(p);
     if (code || json_array_size(open) == 0)
         return code;
     names = json_text(open, JSON_COMPACT);
     if (!names)
         return error_set(e, ERR_NOMEM, "no memory for a page of accounts");
-    return store_lease_named_dead(store, names, look_at_dead, p, e);
+    code = store_lease_named_dead(store, names, look_at_dead, p, e);
+    forget_strangers(p);
+    return code;
 }
 
 /* ---- what is done about it ---- */
