@@ -173,7 +173,7 @@ class Year:
             self.rotates(shown, cause, note)
         else:
             time.sleep(0.15)
-        assert key_id(self.daemon) == self.key, f"{text(shown)}: rotated, and {cause and self.missing or 'nothing'} was due"
+        assert key_id(self.daemon) == self.key, f"{text(shown)}: rotated; due: {cause}, away: {self.missing}"
         expected = self.reckoning.alarms(shown)
         about = {"rotation-overdue", "admin-key-expires"}
         wait_for(lambda: self.alarms() & about == expected, 15, f"{text(shown)}: alarms {expected}")
@@ -301,7 +301,8 @@ class Year:
             assert cause == why and 0 <= at - planned <= SOON, (text(at), cause, text(planned), why)
             record_property("row", f"{text(at)}  {cause:<9}{old[:12]} → {new[:12]}  {self.notes.get(new) or ''}")
         assert len(found) == len(reckoned)
-        assert [old for _, _, old, _ in found][1:] == [new for *_, new in found][:-1] or "first" in dict((c, 1) for _, c, *_ in found)
+        for (*_, taken), (_, cause, gone, _) in zip(found, found[1:]):
+            assert gone == taken or cause == "first", (taken, gone)
         made = self.service.control("state")["admin_keys"]
         record_property("sum", f"# {len(found)} rotations, as reckoned; {len(made)} admin keys ever, 1 alive")
 
@@ -345,7 +346,7 @@ def test_every_30_days(begun, record_property):
     y.without("service", due() - HOUR, due() + 5 * HOUR, [due() - MINUTE, due(), due() + HOUR - MINUTE, due() + HOUR + MINUTE])
     y.without("daemon", due() - 12 * HOUR, due() + 12 * HOUR)  # 29 February
     y.at(due() - DAY)
-    while y.now < END - 60 * DAY:
+    if LONG:
         y.without("HSM", due() - HOUR, due() + 2 * DAY, [due(), due() + 2 * HOUR])
         y.without("daemon", due() - 3 * DAY, due() + 4 * DAY)
         y.service.fault(kind="drop", method="POST", path="*/admin_api_keys")
@@ -357,7 +358,6 @@ def test_every_30_days(begun, record_property):
         y.clock_back(3 * DAY, "clock set back")
         on_time()
         y.clock_back(45 * DAY, "clock set back 45 d")
-        break
     while due() < END:
         on_time()
     y.compare(record_property)
@@ -401,8 +401,6 @@ def test_mondays_at_three(begun, record_property):
     y.without("disk", m - HOUR, m + HOUR, [m + 1])
     on_time()
     y.clock_back(3 * DAY, "clock set back")
-    for _ in range(3 if not LONG else 0):
-        on_time()
     if LONG:
         m = monday()
         y.without("daemon", m - 3 * DAY, m + 4 * DAY)  # a week
