@@ -406,14 +406,15 @@ static enum code seal_label(struct core *c, char label[SEALED_LABEL_MAX],
 enum code reseal_begin(struct core *c, struct reseal_walk *w, bool prove,
                        struct error *e)
 {
-    enum code code;
+    char label[SEALED_LABEL_MAX];
+    enum code code = seal_label(c, label, e);
 
-    if (w->begun && w->prove == prove)
-        return OK;
+    /* Another one may have come into use: by a restore on another HSM. */
+    if (code || (w->begun && w->prove == prove && strcmp(w->label, label) == 0))
+        return code;
     *w = (struct reseal_walk){.prove = prove};
-    code = seal_label(c, w->label, e);
-    if (!code)
-        code = store_sealed_count(c->store, &w->of, e);
+    snprintf(w->label, sizeof(w->label), "%s", label);
+    code = store_sealed_count(c->store, &w->of, e);
     w->begun = !code;
     return code;
 }
