@@ -24,7 +24,7 @@ from test_log_closed import CLONE_NEWNS, LIBC, MNT_DETACH, MS_PRIVATE, MS_REC, f
 from varlink import Error, request_id
 
 LONG = bool(os.environ.get("HSMINT_LONG"))
-KEYS = ["call", "log"]
+KEYS = ["call", "log", "seal"]
 ROTATIONS = 24  # of one instance: its pins hold 64 keys of before
 
 # What becomes of a call, and what it says.
