@@ -150,7 +150,7 @@ static enum code find_one(struct session *s, const char *label,
     }
     if (rc)
         return rc;
-    if (n == 0)
+    if (keys == 0) /* its public half may be there */
         return error_set(e, ERR_HSM_KEYS,
                          "HSM: key %s is missing on the token: restore it from "
                          "the HSM's backup; what it sealed cannot be opened "

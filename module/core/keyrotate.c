@@ -315,6 +315,30 @@ static void planned_seal(const json_t *plan, char label[SEALED_LABEL_MAX])
     }
 }
 
+/* The HSM itself has looked at the new key. Where it does not answer, the keeper
+ * may be working with that one for all that is known. */
+static bool is_no_key(enum code code)
+{
+    return code == ERR_HSM_KEYS || code == ERR_HSM_FAILED;
+}
+
+static enum code cannot_be_taken(struct keystep *s, struct error *why,
+                                 struct error *e)
+{
+    if (unlock_take_pins(s->core, why) == OK)
+        return error_set(e, ERR_EXISTS,
+                         "the keeper works with the new %s key: the rotation "
+                         "is not stuck, and goes on by itself",
+                         s->r.which);
+    if (!is_no_key(why->code))
+        return error_set(e, why->code,
+                         "whether the new %s key works cannot be told now, and "
+                         "it may be in use: %s",
+                         s->r.which, why->text);
+    unlock_pause(s->core); /* a keeper may have the new pins for all that */
+    return sealing_drain(&s->core->sealing, DRAIN_MS, e);
+}
+
 /* Only what nobody can work with: else the pins of before would make unreadable
  * what was sealed since. */
 static enum code put_back(struct keystep *s, struct error *e)
@@ -322,17 +346,13 @@ static enum code put_back(struct keystep *s, struct error *e)
     char label[SEALED_LABEL_MAX];
     struct error why = {0};
     int64_t n = 0;
-    enum code code = OK;
+    enum code code;
 
     if (!s->r.before)
         return error_set(e, ERR_INVALID, "the pins of before are not known");
-    if (unlock_take_pins(s->core, &why) == OK)
-        return error_set(e, ERR_EXISTS,
-                         "the keeper works with the new %s key: the rotation "
-                         "is not stuck, and goes on by itself",
-                         s->r.which);
+    code = cannot_be_taken(s, &why, e);
     planned_seal(s->r.plan, label);
-    if (*label)
+    if (!code && *label)
         code = reseal_count(s->core, label, &n, e);
     if (!code && n > 0)
         code = error_set(e, ERR_INVALID,
@@ -364,24 +384,47 @@ static json_t *abandoned(struct keystep *s, enum keyrotation_state was)
                      "was", keyrotation_state_name(was), "text", says[was]);
 }
 
-static enum code let_go(struct keystep *s, json_t **out, struct error *e)
+static enum code store_let_go(struct keystep *s, enum keyrotation_state was,
+                              struct error *e)
 {
-    enum keyrotation_state was = s->r.state;
     const struct reseal_walk *w = &s->core->keyrotate.walk;
     enum code code = was == KEYROTATION_TAKE ? put_back(s, e) : OK;
 
     if (code)
         return code;
-    if (was == KEYROTATION_MAKE)
-        clear_made(s);
     s->note = json_pack("{ss ss sI}", "state", "abandoned", "was",
                         keyrotation_state_name(was), "left",
                         (json_int_t)w->left);
-    code = keystep_advance(s, KEYROTATION_ABANDONED, e);
+    return keystep_advance(s, KEYROTATION_ABANDONED, e);
+}
+
+/* A keeper at work takes no pins of before: another one is started. What goes by
+ * the planned ids is of no use then. */
+static enum code let_take_go(struct keystep *s, struct error *e)
+{
+    struct error why = {0};
+    enum code code = store_let_go(s, KEYROTATION_TAKE, e);
+
+    unlock_go_on(s->core);
     if (code)
         return code;
-    if (was == KEYROTATION_TAKE)
-        keeper_end(s->core->keeper); /* one that has the new pins takes no other */
+    if (unlock_take_pins(s->core, &why))
+        log_failure(&why, "the key of before is not in use yet");
+    clear_made(s);
+    return OK;
+}
+
+static enum code let_go(struct keystep *s, json_t **out, struct error *e)
+{
+    enum keyrotation_state was = s->r.state;
+    enum code code;
+
+    if (was == KEYROTATION_MAKE)
+        clear_made(s);
+    code = was == KEYROTATION_TAKE ? let_take_go(s, e)
+                                   : store_let_go(s, was, e);
+    if (code)
+        return code;
     show(s->core, NULL);
     *out = abandoned(s, was);
     return *out ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");

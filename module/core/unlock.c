@@ -230,12 +230,27 @@ static enum code use_key(const struct store_org *org, void *ctx,
     return OK;
 }
 
+static enum code check_not_paused(struct core *c, struct error *e)
+{
+    bool paused;
+
+    pthread_mutex_lock(&c->unlock.lock);
+    paused = c->unlock.paused;
+    pthread_mutex_unlock(&c->unlock.lock);
+    return paused ? error_set(e, ERR_HSM_ABSENT,
+                              "a rotation of the HSM's keys is being let go: "
+                              "try again")
+                  : OK;
+}
+
 static enum code make_ready(struct core *c, uint64_t generation,
                             struct error *e)
 {
     struct use_keys u = {c, generation};
-    enum code code = check_keys(c, generation, e);
+    enum code code = check_not_paused(c, e);
 
+    if (!code)
+        code = check_keys(c, generation, e);
     if (!code)
         code = store_org_each(c->store, use_key, &u, e);
     if (code)
@@ -505,6 +520,32 @@ enum code unlock_afresh(struct core *c, struct error *e)
     keeper_end(c->keeper);
     finish(&c->unlock, NULL);
     return unlock_ready(c, &generation, e);
+}
+
+static void set_paused(struct core *c, bool paused)
+{
+    bool was;
+
+    begin(&c->unlock); /* nobody is about to be ready */
+    pthread_mutex_lock(&c->unlock.lock);
+    was = c->unlock.paused;
+    c->unlock.paused = paused;
+    pthread_mutex_unlock(&c->unlock.lock);
+    if (was != paused) {
+        atomic_store(&c->unlock.ready, 0);
+        keeper_end(c->keeper);
+    }
+    finish(&c->unlock, NULL);
+}
+
+void unlock_pause(struct core *c)
+{
+    set_paused(c, true);
+}
+
+void unlock_go_on(struct core *c)
+{
+    set_paused(c, false);
 }
 
 void unlock_clear(struct core *c)

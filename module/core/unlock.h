@@ -24,6 +24,7 @@ struct unlock {
     pthread_cond_t changed;
     bool busy;            /* somebody unlocks */
     bool locked_by_hand;  /* until the next login */
+    bool paused;          /* no keeper gets ready: pins are being put back */
     int escrow;           /* pipe with the PIN, held unread; -1 */
     int64_t failed_at_ms; /* monotonic; an attempt is repeated after … */
     struct error failure; /* … UNLOCK_RETRY_MS; until then this is told */
@@ -60,6 +61,10 @@ bool unlock_again(struct core *c);
 bool unlock_is_locked(struct core *c);
 /* The HSM's PIN is configured. */
 bool unlock_has_source(const struct core *c);
+/* The keeper ends, and none gets ready until unlock_go_on: nothing is signed,
+ * sealed or opened in between, and nobody waits for it. */
+void unlock_pause(struct core *c);
+void unlock_go_on(struct core *c);
 /* Other pins were stored: OK once the keeper works with them. */
 MUST_CHECK enum code unlock_take_pins(struct core *c, struct error *e);
 /* Pins of another HSM were stored: the keeper is ended, OK once another one works

@@ -28,6 +28,7 @@
  *   NO_CLEAR   a refusal ends a rotation, whatever is left of it
  *   NO_WAIT    what is being sealed is not waited for
  *   NO_ANCHOR  the log's anchor need not be signed by the new key
+ *   NO_PAUSE   a keeper may be started while the pins of before are put back
  *   NO_LOCK    two daemons share a store
  *
  * hsm-rotate-naive.pml has the same parts, and another order of steps.
@@ -66,7 +67,8 @@ mtype = { MADE, NOTHING, TAKEN, SHARED, SIGNED, SEALS, SEALED, LEFT, PROVEN, ABA
 /* What a pinned key of before is still for. */
 mtype = { NONE, KEPT, OPENS, SIGNS, DESTROYED }
 /* Where a daemon is. */
-mtype = { IDLE, GENERATE, SETTLE, REPLY, REFUSED, CLEARED, TOOK, NOTED, AGAIN, ENDING, ENDED, GONE }
+mtype = { IDLE, GENERATE, SETTLE, REPLY, REFUSED, CLEARED, TOOK, NOTED, AGAIN, ENDING,
+          LETTING, DROPPING, ENDED, GONE }
 
 /* Keys by their version: 0 is in use at the start. */
 #define KEYS 3
@@ -79,6 +81,7 @@ byte pinned = 0
 mtype role[KEYS] = NONE
 mtype row = DONE
 byte row_new = NO_KEY, row_old
+mtype row_was = NONE /* what the key before the last was for */
 byte begun
 byte blob[2] /* which key sealed the admin key, and a minted one */
 byte recorded = BIT(0)   /* keys of calls that the log names */
@@ -90,7 +93,7 @@ bool disk[KEYS] = { true, false, false }
 byte anchor = BIT(0) /* who signed it */
 
 /* The daemons, each with its keeper, and the lock of their state directory. */
-bool up[2], keeper[2]
+bool up[2], keeper[2], paused[2]
 mtype phase[2] = IDLE
 byte owner = NOBODY
 byte works[2]  /* the key that the keeper works with */
@@ -223,13 +226,14 @@ init
 
 #define LIFE(d)                                                                \
     :: atomic { MAY_START(d) -> up[d] = true; owner = d }                      \
-    :: atomic { up[d] && !keeper[d] -> keeper[d] = true; give_pins(d) }        \
+    :: atomic { up[d] && !keeper[d] && !paused[d] -> keeper[d] = true; give_pins(d) } \
     :: atomic { up[d] && keeper[d] && crashes > 0 -> crashes--; end_keeper(d) } \
-    :: atomic { up[d] && phase[d] != IDLE && crashes > 0 ->                    \
+    :: atomic { up[d] && phase[d] != IDLE && phase[d] != LETTING && crashes > 0 -> \
            crashes--; note[d] = 0; phase[d] = IDLE /* a reply is lost */ }                  \
     :: atomic { up[d] && crashes > 0 ->                                        \
            crashes--;                                                          \
            end_keeper(d);                                                      \
+           paused[d] = false;                                                  \
            up[d] = false;                                                      \
            owner = NOBODY;                                                     \
            if                                                                  \
@@ -242,10 +246,12 @@ init
 inline pin()
 {
     row_old = pinned;
+    row_was = NONE;
     if
     :: KIND == LOG ->
            if
-           :: row_old == 1 && role[0] == SIGNS -> role[0] = KEPT
+           :: row_old == 1 -> row_was = role[0];
+                  role[0] = (role[0] == SIGNS -> KEPT : role[0])
            :: else -> skip
            fi;
            role[pinned] = SIGNS
@@ -265,6 +271,21 @@ inline clear(d)
     hsm[row_new] = false
 }
 
+/* The pins of before. */
+inline put_back()
+{
+    pinned = row_old;
+    role[row_old] = NONE;
+    role[0] = (row_was != NONE -> row_was : role[0])
+}
+
+#ifdef NO_PAUSE
+#define PAUSED false
+#define LET_GO(d) (up[d] && phase[d] == LETTING)
+#else
+#define PAUSED true
+#define LET_GO(d) (up[d] && phase[d] == LETTING && !holding)
+#endif
 #ifdef NO_WAIT
 #define WAITED true
 #else
@@ -359,6 +380,29 @@ proctype daemon(byte d)
     :: atomic { AT(d, IDLE) && row == PROVE && SOME_ELSE -> step(LEFT) }
     :: atomic { AT(d, IDLE) && row == PROVE && !SOME_ELSE -> step(PROVEN) }
 
+    /* let go: what was made goes; where the HSM says of the new key that it is none,
+       the pins of before are put back, and nobody gets a keeper meanwhile */
+    :: atomic { AT(d, IDLE) && row == MAKE && abandons > 0 ->
+           abandons--; clear(d); settle(); step(ABANDONED) }
+    :: atomic { AT(d, IDLE) && row == TAKE && abandons > 0 && lost > 0 && works[d] != pinned ->
+           lost--;
+           abandons--;
+           end_keeper(d);
+           paused[d] = PAUSED;
+           phase[d] = LETTING }
+    :: atomic { LET_GO(d) && SOME_LEFT(pinned) -> paused[d] = false; phase[d] = IDLE }
+    :: atomic { LET_GO(d) && !SOME_LEFT(pinned) ->
+           put_back();
+           step(ABANDONED);
+           end_keeper(d);
+           paused[d] = false;
+           phase[d] = DROPPING }
+    :: atomic { AT(d, DROPPING) -> clear(d); settle(); phase[d] = IDLE }
+    :: atomic { AT(d, IDLE) && (row == SIGN || row == RESEAL || row == PROVE) && abandons > 0 ->
+           abandons--; step(ABANDONED) }
+    :: atomic { AT(d, IDLE) && KIND == SEAL && row == DONE && blob[0] != pinned && role[blob[0]] == OPENS ->
+           blob[0] = works[d] /* what was left is sealed anew later */ }
+
     /* the end of an old key: nothing needs it, and a start has shown it */
     :: atomic { AT(d, IDLE) && row == DONE && destroys > 0 && OLD(0) &&
                 !SOME_LEFT(0) && STARTED(d, 0) && HANDED_OVER(d) ->
@@ -427,6 +471,8 @@ active proctype power()
         end_keeper(1);
         up[0] = false;
         up[1] = false;
+        paused[0] = false;
+        paused[1] = false;
         owner = NOBODY;
         holding = false;
         held = 0

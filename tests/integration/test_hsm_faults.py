@@ -10,6 +10,7 @@ import errno
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 
@@ -17,7 +18,7 @@ import pytest
 
 from auditcli import verdict
 from conftest import PROJECT, Token, not_sanitized, wait_for
-from faultyhsm import HsmFaults, check_objects, objects
+from faultyhsm import HsmFaults, check_objects, objects, pins
 from stopat import DIES, StoppedAt
 from test_hsm_rotate import export, head, keys, mints, records, verb, vkeys
 from test_log_closed import CLONE_NEWNS, LIBC, MNT_DETACH, MS_PRIVATE, MS_REC, fill, mount
@@ -213,6 +214,49 @@ def test_the_hsm_fails_while_a_key_is_destroyed(world, record_property):
         record_property("cell", f"{label} DestroyObject {nth} {how} {rv}: {'destroyed' if told else 'refused'}, then destroyed")
         n += 1
     record_property("cells", f"{n} destroyed in {time.monotonic() - began:.1f} s")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_hsm_loses_a_new_key(key, world):
+    """As one that did not sync it, when the power went; between its pins and its use. All
+    stands still, and nothing is lost: an administrator lets the rotation go."""
+    d = world.need()
+    before = pins(d)
+    world.daemon.stop_at_verb("ask", verb("PROVISION"))
+    t = threading.Thread(target=world.rotate, args=(key,))
+    t.start()
+    wait_for(d.stopped, 20, "the new pins to be stored")
+    d.kill()
+    lose(d.token, {k["label"]: k for k in pins(d)["keys"]}, {k["label"] for k in before["keys"]})
+    d.go_on()
+    t.join()
+    d.start()
+    assert world.quietly("Mint", role="my-app") is None
+    assert world.rotate(key) in ("Exists", "HsmKeys")
+    with pytest.raises(Error) as e:
+        d.attached().change("RotateHsm", name="call" if key != "call" else "log", abandon=True)
+    assert e.value.name == "NotFound"
+    with d.attached(timeout=60) as c:
+        said = c.change("RotateHsm", name=key, abandon=True)["rotation"]
+    assert (said["state"], said["was"]) == ("abandoned", "take"), said
+    wait_for(lambda: world.quietly("Mint", role="my-app"), 30, "a mint")
+    assert pins(d) == before
+    check_objects(d)
+    world.opens()
+    world.settle(key)
+
+
+def lose(token, now, before):
+    """The private or secret keys that are new; public halves may have been synced."""
+    for label in set(now) - before:
+        kind = "privkey" if now[label]["public_key"] else "secrkey"
+        subprocess.run(
+            ["pkcs11-tool", "--module", token.module, "--token-label", token.label, "--login", "--pin", token.pin]
+            + ["--delete-object", "--type", kind, "--label", label],
+            env={**os.environ, **token.environment},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
 
 
 ERRORS = {errno.EIO: "EIO", errno.ENOSPC: "ENOSPC", DIES: "the daemon ends"}

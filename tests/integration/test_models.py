@@ -162,6 +162,19 @@ def test_rotation_of_a_key_of_the_hsms(kind, place, record_property):
         record_property("states", f"{kind}: {claim}: {re.search(r'([0-9.e+]+) states, stored', said)[1]} states, no error")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rotation_of_a_key_of_the_hsms_is_let_go(kind, place, record_property):
+    """Whatever it was at. (Killed between the pins of before and the end of the new key, it
+    leaves that on the HSM, unpinned: an administrator was told its name.)"""
+    verify = pan(place, "hsm-rotate.pml", f"-DKIND={kind}", "-DABANDONS=1", "-DLOST=2", "-DCRASHES=1", "-DDESTROYS=1")
+    for claim in ("all_opens", "it_ends"):
+        errors, said = verify(claim)
+        assert errors == 0, said
+        record_property("states", f"{kind}: {claim}: {re.search(r'([0-9.e+]+) states, stored', said)[1]} states, no error")
+    errors, said = pan(place, "hsm-rotate.pml", f"-DKIND={kind}", "-DABANDONS=1", "-DLOST=2", "-DDESTROYS=1")("only_pinned")
+    assert errors == 0, said
+
+
 # What is taken away, and what spin finds then.
 NEEDED = {
     "a sync: the power takes the new key": ("CALL", "-DNO_SYNC -DPOWER=1", "all_opens"),
@@ -169,6 +182,7 @@ NEEDED = {
     "certainty that nothing is left of a refusal": ("CALL", "-DNO_CLEAR -DLOST=1", "only_pinned"),
     "to wait for what is being sealed": ("SEAL", "-DNO_WAIT -DDESTROYS=1 -DCRASHES=1", "all_opens"),
     "the anchor, signed by the new key": ("LOG", "-DNO_ANCHOR -DLOST=1", "all_opens"),
+    "to pause while the pins of before are put back": ("SEAL", "-DNO_PAUSE -DLOST=1 -DABANDONS=1", "all_opens"),
     "the lock of the store": ("CALL", "-DNO_LOCK", "all_opens"),
 }
 
