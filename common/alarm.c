@@ -81,9 +81,15 @@ const struct alarm_text alarm_table[ALARM_COUNT] = {
          "none; but who has that key can use it"},
     [ALARM_ROTATION_OVERDUE] =
         {"rotation-overdue", ALARM_WARNING,
-         "the admin key was not rotated when it was due",
-         "mend what the text says, or `hsmint config rotate`; it is tried again "
-         "by itself",
+         "a key was not rotated when it was due",
+         "mend what the text says, or `hsmint config rotate` (a key of the "
+         "HSM's: `hsmint hsm rotate`); it is tried again by itself",
+         LEASES_LIVE_ON},
+    [ALARM_KEY_COMPROMISED] =
+        {"key-compromised", ALARM_CRITICAL,
+         "a key of the HSM's that is compromised is in use still",
+         "mend what the text says: log in, bring the HSM back, make room on it; "
+         "the key is replaced by itself then",
          LEASES_LIVE_ON},
     [ALARM_SERVICE_UNREACHABLE] =
         {"service-unreachable", ALARM_WARNING, "the service cannot be reached",

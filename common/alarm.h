@@ -24,7 +24,8 @@ enum alarm {
     ALARM_ADMIN_KEY_REFUSED, /* by the service: 401, 403 */
     ALARM_ADMIN_KEY_EXPIRES, /* soon, or has */
     ALARM_ADMIN_KEY_LEFT,    /* one that was replaced is not dead */
-    ALARM_ROTATION_OVERDUE,  /* of the admin key */
+    ALARM_ROTATION_OVERDUE,  /* of the admin key, or of a key of the HSM's */
+    ALARM_KEY_COMPROMISED,   /* of the HSM's, and in use still */
     /* the service; object: organisation, of a project organisation/role */
     ALARM_SERVICE_UNREACHABLE,
     ALARM_SERVICE_FAILING,  /* 5xx, replies that make no sense */

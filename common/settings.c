@@ -29,6 +29,7 @@ struct key {
 };
 
 #define AT(field) offsetof(struct settings, field)
+#define HOUR 3600
 #define DAY 86400
 
 static const struct key keys[] = {
@@ -69,6 +70,11 @@ static const struct key keys[] = {
     {"hsm", "uri", URI, AT(hsm_uri), 0, 0, 0, NULL},
     {"hsm", "sessions", NUMBER, AT(hsm_sessions), 8, 1, 64, NULL},
     {"hsm", "deadline", MS, AT(hsm_deadline_ms), 10000, 1000, 600000, NULL},
+    {"hsm", "call_period", PERIOD, AT(call_period_s), 0, HOUR, 3650 * DAY,
+     NULL},
+    {"hsm", "log_period", PERIOD, AT(log_period_s), 0, HOUR, 3650 * DAY, NULL},
+    {"hsm", "seal_period", PERIOD, AT(seal_period_s), 0, HOUR, 3650 * DAY,
+     NULL},
     {"hsm", "allow_sha1", BOOLEAN, AT(hsm_allow_sha1), 0, 0, 0, NULL},
     {"hsm", "pin_source", PIN_SOURCE, AT(pin_source), 0, 0, 0, NULL},
     {"hsm", "keeper_state_dir", PATH, AT(keeper_state_dir), 0, 0, 0, NULL},

@@ -60,6 +60,8 @@ struct settings {
     char *hsm_uri;    /* RFC 7512: token=, serial=, slot-id=, pin-source= */
     int hsm_sessions; /* default 8, 1-64 */
     int64_t hsm_deadline_ms; /* default 10 s: beyond, the keeper is killed */
+    int64_t call_period_s, log_period_s, seal_period_s; /* a key of the HSM's is
+                                rotated when it is older; default 0, never */
     bool hsm_allow_sha1;     /* RSA-OAEP with SHA-1: default no */
     char *pin_source;        /* file path or "credential:NAME"; else URI's */
     char *keeper_state_dir;  /* NULL: state_dir/keeper of the daemon's child,

@@ -129,6 +129,7 @@ static const struct {
     [NUMBER] = {"a number", ""},
     [SIZE] = {"bytes, or a number with K, M or G", " bytes"},
     [SECONDS] = {"a duration such as 30s or 5m", " seconds"},
+    [PERIOD] = {"0 (never), or a duration such as 8760h", " seconds"},
     [MS] = {"a duration such as 30s or 5m", " milliseconds"},
 };
 
@@ -138,7 +139,7 @@ enum code value_number(enum value_kind kind, const char *name,
 {
     *n = 0;
     bool good = kind == BOOLEAN ? parse_bool(value, n)
-                : kind == SECONDS || kind == MS
+                : kind == SECONDS || kind == PERIOD || kind == MS
                     ? parse_duration(value, n)
                     : parse_number(value, kind == SIZE, n);
     if (!good)
@@ -146,9 +147,12 @@ enum code value_number(enum value_kind kind, const char *name,
                          numbers[kind].write);
     if (kind == MS)
         *n *= 1000;
+    if (kind == PERIOD && *n == 0)
+        return OK;
     if (kind != BOOLEAN && (*n < min || *n > max))
-        return error_set(e, ERR_CONFIG, "%s = %.64s: allowed are %lld to %lld%s",
-                         name, value, (long long)min, (long long)max,
-                         numbers[kind].unit);
+        return error_set(e, ERR_CONFIG,
+                         "%s = %.64s: allowed are %s%lld to %lld%s", name,
+                         value, kind == PERIOD ? "0 (never) and " : "",
+                         (long long)min, (long long)max, numbers[kind].unit);
     return OK;
 }

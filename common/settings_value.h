@@ -23,6 +23,7 @@ enum value_kind {
     NUMBER,
     SIZE,
     SECONDS,
+    PERIOD, /* seconds; 0, never, whatever min says */
     MS
 };
 

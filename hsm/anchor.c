@@ -332,7 +332,7 @@ static enum code check_signer(struct hsm *h, const struct note *note,
     bool good = false;
     enum code rc = log_key(h, origin, HSM_LOG, &key, e);
     if (rc == OK && (note_verify(note, &key, &good, NULL) || !good))
-        good = hsm_co_signer(h, HSM_LOG, &by, NULL) == OK &&
+        good = hsm_signer_before(h, HSM_LOG, &by, NULL) == OK &&
                make_key(origin, HSM_LOG, by.spki, by.len, &key, NULL) == OK &&
                note_verify(note, &key, &good, NULL) == OK && good;
     return rc || good ? rc : refuse("it is not signed by the log's key", e);

@@ -74,11 +74,12 @@ MUST_CHECK enum code hsm_rekey_plan(struct hsm *h, const char *which,
                                     json_t **keys, struct error *e);
 /* Make them, anew where an attempt that was cut off left some. *out: as of
  * hsm_provision, with pins in which the old keys are such; all goes on with
- * the old ones until hsm_provision is given those. After an error keys may be
- * left: hsm_rekey_clear. */
+ * the old ones until hsm_provision is given those. compromised: then the old
+ * ones sign nothing, not even beside the new. After an error keys may be left:
+ * hsm_rekey_clear. */
 MUST_CHECK enum code hsm_rekey_make(struct hsm *h, const char *which,
-                                    const json_t *plan, json_t **out,
-                                    struct error *e);
+                                    const json_t *plan, bool compromised,
+                                    json_t **out, struct error *e);
 
 /* Destroys what an attempt to make them left: what has a planned name and id.
  * OK: nothing of it is on the HSM. ERR_INVALID: one of them is pinned. */
@@ -132,6 +133,12 @@ MUST_CHECK enum code hsm_co_signer(struct hsm *h, enum hsm_use use,
  * ERR_NOT_FOUND: there are no more. */
 MUST_CHECK enum code hsm_old_log(struct hsm *h, size_t i,
                                  struct hsm_co_signer *out, struct error *e);
+/* The last one before the one in use, whether it signs beside it or, being
+ * compromised, does not: what it left on the HSM is ours until the one in use has
+ * taken its place there. ERR_NOT_FOUND: there is none, or it is destroyed. */
+MUST_CHECK enum code hsm_signer_before(struct hsm *h, enum hsm_use use,
+                                       struct hsm_co_signer *out,
+                                       struct error *e);
 /* As hsm_sign (`len` is 32, a digest) or hsm_sign_ed25519, with that key.
  * ERR_NOT_FOUND: it is not on the HSM any more. */
 MUST_CHECK enum code hsm_co_sign(struct hsm *h, const struct hsm_co_signer *by,

@@ -107,7 +107,7 @@ static bool is_ours(struct hsm *h, const struct ledger_head *head,
     uint8_t digest[32];
     if (memcmp(head->log_key, log_key, sizeof digest) == 0)
         return true;
-    if (hsm_co_signer(h, HSM_LOG, &by, NULL))
+    if (hsm_signer_before(h, HSM_LOG, &by, NULL))
         return false;
     soft_sha256(by.spki, by.len, digest);
     return memcmp(head->log_key, digest, sizeof digest) == 0;

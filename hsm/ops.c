@@ -116,14 +116,19 @@ static void tell_key(const struct key *k, struct hsm_co_signer *out)
     out->len = k->spki_len;
 }
 
-enum code hsm_co_signer(struct hsm *h, enum hsm_use use,
-                        struct hsm_co_signer *out, struct error *e)
+static const struct old_key *find_before(const struct keyset *k,
+                                         enum hsm_use use)
 {
-    const struct keyset *k;
-    enum code rc = known_keys(h, &k, e);
-    if (rc)
-        return rc;
-    const struct old_key *old = find_co_signer(k, use);
+    const struct old_key *last = NULL;
+    for (size_t i = 0; i < k->old_n; i++)
+        if (k->old[i].key.use == use)
+            last = &k->old[i];
+    return last && last->role != OLD_DESTROYED ? last : NULL;
+}
+
+static enum code tell_signer(const struct old_key *old, enum hsm_use use,
+                             struct hsm_co_signer *out, struct error *e)
+{
     if (!old || old->key.spki_len > sizeof out->spki)
         return error_set(e, ERR_NOT_FOUND, "HSM: no %s key of before signs",
                          keys_use_name(use));
@@ -146,6 +151,22 @@ enum code hsm_old_log(struct hsm *h, size_t i, struct hsm_co_signer *out,
         return OK;
     }
     return error_set(e, ERR_NOT_FOUND, "HSM: the log had no other key");
+}
+
+enum code hsm_co_signer(struct hsm *h, enum hsm_use use,
+                        struct hsm_co_signer *out, struct error *e)
+{
+    const struct keyset *k;
+    enum code rc = known_keys(h, &k, e);
+    return rc ? rc : tell_signer(find_co_signer(k, use), use, out, e);
+}
+
+enum code hsm_signer_before(struct hsm *h, enum hsm_use use,
+                            struct hsm_co_signer *out, struct error *e)
+{
+    const struct keyset *k;
+    enum code rc = known_keys(h, &k, e);
+    return rc ? rc : tell_signer(find_before(k, use), use, out, e);
 }
 
 struct co_sign {

@@ -110,6 +110,7 @@ enum code hsm_rekey_plan(struct hsm *h, const char *which, json_t **keys,
 struct make {
     size_t kind;
     const json_t *plan;
+    bool compromised;   /* the keys that are replaced */
     struct keyset *set; /* what is made */
 };
 
@@ -205,7 +206,10 @@ static enum code make_one(struct session *s, struct make *m,
     for (size_t i = 0; i < set->old_n; i++) /* it has handed over before */
         if (set->old[i].role == OLD_SIGNS && set->old[i].key.use == use)
             set->old[i].role = OLD_KEPT;
-    return keyset_replace(set, &next, kinds[m->kind].role, e);
+    enum old_role role = kinds[m->kind].role;
+    if (m->compromised && role == OLD_SIGNS)
+        role = OLD_KEPT;
+    return keyset_replace(set, &next, role, e);
 }
 
 /* The HMAC key goes over; who has the old handles is the old ring. */
@@ -272,9 +276,9 @@ static enum code op_make(struct hsm *h, struct session *s, void *arg,
 }
 
 enum code hsm_rekey_make(struct hsm *h, const char *which, const json_t *plan,
-                         json_t **out, struct error *e)
+                         bool compromised, json_t **out, struct error *e)
 {
-    struct make m = {.plan = plan};
+    struct make m = {.plan = plan, .compromised = compromised};
     enum code rc = find_kind(which, &m.kind, e);
     if (!rc)
         rc = hsm_run_exclusive(h, NEED_READY, op_make, &m, e);

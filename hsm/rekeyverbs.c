@@ -13,10 +13,12 @@ enum code rekey_rotate(struct channel *c, struct frame *in, struct frame *out,
 {
     const char *which = NULL, *step = NULL;
     json_t *plan = NULL;
+    bool compromised = false;
     const struct json_field fields[] = {
         {"which", FIELD_STRING, true, &which, NULL},
         {"step", FIELD_STRING, true, &step, NULL},
         {"keys", FIELD_ARRAY, false, &plan, NULL},
+        {"compromised", FIELD_BOOL, false, &compromised, NULL},
     };
     struct hsm *h = c->keeper->hsm;
     JSON keys = NULL;
@@ -25,7 +27,7 @@ enum code rekey_rotate(struct channel *c, struct frame *in, struct frame *out,
     if (rc)
         return rc;
     if (strcmp(step, "make") == 0 && plan) {
-        rc = hsm_rekey_make(h, which, plan, &out->head, e);
+        rc = hsm_rekey_make(h, which, plan, compromised, &out->head, e);
         if (rc == OK)
             access_tell_attributes(c->keeper, out->head);
         return rc;

@@ -278,6 +278,16 @@ enum code handle_rotate_hsm(struct call *c, const struct arguments *a,
     return *out ? OK : error_set(e, ERR_NOMEM, "reply to RotateHsm");
 }
 
+enum code handle_compromised_hsm_key(struct call *c, const struct arguments *a,
+                                     json_t **out, struct error *e)
+{
+    struct caller by = handler_caller(c);
+    json_t *rotation = NULL;
+    enum code rc =
+        core_compromised_hsm(c->daemon->core, &by, a->name, &rotation, e);
+    return rc ? rc : reply_with(out, "rotation", rotation, e);
+}
+
 enum code handle_destroy_hsm_key(struct call *c, const struct arguments *a,
                                  json_t **out, struct error *e)
 {

@@ -33,6 +33,7 @@ HANDLER(set_config);
 HANDLER(get_config);
 HANDLER(rotate_config);
 HANDLER(rotate_hsm);
+HANDLER(compromised_hsm_key);
 HANDLER(destroy_hsm_key);
 HANDLER(ceremony);
 HANDLER(restore_hsm);

@@ -243,6 +243,7 @@ enum code command_doctor(struct cli *c, struct error *e);
 enum code command_explain(struct cli *c, struct error *e);
 enum code command_hsm_show(struct cli *c, struct error *e);
 enum code command_hsm_rotate(struct cli *c, struct error *e);
+enum code command_hsm_compromised(struct cli *c, struct error *e);
 enum code command_hsm_destroy(struct cli *c, struct error *e);
 enum code command_hsm_restore(struct cli *c, struct error *e);
 enum code command_hsm_recovery(struct cli *c, struct error *e);

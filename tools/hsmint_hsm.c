@@ -4,6 +4,7 @@
 #include "tools/hsmint.h"
 
 #include "common/clock.h"
+#include "common/text.h"
 
 #include <string.h>
 
@@ -171,6 +172,20 @@ static void print_admin_keys(json_t *keys)
     output_table(keys, columns, sizeof columns / sizeof columns[0]);
 }
 
+static void print_periods(json_t *periods)
+{
+    const char *name;
+    json_t *one;
+    char next[CLOCK_TEXT_MAX], label[OUTPUT_TEXT_MAX];
+    json_object_foreach(periods, name, one)
+    {
+        (void)text_escape(label, sizeof label, name, strlen(name));
+        printf("%s key: next rotation %s\n", label,
+               minute(json_integer_value(json_object_get(one, "next_ms")),
+                      next));
+    }
+}
+
 static void print_rotation(const json_t *hsm)
 {
     const json_t *r = json_object_get(hsm, "rotation");
@@ -203,6 +218,7 @@ enum code command_hsm_show(struct cli *c, struct error *e)
     }
     hsm_print(hsm);
     print_rotation(hsm);
+    print_periods(json_object_get(hsm, "periods"));
     if (json_array_size(keys) > 0)
         print_keys(keys);
     print_admin_keys(json_object_get(hsm, "admin_keys"));
@@ -232,6 +248,11 @@ static enum code change_key(struct cli *c, const char *method, struct error *e)
 enum code command_hsm_rotate(struct cli *c, struct error *e)
 {
     return change_key(c, "RotateHsm", e);
+}
+
+enum code command_hsm_compromised(struct cli *c, struct error *e)
+{
+    return change_key(c, "CompromisedHsmKey", e);
 }
 
 enum code command_hsm_destroy(struct cli *c, struct error *e)

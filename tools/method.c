@@ -128,6 +128,8 @@ const struct method method_table[] = {
      METHOD_JOURNAL, CAP(ROTATE)},
     {"RotateHsm", handle_rotate_hsm, P(NAME) | CHANGE, P(ABANDON),
      METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},
+    {"CompromisedHsmKey", handle_compromised_hsm_key, P(NAME) | CHANGE, 0,
+     METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},
     {"DestroyHsmKey", handle_destroy_hsm_key, P(NAME) | CHANGE, 0,
      METHOD_JOURNAL | METHOD_DAEMON, CAP(ADMINISTER)},
     /* No journal: asked for again, it is another statement. */

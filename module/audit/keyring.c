@@ -4,6 +4,7 @@
 #include "module/audit/keyring.h"
 
 #include "common/base64.h"
+#include "common/text.h"
 
 #include <openssl/ec.h>
 #include <openssl/evp.h>
@@ -12,13 +13,21 @@
 #include <string.h>
 
 #define KEYID_MAX 128
+#define FINGERPRINT_SHOWN 16 /* of it, in a keyid: spec/SEAL.md */
 
 struct call_key {
     char keyid[KEYID_MAX];
     EVP_PKEY *key;
 };
 
+struct mark {
+    int64_t seq;
+    char label[64], fingerprint[65];
+};
+
 struct keyring {
+    struct mark marks[KEYRING_MAX]; /* compromised ones */
+    size_t marks_n;
     struct note_key logs[KEYRING_MAX];
     size_t logs_n;
     bool given;
@@ -106,6 +115,109 @@ static enum code check_one(const struct note_key *known, const struct note *n,
     return rc ? rc : note_verify(n, &key, found, e);
 }
 
+/* ---- compromised ones ---- */
+
+enum code keyring_compromise(struct keyring *k, int64_t seq, const char *label,
+                             const char *fingerprint, struct error *e)
+{
+    struct mark *m = &k->marks[k->marks_n];
+    for (size_t i = 0; i < k->marks_n; i++)
+        if (strcmp(k->marks[i].fingerprint, fingerprint) == 0)
+            return OK;
+    if (k->marks_n == KEYRING_MAX || strlen(label) >= sizeof m->label ||
+        strlen(fingerprint) + 1 != sizeof m->fingerprint)
+        return error_set(e, ERR_INVALID,
+                         "a compromised key has no fingerprint, or there are "
+                         "more than %d",
+                         KEYRING_MAX);
+    m->seq = seq;
+    strcpy(m->label, label);
+    strcpy(m->fingerprint, fingerprint);
+    k->marks_n++;
+    return OK;
+}
+
+int64_t keyring_compromised_call(const struct keyring *k, const char *keyid)
+{
+    const char *colon = strrchr(keyid, ':');
+    for (size_t i = 0; colon && i < k->marks_n; i++) {
+        const struct mark *m = &k->marks[i];
+        size_t len = (size_t)(colon - keyid);
+        if (strlen(m->label) == len && memcmp(m->label, keyid, len) == 0 &&
+            strlen(colon + 1) == FINGERPRINT_SHOWN &&
+            memcmp(m->fingerprint, colon + 1, FINGERPRINT_SHOWN) == 0)
+            return m->seq;
+    }
+    return 0;
+}
+
+/* Of the SubjectPublicKeyInfo, as pins have it. */
+static bool fingerprint_of(const struct note_key *key, char hex[65])
+{
+    static const uint8_t head[] = {0x30, 0x2a, 0x30, 0x05, 0x06, 0x03,
+                                   0x2b, 0x65, 0x70, 0x03, 0x21, 0x00};
+    uint8_t spki[sizeof key->key + sizeof head], digest[32];
+    size_t n = key->algorithm == NOTE_ED25519 ? sizeof head : 0;
+    memcpy(spki, head, n);
+    memcpy(spki + n, key->key, key->key_len);
+    if (EVP_Digest(spki, n + key->key_len, digest, NULL, EVP_sha256(), NULL) !=
+        1)
+        return false;
+    text_hex(hex, digest, sizeof digest);
+    return true;
+}
+
+static const struct mark *mark_of(const struct keyring *k,
+                                  const struct note_key *key)
+{
+    char hex[65];
+    if (k->marks_n == 0 || !fingerprint_of(key, hex))
+        return NULL;
+    for (size_t i = 0; i < k->marks_n; i++)
+        if (strcmp(k->marks[i].fingerprint, hex) == 0)
+            return &k->marks[i];
+    return NULL;
+}
+
+/* A checkpoint that covers the record says that its own key is compromised. */
+static enum code check_marks(const struct keyring *k,
+                             const struct note_key *keys, size_t keys_n,
+                             const struct note *n, const char *origin,
+                             struct error *e)
+{
+    struct checkpoint c;
+    if (k->marks_n == 0 || checkpoint_parse(&c, n->text, n->text_len, NULL))
+        return OK;
+    for (size_t i = 0; i < keys_n; i++) {
+        const struct mark *m = mark_of(k, &keys[i]);
+        bool found = false;
+        if (!m || c.size < (uint64_t)m->seq)
+            continue;
+        if (check_one(&keys[i], n, origin, &found, NULL) == OK && found)
+            return error_set(e, ERR_SEAL,
+                             "it is signed by %s, which is compromised since "
+                             "record %lld",
+                             m->label, (long long)m->seq);
+    }
+    return OK;
+}
+
+static enum code none_known(const struct keyring *k, const char *origin,
+                            struct error *e)
+{
+    for (size_t i = 0; i < k->logs_n; i++) {
+        const struct mark *m = mark_of(k, &k->logs[i]);
+        if (m)
+            return error_set(e, ERR_SEAL,
+                             "no signature of a known key of %s: %s is "
+                             "compromised since record %lld, and introduces no "
+                             "other; take the key after it from where the log "
+                             "is made (`hsmint audit key`)",
+                             origin, m->label, (long long)m->seq);
+    }
+    return error_set(e, ERR_SEAL, "no signature of a known key of %s", origin);
+}
+
 void keyring_introduce(struct keyring *k, const struct note *n,
                        const char *origin)
 {
@@ -129,9 +241,10 @@ enum code keyring_check_note(const struct keyring *k, const struct note *n,
             return rc;
         good = good || found;
     }
-    return good ? OK
-                : error_set(e, ERR_SEAL, "no signature of a known key of %s",
-                            origin);
+    if (!good)
+        return none_known(k, origin, e);
+    enum code rc = check_marks(k, k->logs, k->logs_n, n, origin, e);
+    return rc ? rc : check_marks(k, k->others, k->others_n, n, origin, e);
 }
 
 enum code keyring_check_witnesses(const struct keyring *k,

@@ -33,7 +33,16 @@ MUST_CHECK enum code keyring_learn(struct keyring *k, json_t *record,
  * which they came. */
 size_t keyring_calls(const struct keyring *k);
 const char *keyring_call_id(const struct keyring *k, size_t i);
-/* A good signature of a key of the log. ERR_SEAL: bad, or none. */
+/* The record with this seq says that the key is compromised (`key`: its label,
+ * `fingerprint`): from that record on nothing that it signed holds. */
+MUST_CHECK enum code keyring_compromise(struct keyring *k, int64_t seq,
+                                        const char *label,
+                                        const char *fingerprint,
+                                        struct error *e);
+/* The seq of that record, of the key with this keyid; 0: there was none. */
+int64_t keyring_compromised_call(const struct keyring *k, const char *keyid);
+/* A good signature of a key of the log, and none of one that a record says to be
+ * compromised which the checkpoint covers. ERR_SEAL: bad, or none. */
 MUST_CHECK enum code keyring_check_note(const struct keyring *k,
                                         const struct note *n,
                                         const char *origin, struct error *e);

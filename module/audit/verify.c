@@ -25,6 +25,7 @@ static const char *const names[VERIFY_WHATS] = {
     [VERIFY_CHECKPOINT] = "checkpoint", [VERIFY_SIGNATURE] = "signature",
     [VERIFY_ORPHAN] = "orphan",         [VERIFY_FORMAT] = "format",
     [VERIFY_LOST] = "lost",             [VERIFY_OPEN] = "open",
+    [VERIFY_COMPROMISED] = "compromised",
     [VERIFY_RESUMED] = "resumed",       [VERIFY_CALL_KEY] = "call-key",
     [VERIFY_RESTORED] = "restored",
 };
@@ -156,6 +157,12 @@ static enum code take_call(struct state *s, const struct record *r,
     }
     if (rc)
         found(s, VERIFY_SIGNATURE, r->seq, "%s", why.text);
+    int64_t since = keyring_compromised_call(s->v->keys, r->signature.keyid);
+    if (since)
+        found(s, VERIFY_COMPROMISED, r->seq,
+              "the call is signed by %.64s, which is compromised since record "
+              "%" PRId64,
+              r->signature.keyid, since);
     rc = pending_open(s->open, r->call, r->seq, &known, e);
     if (known)
         found(s, VERIFY_INSERTED, r->seq, "call %.64s was begun before",
@@ -204,6 +211,21 @@ static const char *hint(const struct state *s, char text[160])
     return text;
 }
 
+/* The log's own keys: checked once all is read (keyring_check_note). */
+static void take_state(struct state *s, const struct record *r)
+{
+    struct error why = {.code = OK};
+    char state[RECORD_TEXT_MAX], label[RECORD_TEXT_MAX],
+        fingerprint[RECORD_TEXT_MAX], use[RECORD_TEXT_MAX];
+    (void)record_text(r, "state", state);
+    (void)record_text(r, "use", use);
+    if (strcmp(state, "compromised") != 0 || strcmp(use, "seal") == 0)
+        return;
+    if (keyring_compromise(s->v->keys, r->seq, record_text(r, "key", label),
+                           record_text(r, "fingerprint", fingerprint), &why))
+        found(s, VERIFY_FORMAT, r->seq, "%s", why.text);
+}
+
 static enum code take_kind(struct state *s, const struct record *r,
                            struct error *e)
 {
@@ -213,6 +235,9 @@ static enum code take_kind(struct state *s, const struct record *r,
         return OK;
     case RECORD_RESTORE:
         take_restore(s, r);
+        return OK;
+    case RECORD_KEY_STATE:
+        take_state(s, r);
         return OK;
     case RECORD_CALL:
         return take_call(s, r, e);

@@ -21,6 +21,7 @@ enum verify_what {
     VERIFY_ORPHAN,
     VERIFY_FORMAT,
     VERIFY_LOST,    /* calls were made and given up: spec/KEEPER.md */
+    VERIFY_COMPROMISED, /* signed by a key that is, says the log before */
     VERIFY_FAULTS,  /* those from here on are none */
     VERIFY_OPEN = VERIFY_FAULTS, /* a call without an outcome */
     VERIFY_RESUMED,              /* the keeper had forgotten the log */

@@ -158,6 +158,14 @@ MUST_CHECK enum code core_ceremony(struct core *c, const struct caller *by,
 MUST_CHECK enum code core_abandon_hsm(struct core *c, const struct caller *by,
                                       const char *which, json_t **out,
                                       struct error *e);
+/* Somebody knows the HSM's key of this name: another takes its place at once, and
+ * it is in state compromised: of the log it signs nothing any more, of calls
+ * nothing that is recorded. What a seal key opens is rotated at the service, too.
+ * Where the HSM makes no other yet, the daemon tries on. */
+MUST_CHECK enum code core_compromised_hsm(struct core *c,
+                                          const struct caller *by,
+                                          const char *which, json_t **out,
+                                          struct error *e);
 /* An old key of this label goes from the HSM, for good. Not before the daemon was
  * restarted with the new one. *out: {key, state: "destroyed"}. ERR_NOT_FOUND,
  * ERR_INVALID: it is in use, or something is left that it sealed. */

@@ -228,6 +228,18 @@ static void put_rotation(struct figures *f)
             json_number_value(json_object_get(r, "since_ms")) / 1000);
 }
 
+static void put_hsm_keys(struct figures *f)
+{
+    static const char *const uses[] = {"seal", "blob", "call", "log",
+                                       "log-ed25519"};
+    struct keystate_doc d;
+
+    for (size_t i = 0; i < sizeof(uses) / sizeof(uses[0]); i++)
+        if (keystates_in_use(f->core, uses[i], &d, NULL) == OK)
+            put(f, METRICS_HSM_KEY_SINCE, uses[i], NULL, NULL,
+                (double)keystate_now(&d)->at_ms / 1000);
+}
+
 static void put_keeper(struct figures *f)
 {
     struct keeper_state k;
@@ -301,6 +313,7 @@ static enum code gather(struct figures *f, struct error *e)
     put_rest(f);
     put_hsm(f);
     put_rotation(f);
+    put_hsm_keys(f);
     put_store(f);
     return OK;
 }

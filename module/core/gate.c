@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#define SUPERSEDED_NAP_MS 50
 #define EXECUTE_SLACK_MS 1000 /* for the keeper to notice its own deadline */
 #define TEXT_SHOWN 1024        /* of an error's, in a record */
 
@@ -28,6 +30,7 @@ struct intent {
     const char *id;
     json_t *signed_call; /* the keeper's answer to sign-call */
     char *line;          /* of the record; may be made twice */
+    bool superseded;     /* its signature is of a compromised key */
 };
 
 static void intent_clear(struct intent *i)
@@ -54,7 +57,10 @@ static enum code commit_intent(struct store_tx *tx, void *ctx, struct error *e)
     struct logbook_entry r;
     enum code code = OK;
 
-    if (call->intent)
+    code = keystates_check_signer(
+        i->core, tx, json_string_value(json_object_get(parts, "keyid")), e);
+    i->superseded = code == ERR_NOT_SIGNED;
+    if (!code && call->intent)
         code = call->intent(tx, call->intent_ctx, e);
     if (code)
         return code;
@@ -281,6 +287,29 @@ static enum code commit_logged(struct core *c, struct intent *i,
     return code;
 }
 
+/* Once a key is told to be compromised, no record has a signature of it: until
+ * the keeper has the next one, it is signed again. */
+static enum code sign_and_commit(struct core *c, struct intent *i,
+                                 struct frame *reply, uint64_t *generation,
+                                 struct error *e)
+{
+    int64_t end = clock_monotonic_ms() + c->settings->hsm_deadline_ms;
+    enum code code;
+
+    for (;;) {
+        code = sign_logged(c, i->call, reply, generation, e);
+        i->signed_call = reply->head;
+        if (!code)
+            code = commit_logged(c, i, e);
+        if (!code || !i->superseded || clock_monotonic_ms() >= end)
+            return code;
+        i->superseded = false;
+        frame_clear(reply);
+        *reply = (struct frame)FRAME_INIT;
+        usleep(SUPERSEDED_NAP_MS * 1000);
+    }
+}
+
 enum code gate_send(struct core *c, const struct gate_call *call,
                     struct gate_reply *r, struct error *e)
 {
@@ -303,10 +332,7 @@ enum code gate_send(struct core *c, const struct gate_call *call,
         code = share_enter(&c->shares, call->by->uid, service_ms(c), &share,
                            why);
     if (!code)
-        code = sign_logged(c, call, &signed_call, &generation, why);
-    intent.signed_call = signed_call.head;
-    if (!code)
-        code = commit_logged(c, &intent, why);
+        code = sign_and_commit(c, &intent, &signed_call, &generation, why);
     if (!code)
         code = execute(c, &intent, generation, r, why);
     if (code == ERR_NOT_LOGGED && r->fate == GATE_NOT_SENT)

@@ -132,7 +132,8 @@ enum code core_hsm(struct core *c, json_t **out, struct error *e)
     code = keystates_json(c, &keys, e);
     if (!code)
         code = admin_keys(c, &admin, e);
-    if (!code && (json_object_set(hsm, "keys", keys) != 0 ||
+    if (!code && (json_object_set_new(hsm, "periods", keyschedule_json(c)) != 0 ||
+                  json_object_set(hsm, "keys", keys) != 0 ||
                   json_object_set(hsm, "admin_keys", admin) != 0))
         code = error_set(e, ERR_NOMEM, "no memory for the HSM's state");
     if (!code)

@@ -19,6 +19,7 @@
 #include "module/core/inflight.h"
 #include "module/core/keeper.h"
 #include "module/core/keyrotate.h"
+#include "module/core/keyschedule.h"
 #include "module/core/keystates.h"
 #include "module/core/marker.h"
 #include "module/core/metrics.h"
@@ -79,6 +80,7 @@ struct core {
     struct sealing sealing;
     struct notary notary;
     struct keystates keystates;
+    struct keyschedule keyschedule;
     struct reconcile reconcile;
     struct restored restored;
     struct policies policies;

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "module/core/internal.h"
 #include "module/core/keystep.h"
+#include "module/core/logbook.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,8 @@ enum {
     RETRY_MAX_MS = 60000
 };
 
-static enum code plan(struct keystep *s, const char *which, struct error *e)
+static enum code plan(struct keystep *s, const char *which, const char *cause,
+                      struct error *e)
 {
     FRAME reply = FRAME_INIT;
     json_t *keys = NULL;
@@ -43,6 +45,7 @@ static enum code plan(struct keystep *s, const char *which, struct error *e)
                                 .plan = json_incref(keys),
                                 .begun_ms = clock_wall_ms()};
     snprintf(s->r.which, sizeof(s->r.which), "%s", which);
+    snprintf(s->r.cause, sizeof(s->r.cause), "%s", cause);
     return OK;
 }
 
@@ -58,9 +61,12 @@ static bool is_unknown(enum code code)
 static enum code ask_keys(struct keystep *s, const char *step,
                           struct frame *reply, struct error *e)
 {
+    bool compromised = keystates_is_declared(s->core, s->r.which);
+
     return keystep_ask(s, VERB_ROTATE_KEY,
-                       json_pack("{ss ss sO}", "which", s->r.which, "step",
-                                 step, "keys", s->r.plan),
+                       json_pack("{ss ss sO sb}", "which", s->r.which, "step",
+                                 step, "keys", s->r.plan, "compromised",
+                                 compromised),
                        reply, e);
 }
 
@@ -127,7 +133,8 @@ static enum code take(struct keystep *s, int64_t until_ms, struct error *e)
                            e);
 }
 
-/* Whoever knows the old key is told the new one by it. */
+/* Whoever knows the old key is told the new one by it; not by a compromised one,
+ * which proves nothing any more. */
 static enum code sign(struct keystep *s, int64_t until_ms, struct error *e)
 {
     uint64_t size = 0;
@@ -135,7 +142,9 @@ static enum code sign(struct keystep *s, int64_t until_ms, struct error *e)
 
     (void)until_ms;
     json_decref(s->note);
-    s->note = code ? NULL : json_pack("{sI}", "handed_over", (json_int_t)size);
+    s->note = code || strcmp(s->r.cause, KEYROTATION_COMPROMISED) == 0
+                  ? NULL
+                  : json_pack("{sI}", "handed_over", (json_int_t)size);
     return code ? code : keystep_advance(s, KEYROTATION_SIGNED, e);
 }
 
@@ -261,31 +270,116 @@ static enum code hold_keys(struct core *c, const char *which,
                                  hold, e);
 }
 
-enum code core_rotate_hsm(struct core *c, const struct caller *by,
-                          const char *which, json_t **out, struct error *e)
+/* Whoever calls holds KEYSTEP_HOLD. */
+static enum code run(struct keystep *s, const char *which, const char *cause,
+                     struct error *e)
+{
+    enum code code = keystep_none_under_way(s->core, e);
+
+    if (!code)
+        code = plan(s, which, cause, e);
+    if (!code)
+        code = keystep_commit(s, e);
+    if (code)
+        return code;
+    s->core->keyrotate.walk = (struct reseal_walk){.begun = false};
+    code = go_on(s, clock_monotonic_ms() + COMMAND_MS, e);
+    if (code && s->r.state != KEYROTATION_DONE)
+        return error_prefix(e, "the rotation goes on by itself");
+    return code;
+}
+
+static enum code answer(const struct keystep *s, json_t **out, struct error *e)
+{
+    *out = keyrotation_json(&s->r);
+    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
+}
+
+enum code keyrotate_run(struct core *c, const struct caller *by,
+                        const char *which, const char *cause, json_t **out,
+                        struct error *e)
 {
     KEYSTEP s = {.core = c, .by = by};
     INFLIGHT hold = {0};
     enum code code = hold_keys(c, which, &hold, e);
 
-    if (!code)
-        code = keystep_none_under_way(c, e);
-    if (!code)
-        code = plan(&s, which, e);
-    if (!code)
-        code = keystep_commit(&s, e);
     if (code)
         return code;
-    c->keyrotate.walk = (struct reseal_walk){.begun = false};
-    code = go_on(&s, clock_monotonic_ms() + COMMAND_MS, e);
+    code = run(&s, which, cause, e);
+    inflight_leave(&hold);
+    if (s.r.plan)
+        rotate_poke(c);
+    return code ? code : answer(&s, out, e);
+}
+
+enum code core_rotate_hsm(struct core *c, const struct caller *by,
+                          const char *which, json_t **out, struct error *e)
+{
+    return keyrotate_run(c, by, which, KEYROTATION_COMMAND, out, e);
+}
+
+/* ---- a key that somebody knows ---- */
+
+static enum code declare(struct store_tx *tx, void *ctx, struct error *e)
+{
+    const struct keystep *s = ctx;
+    json_t *declared = json_array();
+    enum code code = keystates_declare(tx, s->r.which, declared, e);
+    const struct logbook_entry r = {
+        .kind = RECORD_ROTATE_KEY,
+        .by = s->by,
+        .more = json_pack("{ss ss ss so}", "key", s->r.which, "state",
+                          "compromised", "cause", KEYROTATION_COMPROMISED,
+                          "old", declared)};
+    enum code logged = logbook_add(s->core, tx, &r, code ? NULL : e);
+
+    return code ? code : logged;
+}
+
+/* One that is under way ends first, but for its beginning: the key that it makes
+ * takes the place of the declared one. Whoever calls holds KEYSTEP_HOLD. */
+static enum code run_compromised(struct keystep *s, const char *which,
+                                 struct error *e)
+{
+    int64_t until = clock_monotonic_ms() + COMMAND_MS;
+    enum code code = keyrotation_load(s->core->store, &s->r, e);
+
+    if (code == ERR_NOT_FOUND)
+        return run(s, which, KEYROTATION_COMPROMISED, e);
+    if (code)
+        return code;
+    if (s->r.state == KEYROTATION_MAKE && strcmp(s->r.which, which) == 0) {
+        strcpy(s->r.cause, KEYROTATION_COMPROMISED);
+        code = keystep_commit(s, e);
+        return code ? code : go_on(s, until, e);
+    }
+    code = go_on(s, until, e);
+    keyrotation_clear(&s->r);
+    return code ? code : run(s, which, KEYROTATION_COMPROMISED, e);
+}
+
+/* Declared first, whatever comes: keyschedule.h tries on. */
+enum code core_compromised_hsm(struct core *c, const struct caller *by,
+                               const char *which, json_t **out,
+                               struct error *e)
+{
+    KEYSTEP s = {.core = c, .by = by};
+    INFLIGHT hold = {0};
+    enum code code = hold_keys(c, which, &hold, e);
+
+    if (code)
+        return code;
+    snprintf(s.r.which, sizeof s.r.which, "%s", which);
+    code = store_commit(c->store, STORE_RESERVE, declare, &s, e);
+    if (code)
+        return code;
+    notary_note(c);
+    code = run_compromised(&s, which, e);
     inflight_leave(&hold);
     rotate_poke(c);
-    if (code && s.r.state != KEYROTATION_DONE)
-        return error_prefix(e, "the rotation goes on by itself");
-    if (code)
-        return code;
-    *out = keyrotation_json(&s.r);
-    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
+    return code ? error_prefix(e, "it is declared compromised, and replaced as "
+                                  "soon as the HSM makes another")
+                : answer(&s, out, e);
 }
 
 /* ---- one that cannot go on ---- */

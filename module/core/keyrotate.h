@@ -11,6 +11,7 @@
 #include <pthread.h>
 
 struct core;
+struct caller;
 
 struct keyrotate {
     /* Of whoever holds KEYSTEP_HOLD: */
@@ -31,6 +32,12 @@ struct keyrotate {
  * looks once after each start for what an old key sealed. true: there is more
  * to do at once. */
 bool keyrotate_go_on(struct core *c);
+/* Begins one and takes it as far as a command waits for it; why: keyrotation.h.
+ * *out: core_rotate_hsm's. `by` NULL: nobody asks. ERR_EXISTS: one is under way.
+ */
+MUST_CHECK enum code keyrotate_run(struct core *c, const struct caller *by,
+                                   const char *which, const char *cause,
+                                   json_t **out, struct error *e);
 /* {key, state, since_ms, error, and while keys are sealed anew: of, looked_at,
  * sealed_anew, left}; NULL: none is under way. */
 json_t *keyrotate_json(struct core *c);

@@ -82,7 +82,7 @@ static enum code find_state(const char *name, enum keyrotation_state *state,
 
 static enum code parse(struct keyrotation *r, json_t *body, struct error *e)
 {
-    const char *which = "", *state = "";
+    const char *which = "", *state = "", *cause = KEYROTATION_COMMAND;
     json_int_t begun = 0;
     json_t *plan = NULL, *before = NULL;
     const struct json_field fields[] = {
@@ -90,6 +90,7 @@ static enum code parse(struct keyrotation *r, json_t *body, struct error *e)
         {"state", FIELD_STRING, true, &state, NULL},
         {"plan", FIELD_ARRAY, true, &plan, NULL},
         {"before", FIELD_OBJECT, false, &before, NULL},
+        {"cause", FIELD_STRING, false, &cause, NULL},
         {"begun_ms", FIELD_INT, true, &begun, NULL},
     };
     enum code code = json_decode(body, JSON_FIELDS(fields), false,
@@ -100,6 +101,7 @@ static enum code parse(struct keyrotation *r, json_t *body, struct error *e)
     if (code)
         return code;
     snprintf(r->which, sizeof(r->which), "%s", which);
+    snprintf(r->cause, sizeof(r->cause), "%s", cause);
     r->plan = json_incref(plan);
     r->before = json_incref(before);
     r->begun_ms = begun;
@@ -149,9 +151,10 @@ enum code keyrotation_save(struct store_tx *tx, const struct keyrotation *r,
 
         return code == ERR_NOT_FOUND ? OK : code;
     }
-    JSON body = json_pack("{ss ss sO sO* sI}", "which", r->which, "state",
+    JSON body = json_pack("{ss ss sO sO* ss sI}", "which", r->which, "state",
                           names[r->state], "plan", r->plan, "before",
-                          r->before, "begun_ms", (json_int_t)r->begun_ms);
+                          r->before, "cause", r->cause, "begun_ms",
+                          (json_int_t)r->begun_ms);
     FREE char *text = json_text(body, JSON_COMPACT);
 
     return text ? store_document_put(tx, KIND, DOCUMENT, text, clock_wall_ms(),

@@ -54,12 +54,18 @@ MUST_CHECK enum code keyrotation_next(enum keyrotation_state state,
                                       struct error *e);
 
 #define KEYROTATION_WHICH_MAX 16
+#define KEYROTATION_CAUSE_MAX 16
+/* Why: somebody asked; it was old enough; somebody knows the old one. */
+#define KEYROTATION_COMMAND "command"
+#define KEYROTATION_SCHEDULE "schedule"
+#define KEYROTATION_COMPROMISED "compromised"
 
 struct keyrotation {
     char which[KEYROTATION_WHICH_MAX]; /* "seal", "call", "log"; "": none */
     enum keyrotation_state state;
     json_t *plan; /* [{use, version, id}], the keeper's. Owned */
     json_t *before; /* the pins of before, from take on; or NULL. Owned */
+    char cause[KEYROTATION_CAUSE_MAX];
     int64_t begun_ms; /* this state, wall */
 };
 void keyrotation_clear(struct keyrotation *r);

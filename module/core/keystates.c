@@ -204,6 +204,14 @@ static enum code record(const struct noting *n, const struct keystate_doc *d,
     return logbook_add(n->core, n->tx, &r, e);
 }
 
+static bool is_compromised(const struct keystate_doc *d)
+{
+    enum keystate state = keystate_now(d)->state;
+
+    return state == KEYSTATE_COMPROMISED ||
+           state == KEYSTATE_DESTROYED_COMPROMISED;
+}
+
 static enum code to_state(const struct noting *n, struct keystate_doc *d,
                           enum keystate state, const char *reason,
                           struct error *e)
@@ -217,6 +225,8 @@ static enum code to_state(const struct noting *n, struct keystate_doc *d,
         date.at_ms = n->made_ms;
     snprintf(date.reason, sizeof date.reason, "%s", reason);
     keystate_add(d, &date);
+    if (is_compromised(d))
+        atomic_store(&n->core->keystates.any_compromised, true);
     code = record(n, d, was, e);
     return code ? code : keystate_put(n->tx, d, e);
 }
@@ -293,21 +303,53 @@ enum code keystates_note(struct core *c, struct store_tx *tx,
     return note(&n, pins, e);
 }
 
-enum code keystates_declare(struct store_tx *tx, const char *use,
-                            struct error *e)
+/* What rotates together: "seal" and the key that signs what it sealed, both of
+ * the log. */
+static bool belongs(const char *use, const char *which)
+{
+    static const char *const pairs[][2] = {{"seal", "blob"},
+                                           {"log", "log-ed25519"}};
+
+    if (strcmp(use, which) == 0)
+        return true;
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
+        if (strcmp(which, pairs[i][0]) == 0)
+            return strcmp(use, pairs[i][1]) == 0;
+    return false;
+}
+
+static enum code declare_one(struct store_tx *tx, const char *label,
+                             json_t *declared, struct error *e)
+{
+    struct keystate_doc d = {.n = 0};
+    enum code code = keystate_tx_get(tx, label, &d, e);
+
+    if (!code && json_array_append_new(declared, json_string(label)) != 0)
+        code = error_set(e, ERR_NOMEM, "no memory for the HSM's keys");
+    if (code || d.declared_ms)
+        return code;
+    d.declared_ms = clock_wall_ms();
+    return keystate_put(tx, &d, e);
+}
+
+enum code keystates_declare(struct store_tx *tx, const char *which,
+                            json_t *declared, struct error *e)
 {
     PLACES p = {.n = 0};
-    struct keystate_doc d = {.n = 0};
     enum code code = load_places(&p, tx, NULL, e);
 
     for (size_t i = 0; !code && i < p.n; i++)
         if (p.list[i].place == KEYPLACE_IN_USE &&
-            strcmp(p.list[i].use, use) == 0)
-            code = keystate_tx_get(tx, p.list[i].label, &d, e);
-    if (code || d.n == 0 || d.declared_ms)
-        return code;
-    d.declared_ms = clock_wall_ms();
-    return keystate_put(tx, &d, e);
+            belongs(p.list[i].use, which))
+            code = declare_one(tx, p.list[i].label, declared, e);
+    return code;
+}
+
+bool keystates_is_declared(struct core *c, const char *which)
+{
+    struct keystate_doc d = {.n = 0};
+
+    return keystates_in_use(c, which, &d, NULL) == OK && d.declared_ms != 0;
 }
 
 /* ---- an instance of before ---- */
@@ -331,12 +373,20 @@ static enum code write_first(struct store_tx *tx, void *ctx, struct error *e)
     return note(n, NULL, e);
 }
 
+struct known {
+    struct core *core;
+    size_t n;
+};
+
 static enum code count_one(const struct keystate_doc *d, void *ctx,
                            struct error *e)
 {
-    (void)d;
+    struct known *known = ctx;
+
     (void)e;
-    ++*(size_t *)ctx;
+    known->n++;
+    if (is_compromised(d))
+        atomic_store(&known->core->keystates.any_compromised, true);
     return OK;
 }
 
@@ -346,12 +396,12 @@ enum code keystates_begin(struct core *c, struct error *e)
                        .reason = "made by an older version",
                        .since_before = true};
     JSON pins = NULL;
-    size_t known = 0;
+    struct known known = {.core = c};
     enum code code = keystate_each(c->store, count_one, &known, e);
 
-    if (!code && known == 0)
+    if (!code && known.n == 0)
         code = pins_get(c, &pins, e);
-    if (code || known > 0)
+    if (code || known.n > 0)
         return none_is_ok(code, e);
     code = store_org_each(c->store, first_org, &n.made_ms, e);
     if (code || !n.made_ms)
@@ -446,4 +496,51 @@ enum code keystates_in_use(struct core *c, const char *use,
             return keystate_get(c->store, p.list[i].label, d, e);
     return code ? code
                 : error_set(e, ERR_NOT_FOUND, "there is no %s key", use);
+}
+
+/* ---- compromised ones ---- */
+
+enum code keystates_check_signer(struct core *c, struct store_tx *tx,
+                                 const char *keyid, struct error *e)
+{
+    struct keystate_doc d = {.n = 0};
+    char label[KEYSTATE_LABEL_MAX];
+    enum code code;
+
+    if (!keyid || !atomic_load(&c->keystates.any_compromised))
+        return OK;
+    snprintf(label, sizeof label, "%.*s", (int)strcspn(keyid, ":"), keyid);
+    code = none_is_ok(keystate_tx_get(tx, label, &d, e), e);
+    if (code || d.n == 0 || !is_compromised(&d))
+        return code;
+    return error_set(e, ERR_NOT_SIGNED,
+                     "key %s, which signed this call, is compromised, and the "
+                     "HSM has not taken the one in its place yet",
+                     label);
+}
+
+struct last {
+    const char *use;
+    int64_t *ms;
+};
+
+static enum code take_last(const struct keystate_doc *d, void *ctx,
+                           struct error *e)
+{
+    const struct last *l = ctx;
+
+    (void)e;
+    if (strcmp(d->use, l->use) == 0 && is_compromised(d) &&
+        d->declared_ms > *l->ms)
+        *l->ms = d->declared_ms;
+    return OK;
+}
+
+enum code keystates_compromised_ms(struct core *c, const char *use, int64_t *ms,
+                                   struct error *e)
+{
+    struct last l = {use, ms};
+
+    *ms = 0;
+    return keystate_each(c->store, take_last, &l, e);
 }

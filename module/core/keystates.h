@@ -9,11 +9,13 @@
 #include "module/core/keystate.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 /* What the keeper last read back of them. */
 struct keystates {
     pthread_mutex_t lock;
     json_t *attributes; /* by label: {id, local, …} as the HSM said, or null */
+    atomic_bool any_compromised; /* some key is, or is about to be */
 };
 #define KEYSTATES_INIT {.lock = PTHREAD_MUTEX_INITIALIZER}
 void keystates_clear(struct core *c);
@@ -26,10 +28,13 @@ void keystates_heard(struct core *c, json_t *reply);
 MUST_CHECK enum code keystates_note(struct core *c, struct store_tx *tx,
                                     const struct caller *by, const char *pins,
                                     const char *reason, struct error *e);
-/* The key in use is compromised, an administrator says: told in the log by
- * whoever calls. Again is OK; the first time counts. */
-MUST_CHECK enum code keystates_declare(struct store_tx *tx, const char *use,
-                                       struct error *e);
+/* The keys in use of "seal", "call" or "log" are compromised, an administrator
+ * says: told in the log by whoever calls. Again is OK; the first time counts.
+ * Their labels are added to `declared`. */
+MUST_CHECK enum code keystates_declare(struct store_tx *tx, const char *which,
+                                       json_t *declared, struct error *e);
+/* Is a key in use of these declared compromised? */
+bool keystates_is_declared(struct core *c, const char *which);
 /* For an instance that has keys and no documents of them: an older version had
  * none. Its dates are those that are known. */
 MUST_CHECK enum code keystates_begin(struct core *c, struct error *e);
@@ -43,5 +48,15 @@ MUST_CHECK enum code keystates_json(struct core *c, json_t **out,
 /* The state of the key in use for this ("call"). ERR_NOT_FOUND. */
 MUST_CHECK enum code keystates_in_use(struct core *c, const char *use,
                                       struct keystate_doc *d, struct error *e);
+
+/* ERR_NOT_SIGNED: the key of this keyid ("LABEL:…") is compromised, as the
+ * transaction sees it. */
+MUST_CHECK enum code keystates_check_signer(struct core *c, struct store_tx *tx,
+                                            const char *keyid,
+                                            struct error *e);
+/* When the last key of this use that is not in use any more was declared
+ * compromised; 0: none was. */
+MUST_CHECK enum code keystates_compromised_ms(struct core *c, const char *use,
+                                              int64_t *ms, struct error *e);
 
 #endif

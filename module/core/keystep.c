@@ -8,6 +8,7 @@
 #include "module/core/internal.h"
 #include "module/core/logbook.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { MAKE_FACTOR = 6 /* making keys on a slow HSM */ };
@@ -43,9 +44,9 @@ static json_t *labels(const json_t *plan)
 
 static json_t *record(const struct keystep *s)
 {
-    json_t *more = json_pack("{ss ss so}", "key", s->r.which, "state",
-                             keyrotation_state_name(s->r.state), "new",
-                             labels(s->r.plan));
+    json_t *more = json_pack("{ss ss ss so}", "key", s->r.which, "state",
+                             keyrotation_state_name(s->r.state), "cause",
+                             s->r.cause, "new", labels(s->r.plan));
 
     if (more && s->note && json_object_update(more, s->note) != 0) {
         json_decref(more);
@@ -59,14 +60,16 @@ static enum code save(struct store_tx *tx, void *ctx, struct error *e)
     const struct keystep *s = ctx;
     const struct logbook_entry r = {
         .kind = RECORD_ROTATE_KEY, .by = s->by, .more = record(s)};
+    char reason[KEYROTATION_CAUSE_MAX + 16];
     enum code code = logbook_add(s->core, tx, &r, e);
 
     if (!code)
         code = keyrotation_save(tx, &s->r, e);
     if (code)
         return code;
-    return s->pins ? pins_put(s->core, tx, s->by, s->pins, "rotation", e)
-                   : keystates_note(s->core, tx, s->by, NULL, "rotation", e);
+    snprintf(reason, sizeof(reason), "rotation: %s", s->r.cause);
+    return s->pins ? pins_put(s->core, tx, s->by, s->pins, reason, e)
+                   : keystates_note(s->core, tx, s->by, NULL, reason, e);
 }
 
 enum code keystep_commit(struct keystep *s, struct error *e)

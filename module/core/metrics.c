@@ -87,6 +87,9 @@ const struct metrics_row metrics_table[METRICS_FAMILIES] = {
                          "1: what the HSM says of the PIN.", {"flag"}},
     [METRICS_HSM_SESSIONS] = {"hsmint_hsm_sessions", G,
                               "Sessions with the HSM.", {"state"}},
+    [METRICS_HSM_KEY_SINCE] = {"hsmint_hsm_key_since_timestamp_seconds", G,
+                               "When the HSM's key of this use came into use.",
+                               {"use"}},
     [METRICS_HSM_LOOK_SECONDS] = {"hsmint_hsm_look_seconds", G,
                                   "How long the last look at the HSM took."},
     [METRICS_HSM_LOOK_AGE] =

@@ -48,6 +48,7 @@ enum metrics_family {
     METRICS_HSM_STATE,    /* state */
     METRICS_HSM_PIN,      /* flag */
     METRICS_HSM_SESSIONS, /* state */
+    METRICS_HSM_KEY_SINCE, /* use */
     METRICS_HSM_LOOK_SECONDS,
     METRICS_HSM_LOOK_AGE,
     METRICS_HSM_ROTATION, /* use: of three */

@@ -360,6 +360,17 @@ static void tell_overdue(struct core *c, const struct rotate_org *o,
                                                             : "");
 }
 
+/* Who has the seal key may have opened it: blobs are in backups, too. */
+static bool is_exposed(struct core *c, const struct config *config)
+{
+    struct error why = {0};
+    int64_t since;
+
+    if (keystates_compromised_ms(c, "seal", &since, &why) != OK)
+        log_failure(&why, "the states of the HSM's keys");
+    return since > 0 && config->last_rotated_ms < since;
+}
+
 static enum code look_at_org(const struct store_org *org, void *ctx,
                              struct error *e)
 {
@@ -374,6 +385,8 @@ static enum code look_at_org(const struct store_org *org, void *ctx,
         return code;
     if (org->admin_blob)
         s = schedule_next(&config, now);
+    if (org->admin_blob && is_exposed(c, &config))
+        s = (struct schedule){now, now, SCHEDULE_NEVER, ROTATE_COMPROMISED};
     tell_overdue(c, o, &s, now);
     o->due = now >= s.due_ms && now <= s.until_ms &&
              steady_ms(c) >= o->not_before_ms;
@@ -405,6 +418,7 @@ static int64_t look_at_all(struct core *c)
 
     if (keyrotate_go_on(c))
         wait = 0;
+    keyschedule_look(c);
     if (store_org_each(c->store, look_at_org, c, &e) != OK)
         log_failure(&e, "rotations that are due");
     for (size_t i = 0; i < c->rotate.n_orgs; i++) {

@@ -295,6 +295,15 @@ enum code core_abandon_hsm(struct core *c, const struct caller *by,
     return gives(out, json_pack("{ss ss}", "key", "call", "state",
                                 "abandoned"));
 }
+enum code core_compromised_hsm(struct core *c, const struct caller *by,
+                               const char *which, json_t **out,
+                               struct error *e)
+{
+    (void)c, (void)e;
+    CHECK(which);
+    changed(by);
+    return gives(out, json_object());
+}
 enum code core_destroy_hsm(struct core *c, const struct caller *by,
                            const char *label, json_t **out, struct error *e)
 {

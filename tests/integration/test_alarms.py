@@ -557,6 +557,21 @@ def test_rotation_overdue(daemon_stopped, service):
     operator.mint()
 
 
+def test_key_compromised(daemon_stopped):
+    operator = Operator(daemon_stopped.start().prepare())
+    operator.run("lock")
+    with pytest.raises(Error) as e, daemon_stopped.attached() as c:
+        c.change("CompromisedHsmKey", name="call")  # the command would log in
+    assert e.value.name == "Locked"
+    alarm = operator.sees("key-compromised", "hsm/call")
+    assert "hsmint-call-1 was declared compromised" in alarm["text"]
+    operator.run("login")
+    operator.sees_it_over("key-compromised", "hsm/call")
+    keys = {k["label"]: k["state"] for k in json.loads(operator.run("hsm", "show", "--json"))["keys"]}
+    assert keys["hsmint-call-1"] == "compromised" and keys["hsmint-call-2"] == "active"
+    operator.mint()
+
+
 @pytest.mark.parametrize("seconds", [3600, -3600])
 def test_clock_stepped(daemon_stopped, seconds):
     operator = with_clock(daemon_stopped)

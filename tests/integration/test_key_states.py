@@ -1,15 +1,19 @@
 """States of the HSM's keys by NIST SP 800-57: written down with their dates, told in the log in the
 transaction of what changes them, and shown with what the HSM says of each key."""
 
+import hashlib
 import json
 import os
 import signal
 import sqlite3
 import subprocess
+import threading
 
 import pytest
 
+import auditlog
 from auditcli import hsmint, verdict
+from clocks import set_clock, spawn_with_clock
 from conftest import wait_for
 from test_hsm_rotate import destroy, holds, mints, quiet, records, rotate
 from varlink import Error
@@ -117,5 +121,167 @@ def test_an_instance_of_before(ready, service, place):
     ready.stop()
     ready.start()
     assert len([r for r in records(ready, "key-state") if r["reason"] == "made by an older version"]) == len(said)
+    assert service.accepts(mints(ready))
+    holds(ready, place)
+
+
+def compromised(daemon, key):
+    with daemon.attached(timeout=60) as c:
+        return c.change("CompromisedHsmKey", name=key)["rotation"]
+
+
+def vkey(daemon):
+    out = hsmint("audit", "key", env={"HSMINT_SOCKET": str(daemon.socket)})
+    return next(line.strip() for line in out.splitlines() if "+" in line)
+
+
+def test_a_compromised_call_key(ready, service, place, token):
+    assert compromised(ready, "call") == {"key": "call", "state": "done"}
+    keys, _ = show(ready)
+    old, new = keys["hsmint-call-1"], keys["hsmint-call-2"]
+    assert old["state"] == "compromised" and old["declared_ms"] and new["state"] == "active"
+    assert [r["state"] for r in records(ready, "rotate-key")] == ["compromised", "make", "take", "done"]
+    assert {r["cause"] for r in records(ready, "rotate-key")} == {"compromised"}
+    assert service.accepts(mints(ready))
+    ready.stop()
+    ready.start()
+    assert service.accepts(mints(ready)) and states(ready)["hsmint-call-1"] == "compromised"
+    destroy(ready, "hsmint-call-1")
+    assert states(ready)["hsmint-call-1"] == "destroyed-compromised"
+    assert told(ready)[-1] == ("hsmint-call-1", "compromised", "destroyed-compromised")
+    assert "declared compromised" in lines(ready)
+    holds(ready, place)
+
+
+def test_mints_go_on_when_the_call_key_is_compromised(ready, service, place):
+    """At full speed: none fails, and none that is recorded after the mark is signed by that key."""
+    stop, failed, made = threading.Event(), [], []
+
+    def caller():
+        while not stop.is_set():
+            try:
+                made.append(mints(ready))
+            except (Error, OSError, EOFError) as e:
+                failed.append(str(e))
+
+    threads = [threading.Thread(target=caller) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for _ in range(3):
+        compromised(ready, "call")
+    stop.set()
+    for t in threads:
+        t.join()
+    assert not failed and len(made) > 10, failed[:3]
+    marks = {r["key"]: r["seq"] for r in records(ready, "key-state") if r["state"] == "compromised"}
+    assert set(marks) == {"hsmint-call-1", "hsmint-call-2", "hsmint-call-3"}
+    for r in records(ready, "call"):
+        assert r["seq"] < marks.get(r["signed"]["keyid"].split(":")[0], r["seq"] + 1), r
+    holds(ready, place)
+
+
+def test_a_compromised_log_key(ready, service, place):
+    first = vkey(ready)
+    assert service.accepts(mints(ready))
+    copy = place / "copy"
+    env = {"HSMINT_SOCKET": str(ready.socket)}
+    hsmint("audit", "export", copy, env=env)
+    verdict(copy, "--key", first)
+    rotate(ready, "log")  # the one before co-signs; from the mark on, neither does
+    assert compromised(ready, "log") == {"key": "log", "state": "done"}
+    now = states(ready)
+    assert now["hsmint-log-3"] == "active" and now["hsmint-log-2"] == "compromised" and now["hsmint-log-1"] == "deactivated"
+    third = vkey(ready)
+    mints(ready)
+    hsmint("audit", "export", copy, env=env)
+    head = (copy / "checkpoint").read_text()
+    assert head.count("\u2014 ") == sum(k.startswith("hsmint-log") and s == "active" for k, s in now.items())
+    verdict(copy, "--key", first, "--key", third)
+    # Who has but the key before it is told why it leads no further.
+    v = verdict(copy, "--key", first, status=1)
+    assert {f["what"] for f in v["findings"]} == {"checkpoint"}
+    assert any("hsmint-log-2 is compromised since record" in f["text"] for f in v["findings"]), v
+    ready.kill()
+    ready.start()
+    assert service.accepts(mints(ready)) and not records(ready, "rollback")
+    os.kill(ready.keeper(), signal.SIGKILL)
+    assert service.accepts(wait_for(lambda: quiet(mints, ready), 20, "the keeper to be back"))
+    holds(ready, place, "--key", third)
+    destroy(ready, "hsmint-log-2")
+    assert states(ready)["hsmint-log-2"] == "destroyed-compromised"
+    rotate(ready, "log")
+    assert service.accepts(mints(ready))
+    holds(ready, place, "--key", third)
+
+
+def test_what_a_compromised_key_signed_is_a_fault(tmp_path):
+    """A log by another writer, which goes on signing with keys that it says are compromised."""
+    log = auditlog.Log()
+    log.call("one")
+    log.outcome("one")
+    log.add("key-state", key="hsmint-call-1", use="call", fingerprint=auditlog.KEYID.split(":")[1] + "0" * 48,
+            state="compromised", was="active")
+    verdict(log.write_lines(tmp_path / "before"))
+    log.call("two")
+    log.outcome("two")
+    v = verdict(log.write_lines(tmp_path / "call"), status=1)
+    assert [(f["what"], f["seq"]) for f in v["findings"]] == [("compromised", 6)], v
+    log = auditlog.Log()
+    before = log.checkpoint()
+    key = log.keys[0]
+    log.add("key-state", key="hsmint-log-1", use="log", fingerprint=hashlib.sha256(key.public).hexdigest(),
+            state="compromised", was="active")
+    v = verdict(log.write_lines(tmp_path / "log"), "--key", key.vkey, status=1)
+    assert [f["what"] for f in v["findings"]] == ["checkpoint"] and "compromised since record" in v["findings"][0]["text"], v
+    (tmp_path / "since").write_text(before)
+    new = auditlog.EcdsaKey(log.origin)
+    copy = log.write_lines(tmp_path / "new", log.checkpoint(keys=[new]))
+    verdict(copy, "--key", new.vkey, "--key", key.vkey, "--since", tmp_path / "since")
+    v = verdict(copy, "--key", key.vkey, status=1)
+    assert "introduces no other" in v["findings"][0]["text"], v
+    # Both sign: the compromised one proves nothing for the other.
+    both = log.write_lines(tmp_path / "both", log.checkpoint(keys=[key, new]))
+    assert verdict(both, "--key", key.vkey, status=1)
+
+
+def test_periods(daemon_stopped, service):
+    """Older than its period: replaced by itself, the same way; also what came due while it was down."""
+    d = daemon_stopped
+    d.settings["hsm"]["call_period"] = "2h"
+    spawn_with_clock(d)
+    d.prepare()
+    _, whole = show(d)
+    assert set(whole["periods"]) == {"call"} and whole["periods"]["call"]["period"] == 7200
+    began = show(d)[0]["hsmint-call-1"]["since_ms"]
+    assert whole["periods"]["call"]["next_ms"] == began + 7200000 and "hsmint-call-2" not in states(d)
+    assert "next rotation" in lines(d)
+    set_clock(d, 7300)
+    wait_for(lambda: states(d).get("hsmint-call-2") == "active", 30, "the call key to be rotated")
+    steps = [(s, "schedule") for s in ("make", "take", "done")]
+    wait_for(lambda: [(r["state"], r["cause"]) for r in records(d, "rotate-key")] == steps, 20, "its end")
+    assert {r["actor"]["owner"] for r in records(d, "rotate-key")} == {"hsmintd"}
+    assert states(d)["hsmint-log-1"] == "active" and "rotation: schedule" in lines(d)
+    assert service.accepts(mints(d))
+    d.stop()
+    set_clock(d, 4 * 7200)
+    spawn_with_clock(d, 4 * 7200)
+    wait_for(lambda: quiet(states, d) and states(d).get("hsmint-call-3") == "active", 30, "what came due while it was down")
+    assert service.accepts(mints(d))
+
+
+def test_a_compromised_seal_key(ready, service, place):
+    """What it opens may be known: all is sealed anew, and the admin key is another one at the service."""
+    (before,) = show(ready)[1]["admin_keys"]
+    assert compromised(ready, "seal")["key"] == "seal"
+    wait_for(lambda: states(ready).get("hsmint-seal-1") == "compromised", 20, "the mark")
+    now = states(ready)
+    assert now["hsmint-blob-1"] == "compromised" and now["hsmint-seal-2"] == now["hsmint-blob-2"] == "active"
+
+    def exchanged():
+        active = [k for k in show(ready)[1]["admin_keys"] if k["state"] == "active"]
+        return [k["id"] for k in active] not in ([], [before["id"]])
+
+    wait_for(exchanged, 40, "the admin key to be exchanged")
+    assert {r["cause"] for r in records(ready, "rotate")} == {"compromised"}
     assert service.accepts(mints(ready))
     holds(ready, place)

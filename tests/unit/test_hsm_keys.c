@@ -352,7 +352,7 @@ static json_t *plan_of(struct hsm *h, const char *which)
 static json_t *made(struct hsm *h, const char *which, const json_t *plan)
 {
     JSON out = NULL;
-    must(hsm_rekey_make(h, which, plan, &out, &error));
+    must(hsm_rekey_make(h, which, plan, false, &out, &error));
     return json_incref(json_object_get(out, "pins"));
 }
 
@@ -421,7 +421,7 @@ static void what_is_left_is_made_anew(void **state)
     signed_by(h, "hsmint-call-1:");
     destroy(h, "hsmint-call-2");
     plant_aes(h, "hsmint-call-2", id, true);
-    must_fail(ERR_HSM_KEYS, hsm_rekey_make(h, "call", plan, &out, &error));
+    must_fail(ERR_HSM_KEYS, hsm_rekey_make(h, "call", plan, false, &out, &error));
     assert_int_equal(count(h, "hsmint-call-2"), 1);
     /* Its name is passed over. */
     JSON other = plan_of(h, "call");
@@ -564,7 +564,7 @@ static void plans_of_others_are_refused(void **state)
     for (size_t i = 0; i < sizeof plans / sizeof plans[0]; i++) {
         JSON plan = NULL;
         must(json_parse(plans[i], strlen(plans[i]), "plan", &plan, &error));
-        assert_int_not_equal(hsm_rekey_make(h, "call", plan, &out, &error), OK);
+        assert_int_not_equal(hsm_rekey_make(h, "call", plan, false, &out, &error), OK);
         assert_null(out);
     }
     must_fail(ERR_INVALID, hsm_rekey_plan(h, "blob", &none, &error));

@@ -66,7 +66,7 @@ static json_t *rotated(struct hsm *h)
     JSON made = NULL;
     JSON out = NULL;
     must(hsm_rekey_plan(h, "seal", &plan, &error));
-    must(hsm_rekey_make(h, "seal", plan, &made, &error));
+    must(hsm_rekey_make(h, "seal", plan, false, &made, &error));
     must(hsm_provision(h, true, json_object_get(made, "pins"), &out, &error));
     return json_incref(json_object_get(made, "pins"));
 }

@@ -132,6 +132,7 @@ static const struct {
     {"GetConfig", CAP(ADMINISTER) | CAP(STATUS)},
     {"RotateConfig", CAP(ROTATE)},
     {"RotateHsm", CAP(ADMINISTER)},
+    {"CompromisedHsmKey", CAP(ADMINISTER)},
     {"DestroyHsmKey", CAP(ADMINISTER)},
     {"Ceremony", CAP(ADMINISTER)},
     {"RestoreHsm", CAP(ADMINISTER)},

@@ -98,7 +98,7 @@ static void a_rotated_key(void **state)
     JSON made = NULL;
     JSON out = NULL;
     must(hsm_rekey_plan(h, "call", &plan, &error));
-    must(hsm_rekey_make(h, "call", plan, &made, &error));
+    must(hsm_rekey_make(h, "call", plan, false, &made, &error));
     must(hsm_provision(h, false, json_object_get(made, "pins"), &out, &error));
     JSON t = stated(h);
     const json_t *old = key(t, "hsmint-call-1"), *now = key(t, "hsmint-call-2");
