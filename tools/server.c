@@ -436,8 +436,12 @@ static bool drain(struct server *s)
     struct error e;
     int64_t now = clock_monotonic_ms(), until = now + SERVER_DRAIN_MS;
     leave(s); /* the loop may have failed */
-    for (size_t i = 0; i < s->listeners_n; i++)
+    for (size_t i = 0; i < s->listeners_n; i++) {
+        /* systemd keeps them for the next one: closed by us, they would still
+         * be told of, and could not be accepted from. */
+        epoll_ctl(s->loop.epoll, EPOLL_CTL_DEL, s->listeners[i], NULL);
         fd_closep(&s->listeners[i]);
+    }
     s->listeners_n = 0;
     connections_drain(&s->loop);
     connections_bury(&s->loop);

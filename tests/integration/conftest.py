@@ -63,6 +63,13 @@ def wait_for(check, seconds=10, what="condition"):
         time.sleep(0.01)
 
 
+def not_on_a_busy_machine(reason):
+    """Skips a test of what the product itself has deadlines for, where other work leaves
+    us too little of the machine to keep them."""
+    if os.getloadavg()[0] > 6 * os.cpu_count():
+        pytest.skip(f"{os.getloadavg()[0]:.0f} to run on {os.cpu_count()} processors: {reason}")
+
+
 def not_sanitized(reason):
     """Skips a test that a build with AddressSanitizer cannot pass."""
     with open(program("hsmintd"), "rb") as f:
