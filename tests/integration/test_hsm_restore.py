@@ -409,3 +409,21 @@ def quiet_restore(daemon, *words):
     subprocess.run([program("hsmint"), "hsm", "restore", "--yes", "--reason", REASON, *words],
                    env={**os.environ, "HSMINT_SOCKET": str(daemon.socket)}, stdin=subprocess.DEVNULL,
                    capture_output=True, timeout=120)
+
+
+def test_the_disk_is_full(watched, service, place):
+    """The keys are restored from the reserve; the admin key waits for room, and the same command goes on."""
+    d, own = watched
+    shutil.rmtree(d.token.directory)
+    d.stop()
+    d.settings["daemon"]["disk_reserve"] = "1000G"
+    move(d, Token(place, "second"))
+    words = [hand_key(service, place)]
+    said = restore(d, *words, status=1)
+    assert "the admin key of default is not set" in said and keys(d)["seal"] == "hsmint-seal-2", said
+    d.stop()
+    del d.settings["daemon"]["disk_reserve"]
+    d.start()
+    assert "Next" not in restore(d, *words) and service.accepts(mint(d)[1])
+    assert [r["state"] for r in records(d, "restore")] == ["make", "done"]
+    settles(service, own)
