@@ -59,7 +59,8 @@ def test_a_mint_cut_by_a_restart_mints_once(user, ready, service, how, pause):
     wait_for(lambda: {l["state"] for l in leases(ready)} <= {"active", "revoking"}, 5, "nothing to be pending")
     listed = leases(ready)
     assert [l["state"] for l in listed].count("active") == 2
-    assert [l["reason"] for l in listed if l["state"] == "revoking"] in ([], ["answer lost"])
+    # By whoever was first: the request that came again, or the sweeper.
+    assert [l["reason"] for l in listed if l["state"] == "revoking"] in ([], ["answer lost"], ["revoked"])
     assert not any(l["last_error"] for l in listed)
     # Handles, values and the login have survived.
     assert user.ok(f"read {before}") == [old]
