@@ -1,8 +1,10 @@
 """Rotations against services that lie, HSMs that fail, clocks that leap and people who change
 their minds: the key that works is never lost, and none of ours but it is left."""
 
+import contextlib
 import ctypes
 import os
+import threading
 import time
 
 import pytest
@@ -159,6 +161,43 @@ def test_a_key_that_was_deleted_and_lives_is_deleted_again(daemon_stopped, servi
     settled(d, service)
 
 
+def test_a_lost_key_that_is_not_listed_yet(daemon_stopped, service):
+    """For half a minute the service denies what it has made."""
+    d = moved(daemon_stopped)
+    old = key_id(d)
+    service.control("settings", {"visibility_ms": 30000, "visibility_delete": True})
+    service.fault(kind="drop", method="POST", path=KEYS)
+    with pytest.raises(Error):
+        rotate(d)
+    for s in range(10, 110, 10):
+        set_clock(d, s, s)
+        service.control("settings", {"clock_offset_s": s})
+        time.sleep(0.7)
+    idle(d, 60)
+    assert key_id(d) != old
+    settled(d, service)
+
+
+def test_a_401_that_comes_and_goes(ready, service):
+    """For anybody, now and then: no key is taken for dead that lives."""
+    stop = threading.Event()
+
+    def refuse():
+        while not stop.wait(0.4):
+            service.fault(kind="status", status=401)
+
+    refusing = threading.Thread(target=refuse)
+    refusing.start()
+    for _ in range(3):
+        with contextlib.suppress(Error):
+            rotate(ready)
+    stop.set()
+    refusing.join()
+    service.control("faults", method="DELETE")
+    idle(ready, 60)
+    settled(ready, service)
+
+
 def test_a_page_that_is_no_list_proves_nothing(ready, service):
     """A proxy answers 200 to everything."""
     old = key_id(ready)
@@ -174,12 +213,18 @@ def test_many_that_do_not_go_keep_no_other_waiting(daemon_stopped, service):
     """Each of them is tried, though a round of tries takes longer than the wait before the next."""
     d = daemon_stopped
     d.settings["hsm"]["deadline"] = "1s"
-    d.settings["service"] |= {"connect_timeout": "1s", "call_timeout": "4s"}
+    d.settings["service"] |= {"connect_timeout": "1s", "call_timeout": "3s"}
     d.start().prepare()
     service.fault(kind="status", status=500, ms=10000, method="DELETE", path=ONE_KEY, times=-1)
     for _ in range(24):
         rotate(d)
-    wait_for(lambda: all(r["tries"] for r in config(d)["retiring"]), 150, "a try of each")
+
+    def tries():
+        return {r["old"]: r["tries"] for r in config(d)["retiring"]}
+
+    began = tries()
+    assert len(began) == 24
+    wait_for(lambda: all(n > began[key] for key, n in tries().items()), 150, "another try of each")
 
 
 def test_a_capped_life_is_told_and_mended(ready, service):
