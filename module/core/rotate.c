@@ -219,33 +219,9 @@ static bool go_on(struct core *c, const char *document)
 struct due {
     struct core *core;
     int64_t now, next; /* steady */
-    struct {
-        char document[ROTATION_DOCUMENT_MAX];
-        int64_t since_ms;
-    } first[DOCUMENTS_MAX]; /* those that have waited longest */
+    char documents[DOCUMENTS_MAX][ROTATION_DOCUMENT_MAX];
     size_t n;
 };
-
-/* Where there is no room, in place of the latest one: keys that fail again and
- * again must not keep others waiting. */
-static void note_due(struct due *d, const struct rotation *r)
-{
-    size_t at = d->n;
-
-    if (at == COUNT(d->first)) {
-        at = 0;
-        for (size_t i = 1; i < d->n; i++)
-            if (d->first[i].since_ms > d->first[at].since_ms)
-                at = i;
-        if (r->due_ms >= d->first[at].since_ms)
-            return;
-    } else {
-        d->n++;
-    }
-    snprintf(d->first[at].document, sizeof(d->first[at].document), "%s",
-             r->document);
-    d->first[at].since_ms = r->due_ms;
-}
 
 /* A key of ours that the service does not let go, or that works on. */
 static void note_left(struct due *d, const struct rotation *r)
@@ -268,8 +244,9 @@ static enum code take_due(const struct rotation *r, void *ctx, struct error *e)
 
     (void)e;
     note_left(d, r);
-    if (rotation_is_due(r, d->now))
-        note_due(d, r);
+    if (rotation_is_due(r, d->now) && d->n < COUNT(d->documents))
+        snprintf(d->documents[d->n++], sizeof(d->documents[0]), "%s",
+                 r->document);
     else if (r->due_ms < d->next)
         d->next = r->due_ms;
     return OK;
@@ -305,7 +282,7 @@ static int64_t go_on_all(struct core *c)
         drop_left(c);
     bool some = false;
     for (size_t i = 0; i < d.n; i++)
-        some = go_on(c, d.first[i].document) || some;
+        some = go_on(c, d.documents[i]) || some;
     if (some)
         return ROTATE_LOOK_MS; /* each step says anew when the next is due */
     return d.next > d.now ? d.next - d.now : ROTATE_LOOK_MS;

@@ -208,25 +208,6 @@ def test_a_page_that_is_no_list_proves_nothing(ready, service):
     settled(ready, service)
 
 
-@pytest.mark.skipif(not os.environ.get("HSMINT_LONG"), reason="HSMINT_LONG: minutes of DELETEs that hang")
-def test_many_that_do_not_go_keep_no_other_waiting(daemon_stopped, service):
-    """Each of them is tried, though a round of tries takes longer than the wait before the next."""
-    d = daemon_stopped
-    d.settings["hsm"]["deadline"] = "1s"
-    d.settings["service"] |= {"connect_timeout": "1s", "call_timeout": "3s"}
-    d.start().prepare()
-    service.fault(kind="status", status=500, ms=10000, method="DELETE", path=ONE_KEY, times=-1)
-    for _ in range(24):
-        rotate(d)
-
-    def tries():
-        return {r["old"]: r["tries"] for r in config(d)["retiring"]}
-
-    began = tries()
-    assert len(began) == 24
-    wait_for(lambda: all(n > began[key] for key, n in tries().items()), 150, "another try of each")
-
-
 def test_a_capped_life_is_told_and_mended(ready, service):
     """The service's policy allows keys 60 days; ours would live for 150."""
     service.control("settings", {"max_expiry_s": 60 * 86400})
