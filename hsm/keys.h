@@ -146,8 +146,12 @@ MUST_CHECK enum code keys_make_blobs(struct session *s, struct keyset *k,
                                      const struct secret *hmac,
                                      struct error *e);
 /* An HSM in software keeps its keys in files that it does not sync. What is told
- * of them, and then kept, must not outlive them when the power goes. */
-void keys_settle(void);
+ * of them, and then kept, must not outlive them when the power goes. One that
+ * says it is hardware has none: and to sync all file systems may take as long as
+ * the slowest of them. */
+bool keys_are_files(struct session *s);
+/* Best in no use of the pool: it may take long. */
+void keys_settle(bool are_files);
 /* The keys of an instance again, on another HSM: of the uses, versions and ids
  * of `planned` (log-ed25519 where the HSM can), `hmac` sealed by them. What was
  * made is destroyed again on failure. */

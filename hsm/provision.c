@@ -249,9 +249,17 @@ static enum code make_first(struct session *s, const struct recipe *from,
                               e);
 }
 
-void keys_settle(void)
+bool keys_are_files(struct session *s)
 {
-    sync();
+    CK_SLOT_INFO info = {.flags = 0};
+    return s->pool->f->C_GetSlotInfo(s->pool->slot, &info) != CKR_OK ||
+           !(info.flags & CKF_HW_SLOT);
+}
+
+void keys_settle(bool are_files)
+{
+    if (are_files)
+        sync();
 }
 
 /* ---- the seal key: the first mechanism that passes ---- */
@@ -343,7 +351,7 @@ static enum code add_ed25519(struct session *s, const struct key *wanted,
                        &why);
     if (!rc)
         rc = keys_check(s, r, &why);
-    keys_settle();
+    keys_settle(keys_are_files(s));
     if (!rc)
         return OK;
     drop_key(s, key);
@@ -481,7 +489,7 @@ static enum code make_set(struct session *s, const struct recipe *from,
         return error_set(e, ERR_NOMEM, "HSM: keys");
     r->set = k;
     enum code rc = make_all(s, from, k, r, e);
-    keys_settle();
+    keys_settle(keys_are_files(s));
     if (rc) {
         for (int use = 0; use < HSM_USES; use++)
             if (k->keys[use].label[0])

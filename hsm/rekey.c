@@ -11,7 +11,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const struct {
     const char *name;
@@ -112,6 +111,7 @@ struct make {
     const json_t *plan;
     bool compromised;   /* the keys that are replaced */
     struct keyset *set; /* what is made */
+    bool are_files;
 };
 
 enum code keys_planned(const json_t *one, struct key *k, struct error *e)
@@ -268,10 +268,9 @@ static enum code op_make(struct hsm *h, struct session *s, void *arg,
     struct keyring ring = h->ring;
     ring.set = m->set;
     rc = make_all(h, s, m, &ring, e);
-    if (!rc) {
-        keys_settle();
+    m->are_files = keys_are_files(s);
+    if (!rc)
         witness_made(h, h->ring.set, m->set);
-    }
     return rc;
 }
 
@@ -283,7 +282,10 @@ enum code hsm_rekey_make(struct hsm *h, const char *which, const json_t *plan,
     if (!rc)
         rc = hsm_run_exclusive(h, NEED_READY, op_make, &m, e);
     struct keyset *made CLEANUP(keyset_freep) = m.set;
-    return rc ? rc : keyset_json(made, out, e);
+    if (rc)
+        return rc;
+    keys_settle(m.are_files);
+    return keyset_json(made, out, e);
 }
 
 /* ---- clear ---- */
@@ -300,15 +302,21 @@ static bool is_pinned(const struct keyset *k, const char *label)
     return false;
 }
 
+struct clear {
+    const json_t *plan;
+    bool are_files;
+};
+
 static enum code op_clear(struct hsm *h, struct session *s, void *arg,
                           struct error *e)
 {
-    const json_t *plan = arg;
+    struct clear *c = arg;
     enum code rc = OK;
-    for (size_t i = 0; !rc && i < json_array_size(plan); i++) {
+    c->are_files = keys_are_files(s);
+    for (size_t i = 0; !rc && i < json_array_size(c->plan); i++) {
         struct key k;
         size_t others;
-        rc = keys_planned(json_array_get(plan, i), &k, e);
+        rc = keys_planned(json_array_get(c->plan, i), &k, e);
         if (!rc && is_pinned(h->ring.set, k.label))
             rc = error_set(e, ERR_INVALID,
                            "HSM: %s is pinned: it does not go with a rotation",
@@ -323,12 +331,12 @@ static enum code op_clear(struct hsm *h, struct session *s, void *arg,
 
 enum code hsm_rekey_clear(struct hsm *h, const json_t *plan, struct error *e)
 {
+    struct clear c = {.plan = plan};
     enum code rc = ERR_HSM_FAILED;
     for (int i = 0; i < CLEAR_TRIES && rc == ERR_HSM_FAILED; i++)
-        rc = hsm_run_exclusive(h, NEED_READY, op_clear,
-                               (void *)(uintptr_t)plan, e);
+        rc = hsm_run_exclusive(h, NEED_READY, op_clear, &c, e);
     if (!rc)
-        keys_settle();
+        keys_settle(c.are_files);
     return rc;
 }
 
@@ -337,6 +345,7 @@ enum code hsm_rekey_clear(struct hsm *h, const json_t *plan, struct error *e)
 struct destroy {
     const char *label;
     struct keyset *set; /* without it */
+    bool are_files;
 };
 
 static enum code find_old(const struct keyset *k, const char *label, size_t *i,
@@ -402,7 +411,7 @@ static enum code op_destroy(struct hsm *h, struct session *s, void *arg,
         rc = object_destroy(s, d->label, found[i], e);
     if (rc)
         return rc;
-    keys_settle();
+    d->are_files = keys_are_files(s);
     d->set->old[at].role = OLD_DESTROYED;
     return OK;
 }
@@ -413,5 +422,8 @@ enum code hsm_destroy(struct hsm *h, const char *label, json_t **out,
     struct destroy d = {.label = label};
     enum code rc = hsm_run_exclusive(h, NEED_READY, op_destroy, &d, e);
     struct keyset *left CLEANUP(keyset_freep) = d.set;
-    return rc ? rc : keyset_json(left, out, e);
+    if (rc)
+        return rc;
+    keys_settle(d.are_files);
+    return keyset_json(left, out, e);
 }

@@ -6,6 +6,8 @@
 #include "hsm/object.h"
 #include "hsm/soft.h"
 
+#include <unistd.h>
+
 /* Objects made and changed behind the keeper's back, in its own session. */
 static CK_ATTRIBUTE *planted;
 static CK_ULONG planted_count;
@@ -590,9 +592,64 @@ static void failed_init_leaves_nothing(void **state)
     }
 }
 
+/* ---- what is on disk before it is told ---- */
+
+static int synced;
+static bool used_meanwhile; /* of the pool: nobody waits for a disk */
+static struct hsm *watched;
+
+void sync(void)
+{
+    int open, busy, limit;
+    synced++;
+    if (!watched)
+        return;
+    pool_count(&watched->pool, &open, &busy, &limit);
+    used_meanwhile |= busy > 0;
+}
+
+static CK_RV in_hardware(CK_SLOT_ID slot, CK_SLOT_INFO *info)
+{
+    (void)slot;
+    memset(info, 0, sizeof *info);
+    info->flags = CKF_TOKEN_PRESENT | CKF_HW_SLOT;
+    return CKR_OK;
+}
+
+static void rotate_and_clear(struct fixture *f)
+{
+    JSON plan = NULL;
+    JSON out = NULL;
+    JSON gone = NULL;
+    must(hsm_rekey_plan(f->hsm, "call", &plan, &error));
+    must(hsm_rekey_make(f->hsm, "call", plan, false, &out, &error));
+    must(hsm_rekey_clear(f->hsm, plan, &error));
+    must(hsm_rekey_make(f->hsm, "call", plan, false, &gone, &error));
+}
+
+static void only_files_are_synced(void **state)
+{
+    struct fixture *f = fixture(state);
+    watched = provisioned(state);
+    synced = 0;
+    rotate_and_clear(f);
+    assert_int_equal(synced, 3);
+    assert_false(used_meanwhile);
+
+    CK_FUNCTION_LIST *real = watched->pool.f, hardware = *real;
+    hardware.C_GetSlotInfo = in_hardware;
+    watched->pool.f = &hardware;
+    synced = 0;
+    rotate_and_clear(f);
+    watched->pool.f = real;
+    watched = NULL;
+    assert_int_equal(synced, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        FIXTURE_TEST(only_files_are_synced),
         FIXTURE_TEST(pins_hold_over_a_restart),
         FIXTURE_TEST(nothing_is_adopted),
         FIXTURE_TEST(planted_before_init),
