@@ -70,11 +70,15 @@ def not_on_a_busy_machine(reason):
         pytest.skip(f"{os.getloadavg()[0]:.0f} to run on {os.cpu_count()} processors: {reason}")
 
 
+def sanitized():
+    """Was this built with AddressSanitizer?"""
+    return b"__asan_init" in program("hsmintd").read_bytes()
+
+
 def not_sanitized(reason):
     """Skips a test that a build with AddressSanitizer cannot pass."""
-    with open(program("hsmintd"), "rb") as f:
-        if b"__asan_init" in f.read():
-            pytest.skip(reason)
+    if sanitized():
+        pytest.skip(reason)
 
 
 def only_root_looks():

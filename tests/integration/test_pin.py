@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conftest import SOURCE, not_sanitized, patience, program, wait_for
+from conftest import SOURCE, not_sanitized, patience, program, sanitized, wait_for
 from test_pkcs11 import need
 from varlink import Error, request_id
 
@@ -50,10 +50,11 @@ def test_locked_until_a_pin_comes(spied):
 
 
 def test_a_thousand_wrong_pins(spied):
-    """The HSM saw one."""
+    """The HSM saw one. scrypt answers the others: no more is seen of us in a thousand of
+    them by a sanitizer than in fifty."""
     with spied.attached() as c:
         names = []
-        for i in range(1000):
+        for i in range(50 if sanitized() else 1000):
             with pytest.raises(Error) as e:
                 c.call("Login", secret=b"wrong-%d" % i)
             names.append(e.value.name)
