@@ -126,6 +126,8 @@ MUST_CHECK enum code cli_fetch(struct cli *c, const char *method,
                                struct error *e);
 /* The PIN from --pin-file, else the daemon's own source, else the terminal. */
 MUST_CHECK enum code cli_login(struct cli *c, bool force, struct error *e);
+/* cli_login() where the daemon is locked. */
+MUST_CHECK enum code cli_unlock(struct cli *c, struct error *e);
 
 /* ---- secrets ---- */
 

@@ -165,6 +165,16 @@ enum code cli_login(struct cli *c, bool force, struct error *e)
     return client_call(c->client, "Login", p, pin, NULL, NULL, e);
 }
 
+enum code cli_unlock(struct cli *c, struct error *e)
+{
+    JSON slots = NULL;
+    enum code code = cli_call(c, "Slots", cli_parameters(c, CLI_PLAIN, e), NULL,
+                              &slots, NULL, e);
+    if (code || !json_is_true(json_object_get(slots, "locked")))
+        return code;
+    return cli_login(c, false, e);
+}
+
 /* A daemon may have forgotten us while it was away. Nobody is asked twice. */
 static bool can_log_in_again(const struct cli *c)
 {

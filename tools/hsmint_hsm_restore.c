@@ -77,6 +77,18 @@ static enum code call_restore(struct cli *c, bool dry, const struct given *g,
     return code;
 }
 
+/* A PIN that is right is all that is needed of it: that the HSM has not the keys
+ * is why we are here. */
+static enum code unlock(struct cli *c, struct error *e)
+{
+    struct error why = {.code = OK};
+    enum code code = cli_unlock(c, &why);
+    if (code == OK || code == ERR_HSM_KEYS)
+        return OK;
+    *e = why;
+    return code;
+}
+
 static bool waits(const json_t *report, const char *org)
 {
     const json_t *list = json_object_get(report, "waiting");
@@ -192,6 +204,8 @@ enum code command_hsm_restore(struct cli *c, struct error *e)
     JSON report = NULL;
     JSON config = NULL;
     enum code code = take_given(c->args, &g, e);
+    if (code == OK)
+        code = unlock(c, e);
     if (code == OK)
         code = call_restore(c, true, &g, &plan, e);
     if (code)

@@ -69,16 +69,6 @@ static enum code prepare(struct cli *c, struct error *e)
     return code ? code : write_conf(a, path, e);
 }
 
-static enum code unlock(struct cli *c, struct error *e)
-{
-    JSON slots = NULL;
-    enum code code = cli_call(c, "Slots", cli_parameters(c, CLI_PLAIN, e), NULL,
-                              &slots, NULL, e);
-    if (code || !json_is_true(json_object_get(slots, "locked")))
-        return code;
-    return cli_login(c, false, e);
-}
-
 /* `hsmint hsm show` has the keys. */
 static void print_made(const struct cli *c, json_t *made)
 {
@@ -99,7 +89,7 @@ static enum code make_keys(struct cli *c, json_t **reply, struct error *e)
 {
     enum code code = prepare(c, e);
     if (code == OK)
-        code = unlock(c, e);
+        code = cli_unlock(c, e);
     JSON p = code ? NULL : cli_parameters(c, CLI_ORG | CLI_CHANGE, e);
     if (p && c->args->recover &&
         json_object_set_new(p, "recover", json_true()) != 0)

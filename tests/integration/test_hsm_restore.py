@@ -427,3 +427,27 @@ def test_the_disk_is_full(watched, service, place):
     assert "Next" not in restore(d, *words) and service.accepts(mint(d)[1])
     assert [r["state"] for r in records(d, "restore")] == ["make", "done"]
     settles(service, own)
+
+
+def test_the_pin_by_hand(daemon_stopped, service, place):
+    """No source of it is configured: the command that restores the HSM is the one that is given it."""
+    d = short(daemon_stopped)
+    del d.settings["hsm"]["pin_source"]
+    d.start()
+    with d.attached() as c:
+        c.call("Login", secret=d.token.pin.encode())
+    d.prepare()
+    (own,) = admin_keys(service)
+    _, service.admin_key = new_admin_key(service, "the watcher's")
+    burn(d, place)
+    pin = secret_file(place / "pin", d.token.pin)
+    assert "--pin-file" in cli(d, "hsm", "restore", "--dry-run", status=3)
+    assert "1 admin keys" in cli(d, "hsm", "restore", "--dry-run", "--pin-file", pin)
+    d.stop()
+    d.start()
+    restore(d, hand_key(service, place), "--pin-file", pin)
+    assert service.accepts(mint(d)[1]) and not alarms(d) & {"locked", "hsm-keys", "admin-key"}
+    # It is kept for the next keeper, as ever.
+    os.kill(d.keeper(), signal.SIGKILL)
+    wait_for(lambda: quiet(mint, d), 10, "a mint")
+    settles(service, own)
