@@ -4,11 +4,9 @@
 #include "module/core/keyrotate.h"
 
 #include "common/clock.h"
-#include "common/file.h"
 #include "common/log.h"
 #include "module/core/internal.h"
 #include "module/core/keystep.h"
-#include "module/core/logbook.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +16,6 @@ enum {
     COMMAND_MS = 20000, /* that a command waits for keys to be sealed anew */
     SLICE_MS = 500,     /* that the thread works on them at a time */
     BUSY_MS = 200,
-    DRAIN_MS = 10000,
     STUCK_MS = 600000, /* a step that fails for so long is an alarm */
     RETRY_FIRST_MS = 2000,
     RETRY_MAX_MS = 60000
@@ -58,24 +55,12 @@ static bool is_unknown(enum code code)
            code == ERR_HSM_ABSENT || code == ERR_NOMEM;
 }
 
-static enum code ask_keys(struct keystep *s, const char *step,
-                          struct frame *reply, struct error *e)
-{
-    bool compromised = keystates_is_declared(s->core, s->r.which);
-
-    return keystep_ask(s, VERB_ROTATE_KEY,
-                       json_pack("{ss ss sO sb}", "which", s->r.which, "step",
-                                 step, "keys", s->r.plan, "compromised",
-                                 compromised),
-                       reply, e);
-}
-
 /* For sure there is nothing: only then it ends. */
 static enum code refused(struct keystep *s, const struct error *why)
 {
     FRAME reply = FRAME_INIT;
     struct error e = {0};
-    enum code code = ask_keys(s, "clear", &reply, &e);
+    enum code code = keystep_ask_planned(s, "clear", &reply, &e);
 
     if (!code)
         code = keystep_advance(s, KEYROTATION_NOTHING, &e);
@@ -93,7 +78,7 @@ static enum code make(struct keystep *s, int64_t until_ms, struct error *e)
 {
     FRAME reply = FRAME_INIT;
     struct error why = {0};
-    enum code code = ask_keys(s, "make", &reply, &why);
+    enum code code = keystep_ask_planned(s, "make", &reply, &why);
 
     (void)until_ms;
     if (!code)
@@ -122,7 +107,7 @@ static enum code take(struct keystep *s, int64_t until_ms, struct error *e)
 
     (void)until_ms;
     if (!code && seals(s))
-        code = sealing_drain(&s->core->sealing, DRAIN_MS, e);
+        code = sealing_drain(&s->core->sealing, SEALING_DRAIN_MS, e);
     if (code)
         return code;
     return keystep_advance(s,
@@ -148,7 +133,7 @@ static enum code sign(struct keystep *s, int64_t until_ms, struct error *e)
     return code ? code : keystep_advance(s, KEYROTATION_SIGNED, e);
 }
 
-static void show(struct core *c, const struct error *why)
+void keyrotate_show(struct core *c, const struct error *why)
 {
     struct keyrotate *k = &c->keyrotate;
 
@@ -168,7 +153,7 @@ static enum code walk(struct keystep *s, bool prove, int64_t until_ms,
     if (!code)
         code = reseal_walk(s->core, s->by, w, until_ms, over, e);
     if (!code)
-        show(s->core, NULL);
+        keyrotate_show(s->core, NULL);
     json_decref(s->note);
     s->note = NULL;
     if (!code && *over)
@@ -238,7 +223,7 @@ static enum code go_on(struct keystep *s, int64_t until_ms, struct error *e)
             break;
         code = steps[s->r.state](s, until_ms, &why);
     }
-    show(s->core, code ? &why : NULL);
+    keyrotate_show(s->core, code ? &why : NULL);
     k->tries = code ? k->tries + 1 : 0;
     if (!code && s->r.state == KEYROTATION_DONE)
         log_info("the HSM's %s key was rotated", s->r.which);
@@ -249,30 +234,13 @@ static enum code go_on(struct keystep *s, int64_t until_ms, struct error *e)
 
 /* ---- on command ---- */
 
-static enum code check_which(const char *which, struct error *e)
+enum code keyrotate_finish(struct keystep *s, struct error *e)
 {
-    if (strcmp(which, "seal") == 0 || strcmp(which, "call") == 0 ||
-        strcmp(which, "log") == 0)
-        return OK;
-    return error_set(e, ERR_INVALID,
-                     "\"%.32s\" is no key that rotates: it is seal, call or "
-                     "log",
-                     which);
+    return go_on(s, clock_monotonic_ms() + COMMAND_MS, e);
 }
 
-static enum code hold_keys(struct core *c, const char *which,
-                           struct inflight_hold *hold, struct error *e)
-{
-    enum code code = check_which(which, e);
-
-    return code ? code
-                : inflight_enter(&c->inflight, KEYSTEP_HOLD, NULL, NULL, NULL,
-                                 hold, e);
-}
-
-/* Whoever calls holds KEYSTEP_HOLD. */
-static enum code run(struct keystep *s, const char *which, const char *cause,
-                     struct error *e)
+enum code keyrotate_begin(struct keystep *s, const char *which,
+                          const char *cause, struct error *e)
 {
     enum code code = keystep_none_under_way(s->core, e);
 
@@ -283,16 +251,10 @@ static enum code run(struct keystep *s, const char *which, const char *cause,
     if (code)
         return code;
     s->core->keyrotate.walk = (struct reseal_walk){.begun = false};
-    code = go_on(s, clock_monotonic_ms() + COMMAND_MS, e);
+    code = keyrotate_finish(s, e);
     if (code && s->r.state != KEYROTATION_DONE)
         return error_prefix(e, "the rotation goes on by itself");
     return code;
-}
-
-static enum code answer(const struct keystep *s, json_t **out, struct error *e)
-{
-    *out = keyrotation_json(&s->r);
-    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
 }
 
 enum code keyrotate_run(struct core *c, const struct caller *by,
@@ -301,250 +263,21 @@ enum code keyrotate_run(struct core *c, const struct caller *by,
 {
     KEYSTEP s = {.core = c, .by = by};
     INFLIGHT hold = {0};
-    enum code code = hold_keys(c, which, &hold, e);
+    enum code code = keystep_hold(c, which, &hold, e);
 
     if (code)
         return code;
-    code = run(&s, which, cause, e);
+    code = keyrotate_begin(&s, which, cause, e);
     inflight_leave(&hold);
     if (s.r.plan)
         rotate_poke(c);
-    return code ? code : answer(&s, out, e);
+    return code ? code : keystep_answer(&s, out, e);
 }
 
 enum code core_rotate_hsm(struct core *c, const struct caller *by,
                           const char *which, json_t **out, struct error *e)
 {
     return keyrotate_run(c, by, which, KEYROTATION_COMMAND, out, e);
-}
-
-/* ---- a key that somebody knows ---- */
-
-static enum code declare(struct store_tx *tx, void *ctx, struct error *e)
-{
-    const struct keystep *s = ctx;
-    json_t *declared = json_array();
-    enum code code = keystates_declare(tx, s->r.which, declared, e);
-    const struct logbook_entry r = {
-        .kind = RECORD_ROTATE_KEY,
-        .by = s->by,
-        .more = json_pack("{ss ss ss so}", "key", s->r.which, "state",
-                          "compromised", "cause", KEYROTATION_COMPROMISED,
-                          "old", declared)};
-    enum code logged = logbook_add(s->core, tx, &r, code ? NULL : e);
-
-    return code ? code : logged;
-}
-
-/* One that is under way ends first, but for its beginning: the key that it makes
- * takes the place of the declared one. Whoever calls holds KEYSTEP_HOLD. */
-static enum code run_compromised(struct keystep *s, const char *which,
-                                 struct error *e)
-{
-    int64_t until = clock_monotonic_ms() + COMMAND_MS;
-    enum code code = keyrotation_load(s->core->store, &s->r, e);
-
-    if (code == ERR_NOT_FOUND)
-        return run(s, which, KEYROTATION_COMPROMISED, e);
-    if (code)
-        return code;
-    if (s->r.state == KEYROTATION_MAKE && strcmp(s->r.which, which) == 0) {
-        strcpy(s->r.cause, KEYROTATION_COMPROMISED);
-        code = keystep_commit(s, e);
-        return code ? code : go_on(s, until, e);
-    }
-    code = go_on(s, until, e);
-    keyrotation_clear(&s->r);
-    return code ? code : run(s, which, KEYROTATION_COMPROMISED, e);
-}
-
-/* Declared first, whatever comes: keyschedule.h tries on. */
-enum code core_compromised_hsm(struct core *c, const struct caller *by,
-                               const char *which, json_t **out,
-                               struct error *e)
-{
-    KEYSTEP s = {.core = c, .by = by};
-    INFLIGHT hold = {0};
-    enum code code = hold_keys(c, which, &hold, e);
-
-    if (code)
-        return code;
-    snprintf(s.r.which, sizeof s.r.which, "%s", which);
-    code = store_commit(c->store, STORE_RESERVE, declare, &s, e);
-    if (code)
-        return code;
-    notary_note(c);
-    code = run_compromised(&s, which, e);
-    inflight_leave(&hold);
-    rotate_poke(c);
-    return code ? error_prefix(e, "it is declared compromised, and replaced as "
-                                  "soon as the HSM makes another")
-                : answer(&s, out, e);
-}
-
-/* ---- one that cannot go on ---- */
-
-static void clear_made(struct keystep *s)
-{
-    FRAME reply = FRAME_INIT;
-    struct error why = {0};
-
-    if (ask_keys(s, "clear", &reply, &why))
-        log_failure(&why, "what was made for the HSM's %s key may be left on "
-                          "it",
-                    s->r.which);
-}
-
-/* "hsmint-seal-2" of the plan, in `label`. */
-static void planned_seal(const json_t *plan, char label[SEALED_LABEL_MAX])
-{
-    label[0] = '\0';
-    for (size_t i = 0; i < json_array_size(plan); i++) {
-        json_t *key = json_array_get(plan, i);
-        const char *use = json_string_value(json_object_get(key, "use"));
-
-        if (use && strcmp(use, "seal") == 0)
-            snprintf(label, SEALED_LABEL_MAX, "hsmint-seal-%d",
-                     (int)json_integer_value(json_object_get(key, "version")));
-    }
-}
-
-/* The HSM itself has looked at the new key. Where it does not answer, the keeper
- * may be working with that one for all that is known. */
-static bool is_no_key(enum code code)
-{
-    return code == ERR_HSM_KEYS || code == ERR_HSM_FAILED;
-}
-
-static enum code cannot_be_taken(struct keystep *s, struct error *why,
-                                 struct error *e)
-{
-    if (unlock_take_pins(s->core, why) == OK)
-        return error_set(e, ERR_EXISTS,
-                         "the keeper works with the new %s key: the rotation "
-                         "is not stuck, and goes on by itself",
-                         s->r.which);
-    if (!is_no_key(why->code))
-        return error_set(e, why->code,
-                         "whether the new %s key works cannot be told now, and "
-                         "it may be in use: %s",
-                         s->r.which, why->text);
-    unlock_pause(s->core); /* a keeper may have the new pins for all that */
-    return sealing_drain(&s->core->sealing, DRAIN_MS, e);
-}
-
-/* Only what nobody can work with: else the pins of before would make unreadable
- * what was sealed since. */
-static enum code put_back(struct keystep *s, struct error *e)
-{
-    char label[SEALED_LABEL_MAX];
-    struct error why = {0};
-    int64_t n = 0;
-    enum code code;
-
-    if (!s->r.before)
-        return error_set(e, ERR_INVALID, "the pins of before are not known");
-    code = cannot_be_taken(s, &why, e);
-    planned_seal(s->r.plan, label);
-    if (!code && *label)
-        code = reseal_count(s->core, label, &n, e);
-    if (!code && n > 0)
-        code = error_set(e, ERR_INVALID,
-                         "%lld keys are sealed by %s already: bring it back "
-                         "from the HSM's backup (%s)",
-                         (long long)n, label, why.text);
-    if (code)
-        return code;
-    s->pins = json_text(s->r.before, JSON_COMPACT);
-    return s->pins ? OK : error_set(e, ERR_NOMEM, "no memory for pins");
-}
-
-static json_t *abandoned(struct keystep *s, enum keyrotation_state was)
-{
-    static const char *const says[KEYROTATION_DONE] = {
-        [KEYROTATION_MAKE] = "nothing has changed: the key of before is in use",
-        [KEYROTATION_TAKE] = "the key of before is in use again",
-        [KEYROTATION_SIGN] =
-            "the log goes on with the new key alone: who knows only the old "
-            "one has to be given it (`hsmint audit key`)",
-        [KEYROTATION_RESEAL] =
-            "the new key is in use; what could not be sealed anew is opened by "
-            "the old one, which has to stay on the HSM",
-        [KEYROTATION_PROVE] =
-            "the new key is in use; the old one has to stay on the HSM",
-    };
-
-    return json_pack("{ss ss ss ss}", "key", s->r.which, "state", "abandoned",
-                     "was", keyrotation_state_name(was), "text", says[was]);
-}
-
-static enum code store_let_go(struct keystep *s, enum keyrotation_state was,
-                              struct error *e)
-{
-    const struct reseal_walk *w = &s->core->keyrotate.walk;
-    enum code code = was == KEYROTATION_TAKE ? put_back(s, e) : OK;
-
-    if (code)
-        return code;
-    s->note = json_pack("{ss ss sI}", "state", "abandoned", "was",
-                        keyrotation_state_name(was), "left",
-                        (json_int_t)w->left);
-    return keystep_advance(s, KEYROTATION_ABANDONED, e);
-}
-
-/* A keeper at work takes no pins of before: another one is started. What goes by
- * the planned ids is of no use then. */
-static enum code let_take_go(struct keystep *s, struct error *e)
-{
-    struct error why = {0};
-    enum code code = store_let_go(s, KEYROTATION_TAKE, e);
-
-    unlock_go_on(s->core);
-    if (code)
-        return code;
-    if (unlock_take_pins(s->core, &why))
-        log_failure(&why, "the key of before is not in use yet");
-    clear_made(s);
-    return OK;
-}
-
-static enum code let_go(struct keystep *s, json_t **out, struct error *e)
-{
-    enum keyrotation_state was = s->r.state;
-    enum code code;
-
-    if (was == KEYROTATION_MAKE)
-        clear_made(s);
-    code = was == KEYROTATION_TAKE ? let_take_go(s, e)
-                                   : store_let_go(s, was, e);
-    if (code)
-        return code;
-    show(s->core, NULL);
-    *out = abandoned(s, was);
-    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
-}
-
-enum code core_abandon_hsm(struct core *c, const struct caller *by,
-                           const char *which, json_t **out, struct error *e)
-{
-    KEYSTEP s = {.core = c, .by = by};
-    INFLIGHT hold = {0};
-    struct error none = {0};
-    enum code code = hold_keys(c, which, &hold, e);
-
-    if (code)
-        return code;
-    code = keyrotation_load(c->store, &s.r, &none);
-    if (code == ERR_NOT_FOUND || (!code && strcmp(s.r.which, which) != 0))
-        return error_set(e, ERR_NOT_FOUND,
-                         "no rotation of the HSM's %s key is under way", which);
-    if (code && e)
-        *e = none;
-    if (!code)
-        code = let_go(&s, out, e);
-    inflight_leave(&hold);
-    rotate_poke(c);
-    return code;
 }
 
 /* ---- by itself ---- */
@@ -613,7 +346,7 @@ static void note_not_ready(struct core *c)
     struct error why = {0};
 
     if (!unlock_is_locked(c) && unlock_failure(c, &why))
-        show(c, &why);
+        keyrotate_show(c, &why);
 }
 
 static bool work(struct core *c, struct keystep *s)

@@ -12,6 +12,7 @@
 
 struct core;
 struct caller;
+struct keystep;
 
 struct keyrotate {
     /* Of whoever holds KEYSTEP_HOLD: */
@@ -38,6 +39,14 @@ bool keyrotate_go_on(struct core *c);
 MUST_CHECK enum code keyrotate_run(struct core *c, const struct caller *by,
                                    const char *which, const char *cause,
                                    json_t **out, struct error *e);
+/* The same for who holds KEYSTEP_HOLD and has `s`: keystep.h. */
+MUST_CHECK enum code keyrotate_begin(struct keystep *s, const char *which,
+                                     const char *cause, struct error *e);
+/* Takes the next steps of the one in `s`, as far as a command waits for it. */
+MUST_CHECK enum code keyrotate_finish(struct keystep *s, struct error *e);
+/* For status: how far the walk is, and why the last try failed (NULL: it did
+ * not). */
+void keyrotate_show(struct core *c, const struct error *why);
 /* {key, state, since_ms, error, and while keys are sealed anew: of, looked_at,
  * sealed_anew, left}; NULL: none is under way. */
 json_t *keyrotate_json(struct core *c);

@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAKE_FACTOR = 6 /* making keys on a slow HSM */ };
 
@@ -20,6 +21,35 @@ void keystep_clear(struct keystep *s)
     json_decref(s->note);
     s->pins = NULL;
     s->note = NULL;
+}
+
+/* ---- on command ---- */
+
+static enum code check_which(const char *which, struct error *e)
+{
+    if (strcmp(which, "seal") == 0 || strcmp(which, "call") == 0 ||
+        strcmp(which, "log") == 0)
+        return OK;
+    return error_set(e, ERR_INVALID,
+                     "\"%.32s\" is no key that rotates: it is seal, call or "
+                     "log",
+                     which);
+}
+
+enum code keystep_hold(struct core *c, const char *which,
+                       struct inflight_hold *hold, struct error *e)
+{
+    enum code code = check_which(which, e);
+
+    return code ? code
+                : inflight_enter(&c->inflight, KEYSTEP_HOLD, NULL, NULL, NULL,
+                                 hold, e);
+}
+
+enum code keystep_answer(const struct keystep *s, json_t **out, struct error *e)
+{
+    *out = keyrotation_json(&s->r);
+    return *out ? OK : error_set(e, ERR_NOMEM, "no memory for a reply");
 }
 
 /* ---- rows ---- */
@@ -136,6 +166,18 @@ enum code keystep_ask(struct keystep *s, enum verb verb, json_t *head,
     return unlock_call(s->core, &request,
                        (int)s->core->settings->hsm_deadline_ms * MAKE_FACTOR,
                        reply, NULL, e);
+}
+
+enum code keystep_ask_planned(struct keystep *s, const char *step,
+                              struct frame *reply, struct error *e)
+{
+    bool compromised = keystates_is_declared(s->core, s->r.which);
+
+    return keystep_ask(s, VERB_ROTATE_KEY,
+                       json_pack("{ss ss sO sb}", "which", s->r.which, "step",
+                                 step, "keys", s->r.plan, "compromised",
+                                 compromised),
+                       reply, e);
 }
 
 enum code keystep_take_pins(struct keystep *s, const struct frame *reply,

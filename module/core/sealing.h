@@ -10,6 +10,8 @@
 
 #include <pthread.h>
 
+enum { SEALING_DRAIN_MS = 10000 /* that a change of the seal key waits */ };
+
 struct sealing {
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t left;
