@@ -63,7 +63,7 @@ static enum code find_key(struct session *s, const json_t *key,
     bool aes = use && strcmp(use, keys_use_name(HSM_SEAL)) == 0 &&
                !json_is_string(json_object_get(key, "public_key"));
     CK_OBJECT_CLASS class = aes ? CKO_SECRET_KEY : CKO_PRIVATE_KEY;
-    CK_OBJECT_HANDLE found[OBJECTS_MAX];
+    CK_OBJECT_HANDLE found[OBJECTS_MAX] = {CK_INVALID_HANDLE};
     uint8_t id[KEY_ID];
     size_t len = 0;
     CK_ATTRIBUTE match[] = {ATTR(CKA_CLASS, class),

@@ -132,10 +132,17 @@ static long long number(const json_t *lost, const char *name)
     return (long long)json_integer_value(json_object_get(lost, name));
 }
 
-static void tell_lost(const json_t *report, bool begun)
+/* Also where it was done before: the keys are there, and nothing is lost now. */
+static bool is_done(const json_t *report)
+{
+    const char *state = json_string_value(json_object_get(report, "state"));
+    return state && strcmp(state, "done") == 0;
+}
+
+static void tell_lost(const json_t *report)
 {
     const json_t *lost = json_object_get(report, "lost");
-    const char *goes = begun ? "went" : "goes";
+    const char *goes = is_done(report) ? "went" : "goes";
     printf("What %s with the HSM that is gone:\n"
            "  %zu admin keys (deleted at the service by their ids, by new "
            "ones)\n"
@@ -183,7 +190,7 @@ static enum code refuse_unless_sure(const struct args *a, struct error *e)
     return OK;
 }
 
-static void show(struct cli *c, json_t *report, json_t *config, bool begun)
+static void show(struct cli *c, json_t *report, json_t *config)
 {
     if (c->args->json) {
         JSON all = json_pack("{sO sO*}", "restore", report, "config",
@@ -191,8 +198,8 @@ static void show(struct cli *c, json_t *report, json_t *config, bool begun)
         output_json(all);
         return;
     }
-    tell_lost(report, begun);
-    if (begun)
+    tell_lost(report);
+    if (is_done(report))
         tell_next(report);
     output_warnings(json_object_get(config, "warnings"));
 }
@@ -211,18 +218,18 @@ enum code command_hsm_restore(struct cli *c, struct error *e)
     if (code)
         return code;
     if (c->args->dry_run) {
-        show(c, plan, NULL, false);
+        show(c, plan, NULL);
         return OK;
     }
     if (refuse_unless_sure(c->args, NULL) && !c->args->json)
-        tell_lost(plan, false);
+        tell_lost(plan);
     code = refuse_unless_sure(c->args, e);
     if (code == OK)
         code = call_restore(c, false, &g, &report, e);
     if (code == OK)
         code = set_admin_key(c, &g, report, &config, e);
     if (report)
-        show(c, report, config, true);
+        show(c, report, config);
     return code;
 }
 

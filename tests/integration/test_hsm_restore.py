@@ -192,6 +192,8 @@ def test_the_hsm_is_gone(watched, service, place):
     assert service.accepts(mint(d)[1]) and not alarms(d) & {"log-rolled-back", "hsm-keys"}
     # Asked again, it tells what was done, and does nothing.
     assert keys(d) == new and "Next" not in restore(d) and keys(d) == new
+    again = cli(d, "hsm", "restore", "--dry-run")
+    assert "What went" in again and "What goes" not in again
     print("#", v if isinstance(v, str) else "verified")
 
 
