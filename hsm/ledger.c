@@ -6,7 +6,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
-#include "hsm/ledgerfile.h"
+#include "hsm/ledgerstate.h"
 #include "hsm/soft.h"
 
 #include <inttypes.h>
@@ -16,33 +16,6 @@
 #include <time.h>
 
 #define TURN_S 30 /* the HSM's deadline ends a hung keeper before */
-
-struct ledger {
-    struct hsm *hsm;
-    const char *dir;
-    int64_t anchor_ms;
-
-    pthread_mutex_t lock; /* guards all below but what the turn's holder has */
-    pthread_cond_t changed;
-    bool turn; /* somebody uses the HSM */
-    bool open; /* file and anchor were read */
-    bool begun;
-    uint32_t era;
-    struct ledgerfile file;
-    struct ledger_head head;
-    struct leaves leaves;
-    struct recent *recent;
-    uint64_t taken; /* records up to it are of no use for a ceremony */
-    uint64_t mark; /* the last serial when a checkpoint was signed */
-    bool hidden;   /* the last that was asked for lacked a call */
-
-    /* The turn's holder's: */
-    bool known; /* head is of this log, whether or not it holds */
-    bool orphan; /* … by a key of an HSM that is gone */
-    bool anchored;
-    struct anchor anchor;
-    struct merkle next; /* head.tree and the leaves that were shown since */
-};
 
 enum code ledger_new(struct ledger **out, struct hsm *h, const char *dir,
                      int64_t anchor_ms, struct error *e)
@@ -77,12 +50,12 @@ void ledger_free(struct ledger *l)
     free(l);
 }
 
-static void lock(struct ledger *l)
+void ledger_lock(struct ledger *l)
 {
     (void)pthread_mutex_lock(&l->lock);
 }
 
-static void unlock(struct ledger *l)
+void ledger_unlock(struct ledger *l)
 {
     (void)pthread_mutex_unlock(&l->lock);
 }
@@ -149,7 +122,7 @@ static enum code open_now(struct ledger *l, struct error *e)
         rc = anchor_read(l->hsm, &l->anchor, &anchored, e);
     if (rc)
         return rc;
-    lock(l);
+    ledger_lock(l);
     rc = ledgerfile_open(&l->file, l->dir, &found, &head, &l->leaves, e);
     if (rc == OK) {
         l->known = found && is_ours(l->hsm, &head, log_key);
@@ -165,35 +138,33 @@ static enum code open_now(struct ledger *l, struct error *e)
         l->next = l->head.tree;
         l->open = true;
     }
-    unlock(l);
+    ledger_unlock(l);
     return rc;
 }
 
-static void give_turn(struct ledger **held)
+void ledger_give_turn(struct ledger **held)
 {
     struct ledger *l = *held;
     if (!l)
         return;
-    lock(l);
+    ledger_lock(l);
     l->turn = false;
     (void)pthread_cond_signal(&l->changed);
-    unlock(l);
+    ledger_unlock(l);
 }
-#define TURN CLEANUP(give_turn) struct ledger *
-
-static enum code take_turn(struct ledger *l, struct ledger **held,
+enum code ledger_take_turn(struct ledger *l, struct ledger **held,
                            struct error *e)
 {
     struct timespec until = clock_in_ms(TURN_S * 1000);
     int failed = 0;
-    lock(l);
+    ledger_lock(l);
     while (l->turn && !failed)
         failed = pthread_cond_timedwait(&l->changed, &l->lock, &until);
     if (!l->turn)
         *held = l;
     l->turn = true;
     bool open = l->open;
-    unlock(l);
+    ledger_unlock(l);
     if (!*held)
         return error_set(e, ERR_DEADLINE,
                          "the keeper's ledger waits for the HSM");
@@ -207,13 +178,13 @@ enum code ledger_look(struct ledger *l, struct ledger_state *s, struct error *e)
     TURN held = NULL;
     struct anchor anchor = {.epoch = 0};
     bool anchored = false;
-    enum code rc = take_turn(l, &held, e);
+    enum code rc = ledger_take_turn(l, &held, e);
     /* As it is now: another daemon may have written it since. */
     if (rc == OK)
         rc = anchor_read(l->hsm, &anchor, &anchored, e);
     if (rc)
         return rc;
-    lock(l);
+    ledger_lock(l);
     *s = (struct ledger_state){.begun = l->begun,
                                .epoch = l->head.epoch,
                                .size = l->head.tree.size,
@@ -226,22 +197,22 @@ enum code ledger_look(struct ledger *l, struct ledger_state *s, struct error *e)
                                .anchor = anchor};
     memcpy(s->origin, l->head.origin, sizeof s->origin);
     rc = merkle_root(&l->head.tree, &s->root, e);
-    unlock(l);
+    ledger_unlock(l);
     return rc;
 }
 
 uint32_t ledger_era(struct ledger *l)
 {
-    lock(l);
+    ledger_lock(l);
     uint32_t era = l->era;
-    unlock(l);
+    ledger_unlock(l);
     return era;
 }
 
 /* ---- a signed tree becomes the one that counts ---- */
 
-static enum code sign_head(struct ledger *l, struct ledger_head *h,
-                           char **note, struct error *e)
+enum code ledger_sign_head(struct ledger *l, struct ledger_head *h, char **note,
+                           struct error *e)
 {
     struct checkpoint c = {.size = h->tree.size};
     memcpy(c.origin, h->origin, sizeof c.origin);
@@ -252,13 +223,13 @@ static enum code sign_head(struct ledger *l, struct ledger_head *h,
 }
 
 /* What is shown goes; the file first, for the note must not leave without. */
-static enum code adopt(struct ledger *l, const struct ledger_head *h,
+enum code ledger_adopt(struct ledger *l, const struct ledger_head *h,
                        bool forget_all, struct error *e)
 {
     FREE struct leaves *left = malloc(sizeof *left);
     if (!left)
         return error_set(e, ERR_NOMEM, "no memory for the ledger");
-    lock(l);
+    ledger_lock(l);
     *left = l->leaves;
     if (forget_all)
         left->n = 0;
@@ -270,157 +241,19 @@ static enum code adopt(struct ledger *l, const struct ledger_head *h,
         l->mark = left->serial;
         l->hidden = false;
     }
-    unlock(l);
+    ledger_unlock(l);
     return rc;
-}
-
-/* The HSM's anchor first: it counts the epochs. */
-static enum code start_from(struct ledger *l, struct ledger_head *h,
-                            bool forget_all, char **note, struct error *e)
-{
-    enum code rc = sign_head(l, h, note, e);
-    if (rc == OK)
-        rc = anchor_write(l->hsm, *note, h->epoch, &l->anchor, &l->anchored, e);
-    if (rc)
-        return rc;
-    memcpy(h->anchor, l->anchor.digest, sizeof h->anchor);
-    rc = adopt(l, h, forget_all, e);
-    if (rc)
-        return rc;
-    lock(l);
-    l->known = l->begun = true;
-    l->orphan = false;
-    l->era++;
-    l->taken = 0;
-    l->next = h->tree;
-    recent_cut(l->recent, 0);
-    unlock(l);
-    return OK;
-}
-
-static uint32_t next_epoch(const struct ledger *l)
-{
-    bool known = l->known || l->orphan;
-    uint32_t epoch = known ? l->head.epoch : 0;
-    if (l->anchored && l->anchor.epoch > epoch)
-        epoch = l->anchor.epoch;
-    return known || l->anchored ? epoch + 1 : 0;
-}
-
-static uint64_t most(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
 }
 
 /* Calls are refused while the HSM is at it. */
-static bool stop(struct ledger *l)
+bool ledger_stop(struct ledger *l)
 {
-    lock(l);
+    ledger_lock(l);
     bool was = l->begun;
     l->begun = false;
-    unlock(l);
+    ledger_unlock(l);
     return was;
 }
-
-static enum code started(struct ledger *l, bool was, enum code rc)
-{
-    lock(l);
-    if (rc)
-        l->begun = was;
-    unlock(l);
-    return rc;
-}
-
-static bool is_tree(const struct merkle *a, const struct merkle *b)
-{
-    struct merkle_hash one, other;
-    return a->size == b->size && merkle_root(a, &one, NULL) == OK &&
-           merkle_root(b, &other, NULL) == OK && merkle_equal(&one, &other);
-}
-
-/* Without file and anchor the last checkpoint that the daemon has is all that is
- * known; that calls may have come since is said as ever. */
-static enum code follow(struct ledger *l, const char *before,
-                        struct ledger_head *h, struct error *e)
-{
-    struct anchor a;
-    if (!before || l->known || l->anchored)
-        return OK;
-    enum code rc = anchor_take_old(l->hsm, before, &a, e);
-    if (rc)
-        return rc;
-    if (a.epoch >= h->epoch)
-        h->epoch = a.epoch + 1;
-    h->lost = most(h->lost, a.lost);
-    h->resumed = most(h->resumed, a.resumed) + !l->orphan;
-    return OK;
-}
-
-enum code ledger_begin(struct ledger *l, const char *base,
-                       const struct merkle *tree, const char *before,
-                       char **note, struct error *e)
-{
-    TURN held = NULL;
-    enum code rc = take_turn(l, &held, e);
-    /* Whatever is there now, it is to be followed by another. */
-    if (rc == OK)
-        rc = anchor_read(l->hsm, &l->anchor, &l->anchored, e);
-    if (rc)
-        return rc;
-    bool was = stop(l), known = l->known || l->orphan;
-    bool goes_on = l->orphan && is_tree(&l->head.tree, tree);
-    struct ledger_head h = l->head;
-    h.epoch = next_epoch(l);
-    h.tree = *tree;
-    h.lost = most(known ? h.lost : 0, l->anchored ? l->anchor.lost : 0) +
-             (goes_on ? 0 : l->leaves.n);
-    h.resumed = most(known ? h.resumed : 0,
-                     l->anchored ? l->anchor.resumed : 0);
-    rc = follow(l, before, &h, e);
-    if (rc == OK)
-        rc = anchor_origin(h.origin, base, h.epoch, e);
-    if (rc == OK)
-        rc = start_from(l, &h, !goes_on, note, e);
-    if (rc == OK)
-        log_warning("the log begins: %s, %" PRIu64 " records; %" PRIu64
-                    " calls were given up so far",
-                    h.origin, h.tree.size, h.lost);
-    return started(l, was, rc);
-}
-
-enum code ledger_resume(struct ledger *l, const struct merkle *tree,
-                        char **note, struct error *e)
-{
-    struct merkle_hash root;
-    TURN held = NULL;
-    enum code rc = take_turn(l, &held, e);
-    if (rc || (rc = merkle_root(tree, &root, e)))
-        return rc;
-    if (l->begun || !l->anchored)
-        return error_set(e, ERR_INVALID, "log-resume: %s",
-                         l->begun ? "the keeper knows the log, it has to be "
-                                    "shown what came since"
-                                  : "there is no anchor on the HSM");
-    const struct anchor *a = &l->anchor;
-    if (a->checkpoint.size != tree->size ||
-        !merkle_equal(&a->checkpoint.root, &root))
-        return error_set(e, ERR_NOT_LOGGED,
-                         "log-resume: not the tree of the anchor on the HSM "
-                         "(%s, %" PRIu64 " records)",
-                         a->checkpoint.origin, a->checkpoint.size);
-    struct ledger_head h = {.epoch = a->epoch,
-                            .lost = a->lost,
-                            .resumed = a->resumed + 1,
-                            .tree = *tree};
-    memcpy(h.origin, a->checkpoint.origin, sizeof h.origin);
-    memcpy(h.log_key, l->head.log_key, sizeof h.log_key);
-    log_warning("the keeper's ledger in %s was gone, or older than the log's "
-                "anchor: going on from the anchor, %" PRIu64 " records",
-                l->dir, h.tree.size);
-    return start_from(l, &h, true, note, e);
-}
-
-/* ---- checkpoints ---- */
 
 static enum code not_begun(struct error *e)
 {
@@ -452,7 +285,7 @@ static enum code place(struct ledger *l, uint64_t from, struct error *e)
 static void show(struct ledger *l, const struct merkle_hash *leaves, size_t n)
 {
     uint64_t at = l->next.size - n;
-    lock(l);
+    ledger_lock(l);
     for (size_t i = 0; i < n; i++)
         recent_add(l->recent, at + i, &leaves[i]);
     for (size_t i = 0; i < l->leaves.n; i++) {
@@ -461,7 +294,7 @@ static void show(struct ledger *l, const struct merkle_hash *leaves, size_t n)
         if (index != UINT64_MAX && index >= at)
             leaf->shown = true;
     }
-    unlock(l);
+    ledger_unlock(l);
 }
 
 enum code ledger_extend(struct ledger *l, uint64_t from,
@@ -469,12 +302,12 @@ enum code ledger_extend(struct ledger *l, uint64_t from,
                         struct error *e)
 {
     TURN held = NULL;
-    enum code rc = take_turn(l, &held, e);
+    enum code rc = ledger_take_turn(l, &held, e);
     if (rc)
         return rc;
-    lock(l);
+    ledger_lock(l);
     rc = l->begun ? place(l, from, e) : not_begun(e);
-    unlock(l);
+    ledger_unlock(l);
     for (size_t done = 0; rc == OK && done < n;) {
         size_t slice = n - done < SLICE ? n - done : SLICE;
         for (size_t i = 0; rc == OK && i < slice; i++)
@@ -489,7 +322,7 @@ enum code ledger_extend(struct ledger *l, uint64_t from,
 static enum code all_shown(struct ledger *l, struct error *e)
 {
     enum code rc = OK;
-    lock(l);
+    ledger_lock(l);
     const struct leaf *hidden = leaves_hidden(&l->leaves, l->mark);
     l->hidden = hidden != NULL;
     if (!l->begun)
@@ -499,7 +332,7 @@ static enum code all_shown(struct ledger *l, struct error *e)
                        "sign-checkpoint: the record of a call that was made "
                        "%" PRId64 " s ago is not among the log's",
                        (clock_boot_ms() - hidden->since_ms) / 1000);
-    unlock(l);
+    ledger_unlock(l);
     return rc;
 }
 
@@ -518,7 +351,7 @@ static enum code renew_anchor(struct ledger *l, const char *note,
                                 &l->anchored, &why);
     *anchored = rc == OK;
     if (rc == ERR_NOT_LOGGED || rc == ERR_SEAL) {
-        (void)stop(l);
+        (void)ledger_stop(l);
         if (e)
             *e = why;
         return rc;
@@ -534,13 +367,14 @@ enum code ledger_sign(struct ledger *l, bool anchor, char **note,
     FREE char *made = NULL;
     TURN held = NULL;
     *anchored = false;
-    enum code rc = take_turn(l, &held, e);
+    enum code rc = ledger_take_turn(l, &held, e);
     if (rc || (rc = all_shown(l, e)))
         return rc;
     struct ledger_head h = l->head;
     h.tree = l->next;
     memcpy(h.anchor, l->anchor.digest, sizeof h.anchor);
-    if ((rc = sign_head(l, &h, &made, e)) || (rc = adopt(l, &h, false, e)))
+    if ((rc = ledger_sign_head(l, &h, &made, e)) ||
+        (rc = ledger_adopt(l, &h, false, e)))
         return rc;
     if ((anchor || anchor_is_due(l)) &&
         (rc = renew_anchor(l, made, anchored, e)))
@@ -556,7 +390,7 @@ enum code ledger_sign(struct ledger *l, bool anchor, char **note,
 enum code ledger_take(struct ledger *l, const struct merkle_hash *leaf,
                       struct ledger_place *out, struct error *e)
 {
-    lock(l);
+    ledger_lock(l);
     struct checkpoint *c = &out->checkpoint;
     enum code rc = l->begun ? OK : not_begun(e);
     out->index = recent_find(l->recent, leaf);
@@ -570,7 +404,7 @@ enum code ledger_take(struct ledger *l, const struct merkle_hash *leaf,
         rc = merkle_root(&l->head.tree, &c->root, e);
     if (rc == OK)
         l->taken = out->index + 1;
-    unlock(l);
+    ledger_unlock(l);
     return rc;
 }
 
@@ -612,22 +446,22 @@ static enum code remember(struct ledger *l, const struct merkle_hash *leaf,
 enum code ledger_remember(struct ledger *l, uint32_t era,
                           const struct merkle_hash *leaf, struct error *e)
 {
-    lock(l);
+    ledger_lock(l);
     bool open = l->open;
-    unlock(l);
+    ledger_unlock(l);
     if (!open) {
         TURN held = NULL;
-        enum code rc = take_turn(l, &held, e);
+        enum code rc = ledger_take_turn(l, &held, e);
         if (rc)
             return rc;
     }
-    lock(l);
+    ledger_lock(l);
     enum code rc = l->begun ? too_many(l, e) : not_begun(e);
     if (rc == OK && era != l->era)
         rc = error_set(e, ERR_NOT_SIGNED,
                        "the call was signed before the log began anew");
     if (rc == OK)
         rc = remember(l, leaf, e);
-    unlock(l);
+    ledger_unlock(l);
     return rc;
 }
