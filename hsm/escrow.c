@@ -85,13 +85,14 @@ enum code escrow_read_key(const char *path, EVP_PKEY **out,
     EVP_PKEY *key CLEANUP(evp_pkey_freep) = NULL;
     unsigned char *der CLEANUP(der_freep) = NULL;
     uint8_t digest[32];
+    char no_passphrase[] = ""; /* else the terminal is asked for one */
     /* Who writes it is given the HMAC key. */
     enum code rc = file_read(path, PEM_MAX, FILE_TRUSTED, &text, &len, &why);
     if (rc)
         return error_set(e, rc == ERR_NOMEM ? rc : ERR_CONFIG,
                          "[hsm] recovery_key: %s", why.text);
     BIO *bio CLEANUP(bio_freep) = BIO_new_mem_buf(text, (int)len);
-    key = bio ? PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL) : NULL;
+    key = bio ? PEM_read_bio_PUBKEY(bio, NULL, NULL, no_passphrase) : NULL;
     int n = key ? i2d_PUBKEY(key, &der) : -1;
     if (n <= 0 || soft_public(der, (size_t)n, SOFT_RSA, out, &why))
         return error_set(e, ERR_CONFIG,

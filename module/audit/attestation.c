@@ -48,6 +48,7 @@ void attestation_look(struct attestation *a, const uint8_t *bytes, size_t len,
                       const uint8_t *spki, size_t spki_len)
 {
     const unsigned char *at = bytes;
+    char no_passphrase[] = ""; /* else the terminal is asked for one */
     *a = (struct attestation){.certificates = 0};
     X509 *cert = d2i_X509(NULL, &at, (long)len);
     if (cert) {
@@ -57,7 +58,7 @@ void attestation_look(struct attestation *a, const uint8_t *bytes, size_t len,
     }
     BIO *bio = BIO_new_mem_buf(bytes, (int)len);
     while (bio && a->certificates < CERTIFICATES_MAX &&
-           (cert = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
+           (cert = PEM_read_bio_X509(bio, NULL, NULL, no_passphrase))) {
         take(a, cert, spki, spki_len);
         X509_free(cert);
     }

@@ -94,11 +94,13 @@ enum code signer_kind(const uint8_t *spki, size_t len,
 
 static EVP_PKEY *read_pem(const char *pem, size_t len)
 {
+    char no_passphrase[] = ""; /* else the terminal is asked for one */
     MEMORY bio = BIO_new_mem_buf(pem, (int)len);
-    EVP_PKEY *key = bio ? PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL) : NULL;
+    EVP_PKEY *key =
+        bio ? PEM_read_bio_PUBKEY(bio, NULL, NULL, no_passphrase) : NULL;
     if (key || !bio || BIO_reset(bio) < 0)
         return key;
-    X509 *cert = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+    X509 *cert = PEM_read_bio_X509(bio, NULL, NULL, no_passphrase);
     key = cert ? X509_get_pubkey(cert) : NULL;
     X509_free(cert);
     return key;

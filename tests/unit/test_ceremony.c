@@ -6,6 +6,11 @@
 
 #include "module/audit/attestation.h"
 
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 static void all_sign(struct transcript *t, const struct people *p)
 {
     static const char *const names[SIGNERS] = {"Ada Lovelace", "Grace Hopper",
@@ -496,6 +501,43 @@ static void attestations(void **state)
     people_free(&p);
 }
 
+/* What a stranger gave asks nobody for a passphrase. */
+static void encrypted_pem(void **state)
+{
+    (void)state;
+    static const char of[] = "\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,"
+                             "00112233445566778899AABBCCDDEEFF\n\n"
+                             "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAu1SU"
+                             "\n-----END ";
+    static const char *const kinds[] = {"CERTIFICATE", "PUBLIC KEY"};
+    int in[2], left = 0, status;
+    assert_int_equal(pipe(in), 0);
+    assert_int_equal(write(in[1], "secret\n", 7), 7);
+    pid_t child = fork();
+    if (child == 0) { /* it is asked on the terminal, or else here */
+        (void)setsid();
+        (void)dup2(in[0], STDIN_FILENO);
+        (void)alarm(20);
+        for (int i = 0; i < 2; i++) {
+            char pem[512];
+            struct attestation a;
+            FREE char *spki = NULL;
+            int n = snprintf(pem, sizeof pem, "-----BEGIN %s-----%s%s-----\n",
+                             kinds[i], of, kinds[i]);
+            attestation_look(&a, (uint8_t *)pem, (size_t)n, NULL, 0);
+            if (a.certificates || signer_read(pem, (size_t)n, &spki, NULL) == OK)
+                _exit(1);
+        }
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(ioctl(in[0], FIONREAD, &left), 0);
+    assert_int_equal(left, 7);
+    (void)close(in[0]);
+    (void)close(in[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -513,6 +555,7 @@ int main(void)
         cmocka_unit_test(bounds),
         cmocka_unit_test(public_keys),
         cmocka_unit_test(attestations),
+        cmocka_unit_test(encrypted_pem),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
