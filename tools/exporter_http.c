@@ -212,7 +212,8 @@ static enum MHD_Result handle(void *ctx, struct MHD_Connection *c,
     if (h->loopback && !is_own_name(MHD_lookup_connection_value(
                            c, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST)))
         return say(c, MHD_HTTP_MISDIRECTED_REQUEST,
-                   "Host: has to be this machine's own address or localhost\n");
+                   "Host: has to be a loopback address or localhost: ask "
+                   "http://127.0.0.1, or have the proxy say that\n");
     if (strcmp(method, MHD_HTTP_METHOD_GET))
         return say(c, MHD_HTTP_METHOD_NOT_ALLOWED, "GET only\n");
     if (!strcmp(url, "/metrics"))
