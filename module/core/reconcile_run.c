@@ -291,8 +291,7 @@ static void one_project(struct run *r, const char *id)
     if (code && code != ERR_PROJECT)
         run_failed(r, id, &e);
     run_count(r, RECONCILE_PROJECTS, 1);
-    if (!code || code == ERR_PROJECT)
-        run_done(r, id);
+    run_done(r, id); /* one that failed, too: the next run sees it */
 }
 
 static void each_project(struct run *r)
@@ -331,35 +330,46 @@ void run_clear_org(struct run *r)
     r->config = (struct config){0};
 }
 
-static void one_org(struct run *r, const char *name)
+static void projects_of(struct run *r)
+{
+    r->began_ms = clock_wall_ms();
+    each_project(r);
+}
+
+/* Not in parts: an end in between has them looked at as a whole once more. */
+static void rest_of(struct run *r)
+{
+    struct error e = {0};
+
+    r->began_ms = clock_wall_ms();
+    if (!run_stopped(r) && run_admin_keys(r, &e) != OK)
+        run_failed(r, "admin keys", &e);
+    error_clear(&e);
+    if (!run_stopped(r) && r->job.audit && run_service_log(r, &e) != OK)
+        run_failed(r, "the service's audit log", &e);
+}
+
+static void one_org(struct run *r, const char *name, void (*look)(struct run *))
 {
     struct error e = {0};
     enum code code = core_org(r->core, name, &r->org, &e);
 
     if (!code)
         code = config_parse(&r->config, r->org.config, &e);
-    if (code)
+    if (code && look == projects_of) /* told once */
         run_failed(r, name, &e);
-    if (code || !r->org.admin_blob) {
-        run_clear_org(r);
-        return; /* it never minted anything that could be looked for */
-    }
-    r->began_ms = clock_wall_ms();
-    each_project(r);
-    if (!run_stopped(r) && run_admin_keys(r, &e) != OK)
-        run_failed(r, "admin keys", &e);
-    error_clear(&e);
-    if (!run_stopped(r) && r->job.audit && run_service_log(r, &e) != OK)
-        run_failed(r, "the service's audit log", &e);
+    /* Without a key it never minted anything that could be looked for. */
+    if (!code && r->org.admin_blob)
+        look(r);
     run_clear_org(r);
 }
 
-void run_all(struct run *r)
+static void each_org(struct run *r, void (*look)(struct run *))
 {
     struct core *c = r->core;
 
     if (*r->job.org) {
-        one_org(r, r->job.org);
+        one_org(r, r->job.org, look);
         return;
     }
     for (size_t i = 0; !run_stopped(r); i++) {
@@ -371,6 +381,14 @@ void run_all(struct run *r)
         pthread_mutex_unlock(&c->orgs_lock);
         if (!*name)
             return;
-        one_org(r, name);
+        one_org(r, name, look);
     }
+}
+
+/* What is kept of a run that is cut off is of projects: all of them come first,
+ * so that nothing else is counted twice by what goes on. */
+void run_all(struct run *r)
+{
+    each_org(r, projects_of);
+    each_org(r, rest_of);
 }

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from conftest import PROJECT, wait_for
+from test_rotate_when import give
 from varlink import Error, request_id
 
 MINUTE = 60_000
@@ -216,6 +217,39 @@ def test_a_run_goes_on_where_it_was(ready, service, how):
     with sqlite3.connect(daemon.state / "store.db") as db:
         names = {name for (name,) in db.execute("SELECT name FROM document WHERE kind = 'reconcile'")}
     assert names == {"last"}
+
+
+def test_a_run_that_goes_on_counts_nothing_twice(ready, service):
+    """The admin keys of one organisation are looked at before the projects of the other are; a
+    project could not be seen before the end."""
+    daemon = ready
+    with daemon.attached() as c:
+        c.change("Init", org="second")
+    give(daemon, service, org="second", keep_first=True)
+    for n in range(12):
+        service.control("projects", {"id": f"proj_n{n}", "name": f"n{n}"})
+    _, page = service.request("GET", service.url + "/organization/projects?limit=100", bearer=service.admin_key)
+    projects = len(page["data"])
+    whole = reconcile(daemon)
+    assert whole["projects"] == 2 * projects and whole["complete"]
+    service.fault(kind="status", status=403, method="GET", path="*/service_accounts", times=1)
+    service.control("settings", {"latency_ms": 250})
+    with daemon.attached() as c:
+        c.change("Reconcile")
+
+    def seen():
+        with daemon.attached() as c:
+            return c.call("ReconcileStatus")["report"]["projects"]
+
+    wait_for(lambda: seen() >= projects + 3, 60, "some projects of the second")
+    daemon.stop()
+    service.control("settings", {"latency_ms": 0})
+    daemon.start()
+    report = finished(daemon)
+    assert report["resumed"] and len(report["errors"]) == 1
+    for count in ("projects", "admin_keys", "admin_foreign"):
+        assert report.get(count) == whole.get(count), count
+    assert len(report["findings"]) == len(whole["findings"])
 
 
 def test_a_mint_under_way_is_not_taken_for_unknown(ready, service):
