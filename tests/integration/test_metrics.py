@@ -178,7 +178,7 @@ def test_no_label_is_free(ready, exporter):
     assert pick(after, "hsmint_mints_total", result="Ok") == 1
     names = {name for _, labels in after for name, _ in labels}
     assert names <= set(
-        "org role state result by capability reason method status outcome le verb flag id severity limit version what".split()
+        "org role state result by capability reason method status outcome le verb flag id severity limit version what use".split()
     )
     for text_of_mine in ("short-lived", "an-invention", "a-program-of-mine", "a-label-of-mine", f"user:{os.geteuid()}",
                          lease["lease_id"], lease["service_account"], lease["service_account_id"], PROJECT):
