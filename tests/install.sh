@@ -26,6 +26,7 @@ $(dir docdir)/egress/README
 $(dir libexecdir)/hsmint/hsmint-egress
 $(dir libexecdir)/hsmint/hsmint-keeper
 $(dir man1dir)/hsmint-audit.1
+$(dir man1dir)/hsmint-ceremony.1
 $(dir man1dir)/hsmint.1
 $(dir man5dir)/hsmint.conf.5
 $(dir man7dir)/hsmint-policy.7
