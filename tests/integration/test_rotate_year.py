@@ -325,7 +325,8 @@ def begun(daemon_stopped, service, record_property):
         return years[0]
 
     yield begin
-    record_property("took", f"# {(years[0].now - START) / DAY:.0f} days in {time.monotonic() - began:.0f} s")
+    if years:  # not where the test is skipped
+        record_property("took", f"# {(years[0].now - START) / DAY:.0f} days in {time.monotonic() - began:.0f} s")
     d.stop()
     LIBC.umount2(os.fsencode(d.state), MNT_DETACH)
 
