@@ -313,7 +313,7 @@ static enum code write_done(struct store_tx *tx, void *ctx, struct error *e)
     if (!code && r->asked->hmac_fd < 0)
         code = recovery_lost(tx, e);
     if (!code)
-        code = pins_put(r->core, tx, r->by, r->new_pins, "lost", e);
+        code = pins_put(r->core, tx, r->by, r->new_pins, PINS_LOST, e);
     if (!code)
         code = store_meta_put(tx, META_LOG, "1", 1, e);
     return code ? code : put(tx, body, e);

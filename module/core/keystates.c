@@ -235,8 +235,11 @@ static const char *reason_of(const struct noting *n,
                              const struct keystate_doc *d, enum keystate state)
 {
     bool compromised = state == KEYSTATE_COMPROMISED && d->declared_ms;
+    bool is_new = state == KEYSTATE_ACTIVE && strcmp(n->reason, PINS_LOST) == 0;
 
-    return compromised ? "declared compromised" : n->reason;
+    return compromised ? "declared compromised"
+           : is_new    ? "restored"
+                       : n->reason;
 }
 
 static enum code note_place(const struct noting *n, const struct place *p,

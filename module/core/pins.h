@@ -20,6 +20,8 @@ MUST_CHECK enum code pins_put(struct core *c, struct store_tx *tx,
 /* The reason of pins that were not made for this state: since when they are as
  * they are, it does not know. */
 #define PINS_RECOVERED "recovered"
+/* The HSM is gone: of the keys that went with it. */
+#define PINS_LOST "lost"
 
 /* ERR_NOT_FOUND: before `hsmint init`. The caller frees. */
 MUST_CHECK enum code pins_get(struct core *c, json_t **pins, struct error *e);

@@ -164,6 +164,8 @@ def test_the_hsm_is_gone(watched, service, place):
     new = keys(d)
     assert {u: l.rsplit("-", 1)[1] for u, l in new.items()} == {u: "2" for u in old}
     assert set(new.values()) <= set(objects(second))
+    assert {(r["key"] in new.values(), r["state"], r["reason"]) for r in records(d, "key-state") if r["reason"] != "init"} == {
+        (True, "active", "restored"), (False, "destroyed", "lost")}
     # Leases go on; what was sealed for them does not.
     again, other = mint(d)
     assert service.accepts(other) and service.accepts(key)
