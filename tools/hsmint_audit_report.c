@@ -62,15 +62,20 @@ static const struct table {
      {{"TIME", "time"}, {"STEP", "step"}, {"BY", "owner"},
       {"REASON", "reason"}},
      4},
+    {"hsm_keys", "Keys of the HSM: their states and rotations", "none",
+     {{"TIME", "time"}, {"KEY", "key"}, {"STATE", "state"}, {"WAS", "was"},
+      {"CAUSE", "cause"}, {"REASON", "reason"}, {"HANDED OVER", "handed_over"},
+      {"BY", "owner"}},
+     8},
     {"changes", "Changes of configuration, roles, policies, logins and keys",
      "none",
      {{"TIME", "time"}, {"KIND", "kind"}, {"NAME", "name"},
       {"ACTION", "action"}, {"BY", "owner"}},
      5},
     {"incidents", "Incidents", "none",
-     {{"TIME", "time"}, {"KIND", "kind"}, {"BY", "owner"},
+     {{"TIME", "time"}, {"KIND", "kind"}, {"STATE", "state"}, {"BY", "owner"},
       {"REASON", "reason"}},
-     4},
+     5},
 };
 
 static void print_keys(const json_t *report)

@@ -135,6 +135,19 @@ static int status_of(const struct record *r)
     }
 }
 
+static bool is_about_hsm_key(const struct record *r)
+{
+    return r->kind == RECORD_KEY_STATE || r->kind == RECORD_ROTATE_KEY;
+}
+
+static int severity_of(const struct record *r)
+{
+    return is_about_hsm_key(r) &&
+                   strcmp(text(r->json, "state"), "compromised") == 0
+               ? HIGH
+               : rows[r->kind].severity;
+}
+
 /* ---- parts of an event ---- */
 
 static json_t *metadata(const struct record *r, const char *origin)
@@ -243,7 +256,21 @@ static bool put_class(json_t *event, const struct record *r)
     }
 }
 
-/* The role and the lease that it is about. */
+/* NULL: it is about none. */
+static json_t *hsm_key(const struct record *r)
+{
+    const char *key = text(r->json, "key");
+    if (!is_about_hsm_key(r) || !*key)
+        return NULL;
+    return json_pack("{ss ss ss* s{ss* ss* ss* sO*}}", "type", "HSM key",
+                     "name", key, "uid", or_none(text(r->json, "fingerprint")),
+                     "data", "state", or_none(text(r->json, "state")), "was",
+                     or_none(text(r->json, "was")), "cause",
+                     or_none(text(r->json, "cause")), "handed_over",
+                     json_object_get(r->json, "handed_over"));
+}
+
+/* The role, the lease or the HSM's key that it is about. */
 static bool put_resources(json_t *event, const struct record *r)
 {
     JSON list = json_array();
@@ -254,6 +281,9 @@ static bool put_resources(json_t *event, const struct record *r)
     if (*r->lease && json_array_append_new(list, json_pack("{ss ss}", "type",
                                                            "lease", "uid",
                                                            r->lease)))
+        return false;
+    JSON key = hsm_key(r);
+    if (key && json_array_append(list, key))
         return false;
     return !json_array_size(list) ||
            json_object_set(event,
@@ -276,7 +306,7 @@ enum code ocsf_event(const struct record *r, const char *line, size_t len,
         row->class_uid / 1000, "class_uid", row->class_uid, "class_name",
         class_name(row->class_uid), "activity_id", activity, "type_uid",
         (json_int_t)row->class_uid * 100 + activity, "severity_id",
-        row->severity, "time", (json_int_t)ms, "status_id", status_of(r),
+        severity_of(r), "time", (json_int_t)ms, "status_id", status_of(r),
         "message", or_none(*reason ? reason : text(r->json, "text")),
         "metadata", metadata(r, origin), "actor", actor(r), "raw_data", line,
         len);

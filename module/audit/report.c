@@ -34,11 +34,12 @@ enum code report_new(struct report **out, int64_t from_ms, int64_t to_ms,
         .from_ms = from_ms,
         .to_ms = to_ms ? to_ms : INT64_MAX,
         .out = json_pack(
-            "{s{sisisisi} s{sisisisi} s[] s[] s[] s[] s[] s[] s[] s[] s{} si si}",
+            "{s{sisisisi} s{sisisisi} s[] s[] s[] s[] s[] s[] s[] s[] "
+            "s{} si si}",
             "keys", "minted", 0, "released", 0, "renewed", 0, "ended", 0,
             "calls", "made", 0, "answered", 0, "not_sent", 0, "unknown", 0,
             "longest", "over_max_ttl", "over_end", "unknown_calls", "rotations",
-            "break_glass", "changes", "incidents", "reconcile",
+            "break_glass", "changes", "hsm_keys", "incidents", "reconcile",
             "failed_logins", 0, "omitted", 0),
         .leases = json_object(),
         .calls = json_object(),
@@ -372,13 +373,50 @@ static void take_refusal(struct report *r, const struct record *record)
     set(r, row, "last", json_string(record->time));
 }
 
-/* The record's own members, with when, what and who. */
-static void take_row(struct report *r, const char *table,
+static const char *const of_any[] = {"name", "action", "step",    "reason",
+                                     "org",  "role",   "lease",   "finding",
+                                     "size", "jump_ms", NULL};
+static const char *const of_hsm_keys[] = {
+    "key",    "use",   "version", "fingerprint", "state",
+    "was",    "cause", "reason",  "since",       "exact",
+    "new",    "old",   "left",    "sealed_anew", "handed_over",
+    NULL};
+static const char *const of_restore[] = {"what", "state",    "reason", "new",
+                                         "lost", "hmac_key", NULL};
+
+/* The table that a kind's records are rows of, with these of their members. */
+static const struct rows {
+    const char *table;
+    const char *const *members;
+} rows_of[RECORD_KINDS] = {
+    [RECORD_BREAK_GLASS] = {"break_glass", of_any},
+    [RECORD_KEYS] = {"changes", of_any},
+    [RECORD_INIT] = {"changes", of_any},
+    [RECORD_CONFIG] = {"changes", of_any},
+    [RECORD_ROLE] = {"changes", of_any},
+    [RECORD_POLICY] = {"changes", of_any},
+    [RECORD_LOGIN_CHANGE] = {"changes", of_any},
+    [RECORD_SEAL] = {"changes", of_any},
+    [RECORD_ADOPT] = {"changes", of_any},
+    [RECORD_CEREMONY] = {"changes", of_any},
+    [RECORD_ESCROW] = {"changes", of_any},
+    [RECORD_KEY_STATE] = {"hsm_keys", of_hsm_keys},
+    [RECORD_ROTATE_KEY] = {"hsm_keys", of_hsm_keys},
+    [RECORD_HSM_LOST] = {"incidents", of_any},
+    [RECORD_CHECKPOINT_FAILED] = {"incidents", of_any},
+    [RECORD_VERIFY_FAILED] = {"incidents", of_any},
+    [RECORD_FORCED_STOP] = {"incidents", of_any},
+    [RECORD_ROLLBACK] = {"incidents", of_any},
+    [RECORD_ROLLBACK_ACCEPTED] = {"incidents", of_any},
+    [RECORD_CLOCK] = {"incidents", of_any},
+    [RECORD_RESTORE] = {"incidents", of_restore},
+    [RECORD_PRUNE] = {"incidents", of_any},
+};
+
+/* When, what and who, with the record's own members. */
+static void take_row(struct report *r, const struct rows *rows,
                      const struct record *record)
 {
-    static const char *const own[] = {"name", "action", "step",  "reason",
-                                      "org",  "role",   "lease", "finding",
-                                      "size", "jump_ms"};
     JSON row = json_pack("{sI ss ss ss}", "seq", (json_int_t)record->seq,
                          "time", record->time, "kind",
                          record_kind_name(record->kind), "owner",
@@ -387,45 +425,19 @@ static void take_row(struct report *r, const char *table,
         r->failed = true;
         return;
     }
-    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) {
-        json_t *value = json_object_get(record->json, own[i]);
-        if (value && json_object_set(row, own[i], value) != 0)
+    for (const char *const *name = rows->members; *name; name++) {
+        json_t *value = json_object_get(record->json, *name);
+        if (value && json_object_set(row, *name, value) != 0)
             r->failed = true;
     }
-    add_row(r, table, json_incref(row));
+    add_row(r, rows->table, json_incref(row));
 }
-
-/* The table that a kind's records are rows of. */
-static const char *const rows_of[RECORD_KINDS] = {
-    [RECORD_BREAK_GLASS] = "break_glass",
-    [RECORD_KEYS] = "changes",
-    [RECORD_INIT] = "changes",
-    [RECORD_CONFIG] = "changes",
-    [RECORD_ROLE] = "changes",
-    [RECORD_POLICY] = "changes",
-    [RECORD_LOGIN_CHANGE] = "changes",
-    [RECORD_SEAL] = "changes",
-    [RECORD_ADOPT] = "changes",
-    [RECORD_KEY_STATE] = "changes",
-    [RECORD_ROTATE_KEY] = "changes",
-    [RECORD_CEREMONY] = "changes",
-    [RECORD_ESCROW] = "changes",
-    [RECORD_HSM_LOST] = "incidents",
-    [RECORD_CHECKPOINT_FAILED] = "incidents",
-    [RECORD_VERIFY_FAILED] = "incidents",
-    [RECORD_FORCED_STOP] = "incidents",
-    [RECORD_ROLLBACK] = "incidents",
-    [RECORD_ROLLBACK_ACCEPTED] = "incidents",
-    [RECORD_CLOCK] = "incidents",
-    [RECORD_RESTORE] = "incidents",
-    [RECORD_PRUNE] = "incidents",
-};
 
 /* What changes only tables of the span. */
 static void take_in_span(struct report *r, const struct record *record)
 {
-    if (rows_of[record->kind])
-        take_row(r, rows_of[record->kind], record);
+    if (rows_of[record->kind].table)
+        take_row(r, &rows_of[record->kind], record);
     else if (record->kind == RECORD_RELEASE)
         count(r, json_object_get(r->out, "keys"), "released", 1);
     else if (record->kind == RECORD_LOGIN_FAILED)

@@ -446,6 +446,35 @@ def test_a_report(write):
     hsmint("audit", "report", write(log), "--from", "2026-01-02", "--to", "2026-01-01", status=2)
 
 
+def test_which_keys_of_the_hsm_changed(write):
+    """When, why and by whom; with what proves it to who knows the key before."""
+    log = a_log(5)
+    by, alone = {"owner": "user:0"}, {"owner": "hsmintd"}
+    at = log.ms
+    log.add("rotate-key", actor=by, key="log", state="compromised", cause="compromised", old=["hsmint-log-1"])
+    log.add("key-state", actor=by, key="hsmint-log-1", use="log", version=1, fingerprint="ab" * 32, state="compromised",
+            was="active", reason="somebody knows it", since=auditlog.time_text(at), exact=True, attributes={"local": True})
+    log.add("rotate-key", actor=alone, key="log", state="done", cause="schedule", new=["hsmint-log-3"], handed_over=7)
+    log.add("rotate-key", actor=by, key="seal", state="abandoned", was="reseal", new=["hsmint-seal-2"], left=3)
+    log.add("restore", actor=by, what="hsm", state="done", reason="burnt", new=["hsmint-log-4"], hmac_key="given", lost=2)
+    r = report(write(log), "--from", auditlog.time_text(at + 1))
+    keys = r["hsm_keys"]
+    assert [(x["key"], x["state"], x.get("was"), x.get("cause"), x["owner"]) for x in keys] == [
+        ("log", "compromised", None, "compromised", "user:0"),
+        ("hsmint-log-1", "compromised", "active", None, "user:0"),
+        ("log", "done", None, "schedule", "hsmintd"),
+        ("seal", "abandoned", "reseal", None, "user:0"),
+    ]
+    assert [x["time"] for x in keys] == sorted(x["time"] for x in keys) and not r["changes"]
+    assert (keys[0]["old"], keys[2]["new"], keys[2]["handed_over"], keys[3]["left"]) == (["hsmint-log-1"], ["hsmint-log-3"], 7, 3)
+    assert keys[1]["reason"] == "somebody knows it" and keys[1]["fingerprint"] == "ab" * 32 and keys[1]["exact"]
+    incident = r["incidents"][0]
+    assert (incident["what"], incident["state"], incident["reason"], incident["lost"]) == ("hsm", "done", "burnt", 2)
+    text = hsmint("audit", "report", write(log))
+    for part in ("Keys of the HSM", "hsmint-log-1", "somebody knows it", "schedule", "abandoned", "burnt"):
+        assert part in text
+
+
 @pytest.mark.parametrize(
     "plan, due, overdue",
     [  # of a key that was rotated at 2025-11-21T08:00:00Z, a Friday

@@ -87,6 +87,8 @@ def test_ocsf(write):
     refusal = log.add("refusal", actor=OWNER, capability="mint", code="Denied", reason="no policy")
     for kind in all_kinds():
         log.add(kind)
+    known = log.add("key-state", key="hsmint-log-1", fingerprint="ab" * 32, state="compromised", was="active", reason="stolen")
+    rotated = log.add("rotate-key", key="log", state="done", cause="schedule", handed_over=7)
     events = [json.loads(x) for x in hsmint("audit", "export", "--ocsf", "-", "--copy", write(log)).splitlines()]
     assert len(events) == len(log.lines)
     for event, line in zip(events, log.lines):
@@ -112,6 +114,13 @@ def test_ocsf(write):
     assert (of(refusal)["api"]["operation"], of(refusal)["status_id"]) == ("mint", 2)
     call = next(e for e in events if '"method":"DELETE"' in e["raw_data"])
     assert call["activity_id"] == 4 and call["http_request"]["http_method"] == "DELETE"
+    assert (of(known)["severity_id"], of(known)["message"], of(rotated)["severity_id"]) == (4, "stolen", 2)
+    assert of(known)["resources"] == [
+        {"type": "HSM key", "name": "hsmint-log-1", "uid": "ab" * 32, "data": {"state": "compromised", "was": "active"}}
+    ]
+    assert of(rotated)["resources"] == [
+        {"type": "HSM key", "name": "log", "data": {"state": "done", "cause": "schedule", "handed_over": 7}}
+    ]
     some = hsmint("audit", "export", "--ocsf", "-", "--copy", write(log), "--kind", "mint").splitlines()
     assert [json.loads(x) for x in some] == [e for e in events if '"kind":"mint"' in e["raw_data"]]
 
