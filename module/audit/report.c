@@ -35,7 +35,7 @@ enum code report_new(struct report **out, int64_t from_ms, int64_t to_ms,
         .to_ms = to_ms ? to_ms : INT64_MAX,
         .out = json_pack(
             "{s{sisisisi} s{sisisisi} s[] s[] s[] s[] s[] s[] s[] s[] "
-            "s{} si si}",
+            "s[] s{} si si}",
             "keys", "minted", 0, "released", 0, "renewed", 0, "ended", 0,
             "calls", "made", 0, "answered", 0, "not_sent", 0, "unknown", 0,
             "longest", "over_max_ttl", "over_end", "unknown_calls", "rotations",
