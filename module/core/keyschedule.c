@@ -15,7 +15,8 @@
 enum {
     OVERDUE_MS = 600000, /* due for so long, and not done: an alarm */
     RETRY_FIRST_MS = 10000,
-    RETRY_MAX_MS = 600000
+    RETRY_MAX_MS = 600000,
+    AHEAD_MS = 3600000 /* by which clocks may differ */
 };
 
 static const char *const kinds[KEYSCHEDULE_KINDS] = {"call", "log", "seal"};
@@ -31,9 +32,15 @@ static int64_t period_s(const struct settings *s, int kind)
     return periods[kind];
 }
 
-static int64_t age_due_ms(const struct keystate_doc *d, int64_t period)
+/* A key of the future was made by a clock that was ahead: its age is not known. */
+static int64_t age_due_ms(const struct keystate_doc *d, int64_t period,
+                          int64_t now_ms)
 {
-    return period > 0 ? keystate_now(d)->at_ms + period * 1000 : INT64_MAX;
+    int64_t since = keystate_now(d)->at_ms;
+
+    if (period <= 0)
+        return INT64_MAX;
+    return since > now_ms + AHEAD_MS ? now_ms : since + period * 1000;
 }
 
 /* ---- trying ---- */
@@ -102,13 +109,14 @@ static void look_at(struct core *c, int kind)
 {
     struct keystate_doc d = {.n = 0};
     int64_t *since = &c->keyschedule.kinds[kind].due_since_ms;
+    int64_t now = clock_wall_ms();
     bool due, compromised;
 
     if (keystates_in_use(c, kinds[kind], &d, NULL) != OK)
         return;
     compromised = d.declared_ms != 0;
-    due = compromised || clock_wall_ms() >= age_due_ms(&d, period_s(c->settings,
-                                                                    kind));
+    due = compromised ||
+          now >= age_due_ms(&d, period_s(c->settings, kind), now);
     if (!due)
         *since = 0;
     else if (!*since)
@@ -143,7 +151,9 @@ json_t *keyschedule_json(struct core *c)
         if (json_object_set_new(out, kinds[kind],
                                 json_pack("{sI sI}", "period",
                                           (json_int_t)period, "next_ms",
-                                          (json_int_t)age_due_ms(&d, period))) != 0)
+                                          (json_int_t)age_due_ms(
+                                              &d, period, clock_wall_ms()))) !=
+            0)
             return NULL;
     }
     return json_incref(out);

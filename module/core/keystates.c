@@ -531,11 +531,12 @@ static enum code take_last(const struct keystate_doc *d, void *ctx,
                            struct error *e)
 {
     const struct last *l = ctx;
+    const struct keystate_date *at = keystate_first(d, KEYSTATE_COMPROMISED);
+    int64_t since = at ? at->at_ms : d->declared_ms;
 
     (void)e;
-    if (strcmp(d->use, l->use) == 0 && is_compromised(d) &&
-        d->declared_ms > *l->ms)
-        *l->ms = d->declared_ms;
+    if (strcmp(d->use, l->use) == 0 && is_compromised(d) && since > *l->ms)
+        *l->ms = since;
     return OK;
 }
 

@@ -54,8 +54,8 @@ MUST_CHECK enum code keystates_in_use(struct core *c, const char *use,
 MUST_CHECK enum code keystates_check_signer(struct core *c, struct store_tx *tx,
                                             const char *keyid,
                                             struct error *e);
-/* When the last key of this use that is not in use any more was declared
- * compromised; 0: none was. */
+/* When the last compromised key of this use was replaced: till then it was used.
+ * 0: none was. */
 MUST_CHECK enum code keystates_compromised_ms(struct core *c, const char *use,
                                               int64_t *ms, struct error *e);
 

@@ -20,6 +20,8 @@ enum {
     LEFT_MS = 600000, /* that the end of a key may take */
     RETRY_FIRST_MS = 10000,
     RETRY_MAX_MS = 600000,
+    AHEAD_MS = 3600000, /* by which clocks may differ */
+    DAY_MS = 86400000,
     DOCUMENTS_MAX = 16 /* of rotations, at a time */
 };
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
@@ -337,14 +339,18 @@ static void tell_overdue(struct core *c, const struct rotate_org *o,
                                                             : "");
 }
 
-/* Who has the seal key may have opened it: blobs are in backups, too. */
-static bool is_exposed(struct core *c, const struct config *config)
+/* Who has the seal key may have opened it: blobs are in backups, too. It sealed
+ * until another had its place. Where the clock was ahead when it was declared,
+ * nothing tells which came first: one rotation a day is safe, and no storm. */
+static bool is_exposed(struct core *c, const struct config *config, int64_t now)
 {
     struct error why = {0};
     int64_t since;
 
     if (keystates_compromised_ms(c, "seal", &since, &why) != OK)
         log_failure(&why, "the states of the HSM's keys");
+    if (since > now + AHEAD_MS && config->last_rotated_ms <= now)
+        return config->last_rotated_ms + DAY_MS <= now;
     return since > 0 && config->last_rotated_ms < since;
 }
 
@@ -362,7 +368,7 @@ static enum code look_at_org(const struct store_org *org, void *ctx,
         return code;
     if (org->admin_blob)
         s = schedule_next(&config, now);
-    if (org->admin_blob && is_exposed(c, &config))
+    if (org->admin_blob && is_exposed(c, &config, now))
         s = (struct schedule){now, now, SCHEDULE_NEVER, ROTATE_COMPROMISED};
     tell_overdue(c, o, &s, now);
     o->due = now >= s.due_ms && now <= s.until_ms &&

@@ -3,6 +3,7 @@ transaction of what changes them, and shown with what the HSM says of each key."
 
 import hashlib
 import json
+import time
 import os
 import signal
 import sqlite3
@@ -270,6 +271,25 @@ def test_periods(daemon_stopped, service):
     set_clock(d, 4 * 7200)
     spawn_with_clock(d, 4 * 7200)
     wait_for(lambda: quiet(states, d) and states(d).get("hsmint-call-3") == "active", 30, "what came due while it was down")
+    assert service.accepts(mints(d))
+
+
+def test_a_clock_that_was_ahead(daemon_stopped, service):
+    """By it the keys are as old as it likes. Each is rotated once, and not for ever after."""
+    d, month = daemon_stopped, 30 * 86400
+    d.settings["hsm"]["call_period"] = "2h"
+    spawn_with_clock(d, month)
+    d.prepare()
+    (before,) = show(d)[1]["admin_keys"]
+    compromised(d, "seal")
+    wait_for(lambda: [k["id"] for k in show(d)[1]["admin_keys"]] not in ([], [before["id"]]), 40, "another admin key")
+    wait_for(lambda: len(show(d)[1]["admin_keys"]) == 1, 40, "one admin key")
+    made = len(records(d, "seal"))
+    set_clock(d, 0)
+    wait_for(lambda: states(d).get("hsmint-call-2") == "active", 30, "the call key to be rotated")
+    time.sleep(20)
+    assert "hsmint-call-3" not in states(d)
+    assert len(records(d, "seal")) <= made + 1
     assert service.accepts(mints(d))
 
 
