@@ -1,4 +1,4 @@
-/* hsm_attributes of hsm.h. */
+/* What the HSM says of its keys: keys_tell of keys.h, hsm_attributes of hsm.h. */
 #include "config.h"
 
 #include "common/text.h"
@@ -8,30 +8,47 @@
 #include <string.h>
 
 static const struct {
-    const char *name;
     CK_ATTRIBUTE_TYPE type;
-} told[] = {{"local", CKA_LOCAL},
-            {"never_extractable", CKA_NEVER_EXTRACTABLE},
-            {"always_sensitive", CKA_ALWAYS_SENSITIVE},
-            {"extractable", CKA_EXTRACTABLE}};
-
-struct reading {
-    const json_t *pins;
-    json_t *out;
+    const char *member;
+    bool of_origin; /* whether it was made here, and never left */
+} told[] = {
+    {CKA_LOCAL, "local", true},
+    {CKA_NEVER_EXTRACTABLE, "never_extractable", true},
+    {CKA_ALWAYS_SENSITIVE, "always_sensitive", true},
+    {CKA_EXTRACTABLE, "extractable", true},
+    {CKA_SENSITIVE, "sensitive", false},
+    {CKA_TOKEN, "token", false},
+    {CKA_PRIVATE, "private", false},
+    {CKA_MODIFIABLE, "modifiable", false},
+    {CKA_COPYABLE, "copyable", false},
+    {CKA_ENCRYPT, "encrypt", false},
+    {CKA_DECRYPT, "decrypt", false},
+    {CKA_SIGN, "sign", false},
+    {CKA_VERIFY, "verify", false},
+    {CKA_WRAP, "wrap", false},
+    {CKA_UNWRAP, "unwrap", false},
+    {CKA_DERIVE, "derive", false},
 };
 
-static enum code read_flags(struct session *s, const char *label,
-                            CK_OBJECT_HANDLE object, json_t *out,
-                            struct error *e)
+enum code keys_tell(struct session *s, const char *label,
+                    CK_OBJECT_HANDLE object, bool all, json_t *out,
+                    struct error *e)
 {
     for (size_t i = 0; i < sizeof told / sizeof told[0]; i++) {
-        enum code rc =
-            object_tell(s, label, object, told[i].type, out, told[i].name, e);
+        enum code rc = all || told[i].of_origin
+                           ? object_tell(s, label, object, told[i].type, out,
+                                         told[i].member, e)
+                           : OK;
         if (rc)
             return rc;
     }
     return OK;
 }
+
+struct reading {
+    const json_t *pins;
+    json_t *out;
+};
 
 static enum code read_id(struct session *s, const char *label,
                          CK_OBJECT_HANDLE object, json_t *out, struct error *e)
@@ -90,7 +107,7 @@ static enum code read_one(struct session *s, const json_t *key, json_t *out,
     if (rc == OK && n > 0)
         rc = read_id(s, label, object, one, e);
     if (rc == OK && n > 0)
-        rc = read_flags(s, label, object, one, e);
+        rc = keys_tell(s, label, object, false, one, e);
     if (rc)
         return rc;
     return json_object_set(out, label, n > 0 ? one : json_null())

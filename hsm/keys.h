@@ -175,6 +175,13 @@ MUST_CHECK enum code keys_destroy(struct session *s, const char *label,
 MUST_CHECK enum code keys_check_id(struct session *s, const struct key *k,
                                    CK_OBJECT_HANDLE handle, struct error *e);
 
+/* Puts what the HSM says of a key: {local, never_extractable, always_sensitive,
+ * extractable}, and `all`: what it may be used for, too; null where it says
+ * nothing. */
+MUST_CHECK enum code keys_tell(struct session *s, const char *label,
+                               CK_OBJECT_HANDLE object, bool all, json_t *out,
+                               struct error *e);
+
 /* ---- the rules of a key's attributes: one table to make and to check ---- */
 
 enum key_kind {

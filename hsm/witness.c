@@ -232,42 +232,6 @@ static enum code mechanisms(struct session *s, json_t *out, struct error *e)
 
 /* ---- keys ---- */
 
-static const struct {
-    CK_ATTRIBUTE_TYPE type;
-    const char *member;
-} attributes[] = {
-    {CKA_LOCAL, "local"},
-    {CKA_NEVER_EXTRACTABLE, "never_extractable"},
-    {CKA_ALWAYS_SENSITIVE, "always_sensitive"},
-    {CKA_SENSITIVE, "sensitive"},
-    {CKA_EXTRACTABLE, "extractable"},
-    {CKA_TOKEN, "token"},
-    {CKA_PRIVATE, "private"},
-    {CKA_MODIFIABLE, "modifiable"},
-    {CKA_COPYABLE, "copyable"},
-    {CKA_ENCRYPT, "encrypt"},
-    {CKA_DECRYPT, "decrypt"},
-    {CKA_SIGN, "sign"},
-    {CKA_VERIFY, "verify"},
-    {CKA_WRAP, "wrap"},
-    {CKA_UNWRAP, "unwrap"},
-    {CKA_DERIVE, "derive"},
-};
-#define ATTRIBUTES (sizeof attributes / sizeof attributes[0])
-
-static enum code read_attributes(struct session *s, const struct key *k,
-                                 CK_OBJECT_HANDLE handle, json_t *out,
-                                 struct error *e)
-{
-    for (size_t i = 0; i < ATTRIBUTES; i++) {
-        enum code rc = object_tell(s, k->label, handle, attributes[i].type, out,
-                                   attributes[i].member, e);
-        if (rc)
-            return rc;
-    }
-    return OK;
-}
-
 static enum code read_generator(struct session *s, const struct key *k,
                                 CK_OBJECT_HANDLE handle, json_t *out,
                                 struct error *e)
@@ -356,7 +320,7 @@ static enum code add_key(struct hsm *h, struct session *s, const struct key *k,
                 json_object_set_new(one, "witnessed", json_boolean(saw(h, k)))))
         rc = no_memory(e);
     if (!rc)
-        rc = read_attributes(s, k, handle, one, e);
+        rc = keys_tell(s, k->label, handle, true, one, e);
     if (!rc)
         rc = read_generator(s, k, handle, one, e);
     if (!rc && json_array_append(list, one))
