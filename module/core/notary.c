@@ -270,10 +270,10 @@ enum code notary_sign(struct core *c, bool anchor, struct error *e)
     return code;
 }
 
-/* What is anchored from here on both have signed. */
-static enum code sign_anchor(struct core *c, struct error *e)
+/* What is anchored from here on both have signed: *size records at least. */
+static enum code sign_anchor(struct core *c, uint64_t *size, struct error *e)
 {
-    struct store_head head;
+    struct store_head head = {.size = 0};
     uint64_t anchored = 0;
     enum code code = store_log_head(c->store, &head, e);
 
@@ -285,6 +285,7 @@ static enum code sign_anchor(struct core *c, struct error *e)
         code = error_set(e, ERR_HSM_FAILED,
                          "the log's anchor could not be written to the HSM: "
                          "the keeper's log says why");
+    *size = head.size;
     return code;
 }
 
@@ -292,12 +293,18 @@ enum code notary_hand_over(struct core *c, uint64_t *size, struct error *e)
 {
     CLEANUP(store_checkpoint_clear) struct store_checkpoint k = {.note = NULL};
     char origin[NOTE_NAME_MAX];
-    enum code code = sign_anchor(c, e);
+    uint64_t signed_size = 0;
+    enum code code = sign_anchor(c, &signed_size, e);
 
     if (!code)
         code = notary_origin(c, origin, e);
     if (!code)
         code = store_checkpoint_get(c->store, UINT64_MAX, &k, e);
+    /* An older one, which the old key signed alone, hands over nothing. */
+    if (!code && k.size < signed_size)
+        code = error_set(e, ERR_IO,
+                         "the checkpoint that hands the log over is not kept "
+                         "yet: the daemon's log says why");
     if (!code)
         code = notary_check_old(c, k.note, origin, e);
     if (!code)

@@ -78,7 +78,8 @@ void notary_wake(struct core *c);
 MUST_CHECK enum code notary_sign(struct core *c, bool anchor, struct error *e);
 /* The log's new key takes over: a checkpoint that the old one signs beside it is
  * kept, of *size records, and is the anchor. ERR_NOT_LOGGED: the old one has not
- * signed; ERR_HSM_FAILED: the anchor on the HSM is an older one. */
+ * signed; ERR_HSM_FAILED: the anchor on the HSM is an older one; ERR_IO: the
+ * store has not kept that checkpoint, and the next round makes another. */
 MUST_CHECK enum code notary_hand_over(struct core *c, uint64_t *size,
                                       struct error *e);
 /* Is the last checkpoint that is kept signed by a key of before, too? For
