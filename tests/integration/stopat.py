@@ -3,7 +3,10 @@ named step of a call, or let one write, fsync or allocation fail."""
 
 import contextlib
 import mmap
+import os
+import signal
 import struct
+import threading
 
 from conftest import Daemon, program, wait_for
 
@@ -67,6 +70,22 @@ class StoppedAt(Daemon):
     def go_on(self):
         self.set(step=0)
         self.set(go=1)
+
+    def killed_at_verb(self, who, step, verb, skip, command, *args):
+        """`command` runs beside; the daemon or the keeper (`who`) is killed where it stops, and
+        started again."""
+        self.stop_at_verb(step, verb, skip)
+        t = threading.Thread(target=command, args=args)
+        t.start()
+        wait_for(self.stopped, 30, f"verb {verb}, {step} {skip}")
+        if who == "daemon":
+            self.kill()
+        else:
+            os.kill(self.keeper(), signal.SIGKILL)
+        self.go_on()
+        t.join()
+        if who == "daemon":
+            self.start()
 
     def fail(self, what, nth, error):
         """The nth of `what` ("write", "sync", "malloc") from now on fails; DIES: the

@@ -4,7 +4,6 @@ on, and after whatever ends in the middle nothing is unreadable and no admin key
 import base64
 import json
 import os
-import signal
 import sqlite3
 import struct
 import subprocess
@@ -290,18 +289,7 @@ def test_killed_at_every_step(who, stoppable, token, service, place):
     leases = Leases(d)
     version = 1
     for v, step, skip in cells(STEPS, who):
-        d.stop_at_verb(step, verb(v), skip)
-        t = threading.Thread(target=quiet, args=(rotate, d, "seal"))
-        t.start()
-        wait_for(d.stopped, 20, f"{v} {step} {skip}")
-        if who == "daemon":
-            d.kill()
-        else:
-            os.kill(d.keeper(), signal.SIGKILL)
-        d.go_on()
-        t.join()
-        if who == "daemon":
-            d.start()
+        d.killed_at_verb(who, step, verb(v), skip, quiet, rotate, d, "seal")
         wait_for(lambda: quiet(mints, d), 20, "a mint")
         wait_for(lambda: not rotation(d), 40, "the rotation to end")
         now = int(keys(d)["seal"].rsplit("-", 1)[1])

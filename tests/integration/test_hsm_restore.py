@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import threading
 import time
 
 import pytest
@@ -382,18 +381,7 @@ def test_killed_at_every_step(who, place, token, service):
             _, key = mint(d)
             new = burn(d, place, f"t{n}")
             words = [hand_key(service, place)]
-            d.stop_at_verb(step, verb("RESTORE_KEYS"), skip + 1)  # after the dry run's
-            t = threading.Thread(target=quiet_restore, args=(d, *words))
-            t.start()
-            wait_for(d.stopped, 30, f"{step} {skip}")
-            if who == "daemon":
-                d.kill()
-            else:
-                os.kill(d.keeper(), signal.SIGKILL)
-            d.go_on()
-            t.join()
-            if who == "daemon":
-                d.start()
+            d.killed_at_verb(who, step, verb("RESTORE_KEYS"), skip + 1, quiet_restore, d, *words)  # after the dry run's
             restore(d, *words)
             assert set(keys(d).values()) == {l for l in objects(new) if re.fullmatch(r"hsmint-(seal|blob|call|log|log-ed25519)-\d+", l)}
             assert keys(d)["seal"] == f"hsmint-seal-{n}"

@@ -194,18 +194,7 @@ def test_killed_while_an_old_key_is_destroyed(who, stoppable, service, token, pl
         d.kill()
         d.start()
         assert service.accepts(wait_for(lambda: quiet(mints, d), 20, "a mint"))
-        d.stop_at_verb(step, verb(v))
-        t = threading.Thread(target=quiet, args=(destroy, d, label))
-        t.start()
-        wait_for(d.stopped, 20, f"{v} {step}")
-        if who == "daemon":
-            d.kill()
-        else:
-            os.kill(d.keeper(), signal.SIGKILL)
-        d.go_on()
-        t.join()
-        if who == "daemon":
-            d.start()
+        d.killed_at_verb(who, step, verb(v), 0, quiet, destroy, d, label)
         assert service.accepts(wait_for(lambda: quiet(mints, d), 20, "a mint"))
         wait_for(lambda: quiet(destroy, d, label), 20, "it to be destroyed")
         assert label not in objects(token) and keys(d)["call"] == f"hsmint-call-{n + 1}"
@@ -301,18 +290,7 @@ def test_killed_at_every_step(who, key, stoppable, token, service, place):
     d = stoppable
     version = 1
     for v, step, skip in cells(STEPS[4:] + SIGNING if key == "log" else STEPS, who):
-        d.stop_at_verb(step, verb(v), skip)
-        t = threading.Thread(target=quietly, args=(d, key))
-        t.start()
-        wait_for(d.stopped, 20, f"{v} {step} {skip}")
-        if who == "daemon":
-            d.kill()
-        else:
-            os.kill(d.keeper(), signal.SIGKILL)
-        d.go_on()
-        t.join()
-        if who == "daemon":
-            d.start()
+        d.killed_at_verb(who, step, verb(v), skip, quietly, d, key)
         now = settled(d, token, service, place, key)
         assert now in (version + 1, version + 2), (v, step, skip)
         print(f"# {who} killed at {v.lower()} {step} {skip}: version {version} → {now}")
