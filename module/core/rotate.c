@@ -21,10 +21,31 @@ enum {
     RETRY_FIRST_MS = 10000,
     RETRY_MAX_MS = 600000,
     AHEAD_MS = 3600000, /* by which clocks may differ */
-    DAY_MS = 86400000,
-    DOCUMENTS_MAX = 16 /* of rotations, at a time */
+    DAY_MS = 86400000
 };
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+/* Of rotations, by name: none is read while another is worked on. */
+struct documents {
+    char (*names)[ROTATION_DOCUMENT_MAX];
+    size_t n;
+};
+
+static void documents_clear(struct documents *d)
+{
+    free(d->names);
+}
+
+static enum code documents_add(struct documents *d, const char *name,
+                               struct error *e)
+{
+    void *more = reallocarray(d->names, d->n + 1, sizeof(d->names[0]));
+
+    if (!more)
+        return error_set(e, ERR_NOMEM, "no memory for rotations");
+    d->names = more;
+    snprintf(d->names[d->n++], sizeof(d->names[0]), "%s", name);
+    return OK;
+}
 
 /* ---- on command ---- */
 
@@ -94,35 +115,24 @@ enum code rotate_held(struct core *c, const struct caller *by, const char *org,
 
 /* ---- compromised ---- */
 
-struct hurried {
-    struct core *core;
-    const struct caller *by;
-    char documents[DOCUMENTS_MAX][ROTATION_DOCUMENT_MAX];
-    size_t n;
-};
-
 /* What waits for calls in flight: any of these keys may be the one that got
  * out. */
 static enum code note_waiting(const struct rotation *r, void *ctx,
                               struct error *e)
 {
-    struct hurried *h = ctx;
-
-    (void)e;
-    if (r->state <= ROTATION_RETIRE && h->n < COUNT(h->documents))
-        snprintf(h->documents[h->n++], sizeof(h->documents[0]), "%s",
-                 r->document);
-    return OK;
+    return r->state <= ROTATION_RETIRE ? documents_add(ctx, r->document, e)
+                                       : OK;
 }
 
-static enum code hurry_one(struct hurried *h, const char *org, size_t i,
+static enum code hurry_one(struct core *c, const struct caller *by,
+                           const char *org, const char *document,
                            struct error *e)
 {
-    ROTATE_STEP s = {.core = h->core, .by = h->by};
+    ROTATE_STEP s = {.core = c, .by = by};
     enum code code = rotate_step_load(&s, org, e);
 
     if (!code)
-        code = rotation_load(h->core->store, h->documents[i], &s.r, e);
+        code = rotation_load(c->store, document, &s.r, e);
     return code ? code : rotate_step_hurry(&s, ROTATE_COMPROMISED, e);
 }
 
@@ -132,15 +142,15 @@ static enum code hurry(struct core *c, const struct caller *by, const char *org,
                        struct error *e)
 {
     ROTATE_STEP s = {.core = c, .by = by};
-    struct hurried h = {.core = c, .by = by};
+    CLEANUP(documents_clear) struct documents waiting = {NULL, 0};
     enum code code = rotate_step_load(&s, org, e);
 
     if (!code)
         code = rotate_step_want(&s, ROTATE_COMPROMISED, e);
     if (!code)
-        code = rotation_each(c->store, s.org.name, note_waiting, &h, e);
-    for (size_t i = 0; !code && i < h.n; i++)
-        code = hurry_one(&h, s.org.name, i, e);
+        code = rotation_each(c->store, s.org.name, note_waiting, &waiting, e);
+    for (size_t i = 0; !code && i < waiting.n; i++)
+        code = hurry_one(c, by, s.org.name, waiting.names[i], e);
     rotate_poke(c);
     return code;
 }
@@ -221,9 +231,13 @@ static bool go_on(struct core *c, const char *document)
 struct due {
     struct core *core;
     int64_t now, next; /* steady */
-    char documents[DOCUMENTS_MAX][ROTATION_DOCUMENT_MAX];
-    size_t n;
+    struct documents documents;
 };
+
+static void due_clear(struct due *d)
+{
+    documents_clear(&d->documents);
+}
 
 /* A key of ours that the service does not let go, or that works on. */
 static void note_left(struct due *d, const struct rotation *r)
@@ -240,16 +254,16 @@ static void note_left(struct due *d, const struct rotation *r)
                    rotation_state_name(r->state), r->error);
 }
 
+/* All of them: those of organisations that have no admin key wait for one, and
+ * keep no other waiting. */
 static enum code take_due(const struct rotation *r, void *ctx, struct error *e)
 {
     struct due *d = ctx;
 
-    (void)e;
     note_left(d, r);
-    if (rotation_is_due(r, d->now) && d->n < COUNT(d->documents))
-        snprintf(d->documents[d->n++], sizeof(d->documents[0]), "%s",
-                 r->document);
-    else if (r->due_ms < d->next)
+    if (rotation_is_due(r, d->now))
+        return documents_add(&d->documents, r->document, e);
+    if (r->due_ms < d->next)
         d->next = r->due_ms;
     return OK;
 }
@@ -273,7 +287,7 @@ static void drop_left(struct core *c)
 /* Goes on with what is due; how long until the next is. */
 static int64_t go_on_all(struct core *c)
 {
-    struct due d = {.core = c, .now = steady_ms(c)};
+    CLEANUP(due_clear) struct due d = {.core = c, .now = steady_ms(c)};
     struct error e = {0};
 
     d.next = d.now + IDLE_MS;
@@ -283,8 +297,8 @@ static int64_t go_on_all(struct core *c)
     else
         drop_left(c);
     bool some = false;
-    for (size_t i = 0; i < d.n; i++)
-        some = go_on(c, d.documents[i]) || some;
+    for (size_t i = 0; i < d.documents.n; i++)
+        some = go_on(c, d.documents.names[i]) || some;
     if (some)
         return ROTATE_LOOK_MS; /* each step says anew when the next is due */
     return d.next > d.now ? d.next - d.now : ROTATE_LOOK_MS;
