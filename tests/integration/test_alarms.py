@@ -1,7 +1,6 @@
 """Each alarm of spec/RUNBOOK.md, rehearsed: its fact is made, it shows in status
 with its remedy, the page's remedy is followed, and it is gone."""
 
-import ctypes
 import json
 import os
 import pathlib
@@ -16,6 +15,7 @@ import pytest
 import conftest
 from clocks import set_clock, spawn_with_clock
 from conftest import PIN, PROJECT, Service, Token, not_sanitized, others_can_run, patience, program, wait_for
+from mounts import mount, own_mounts, unmount
 from varlink import Error
 
 LATE = 45  # seconds; a machine may be busy
@@ -380,24 +380,15 @@ def test_key_lives(daemon_stopped, service):
 
 # ---- the host ----
 
-LIBC = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNS, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 16384, 1 << 18, 2
-
-
-def mount(target, kind, flags=0, options=""):
-    return LIBC.mount(b"none", os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode()) == 0
-
-
 @pytest.fixture
 def small(daemon_stopped):
     """The state on a file system of 64 MiB of its own."""
-    if LIBC.unshare(CLONE_NEWNS) or not mount("/", "none", MS_REC | MS_PRIVATE):
-        pytest.skip("no mount namespace")
+    own_mounts()
     daemon_stopped.state.mkdir(mode=0o700)
     assert mount(daemon_stopped.state, "tmpfs", options="size=64m,mode=0700")
     yield daemon_stopped.start().prepare()
     daemon_stopped.stop()
-    LIBC.umount2(os.fsencode(daemon_stopped.state), MNT_DETACH)
+    unmount(daemon_stopped.state)
 
 
 def test_disk(small):
@@ -627,8 +618,9 @@ def test_policy_files(daemon_stopped):
 
 def test_peers_hidden(daemon_stopped):
     """/proc with hidepid, for a daemon of its own user."""
-    if os.geteuid() != 0 or LIBC.unshare(CLONE_NEWNS) or not mount("/", "none", MS_REC | MS_PRIVATE):
-        pytest.skip("no mount namespace")
+    if os.geteuid() != 0:
+        pytest.skip("root alone makes a daemon of another user")
+    own_mounts()
     d, uid = daemon_stopped, 65533
     d.settings["daemon"]["mode"] = "system"
     d.place.chmod(0o755)
@@ -636,12 +628,12 @@ def test_peers_hidden(daemon_stopped):
     d.write_config()
     d.write_config = lambda: None
     subprocess.run(["chown", "-R", str(uid), d.place], check=True)
-    assert LIBC.mount(b"proc", b"/proc", b"proc", ctypes.c_ulong(0), b"hidepid=invisible") == 0
+    assert mount("/proc", "proc", options="hidepid=invisible")
     try:
         d.spawn("--system", user=uid, group=uid, extra_groups=[])
         wait_for(lambda: "alarm peers-hidden, /proc: " in d.log(), LATE)
     finally:
-        LIBC.umount2(b"/proc", MNT_DETACH)
+        unmount("/proc")
     wait_for(lambda: "alarm peers-hidden, /proc: over" in d.log(), LATE)
 
 

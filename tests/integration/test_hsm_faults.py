@@ -19,9 +19,9 @@ import pytest
 from auditcli import verdict
 from conftest import PROJECT, Token, not_sanitized, wait_for
 from faultyhsm import HsmFaults, check_objects, objects, pins
+from mounts import fill, mount, own_mounts, unmount
 from stopat import DIES, StoppedAt
 from test_hsm_rotate import export, head, keys, mints, records, verb, vkeys
-from test_log_closed import CLONE_NEWNS, LIBC, MNT_DETACH, MS_PRIVATE, MS_REC, fill, mount
 from varlink import Error, request_id
 
 LONG = bool(os.environ.get("HSMINT_LONG"))
@@ -288,8 +288,7 @@ def test_the_store_fails(key, world, record_property):
 def test_the_disk_is_full(key, place, service, record_property):
     """Before a rotation, and between its steps: it waits for space, and loses nothing."""
     not_sanitized("a sanitizer wants to be loaded first")
-    if LIBC.unshare(CLONE_NEWNS) or not mount("/", "none", MS_REC | MS_PRIVATE):
-        pytest.skip("no mount namespace")
+    own_mounts()
     state = place / "w0" / "state"
     state.mkdir(parents=True, mode=0o700)
     assert mount(state, "tmpfs", options="size=48m,mode=0700")
@@ -317,4 +316,4 @@ def test_the_disk_is_full(key, place, service, record_property):
             record_property("cell", f"{key}: the disk is full after {v.lower()}; {took:.1f} s after it is not, all is well")
     finally:
         world.end()
-        LIBC.umount2(os.fsencode(state), MNT_DETACH)
+        unmount(state)

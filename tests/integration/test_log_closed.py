@@ -2,7 +2,6 @@
 can: a full disk, a state that cannot be written, a broken store, an HSM that cannot
 sign."""
 
-import ctypes
 import json
 import os
 import time
@@ -10,15 +9,8 @@ import time
 import pytest
 
 from conftest import program, wait_for
+from mounts import MS_RDONLY, MS_REMOUNT, fill, mount, own_mounts, unmount
 from varlink import Error
-
-LIBC = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNS, MNT_DETACH = 0x20000, 2
-MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE = 1, 32, 16384, 1 << 18
-
-
-def mount(target, kind, flags=0, options=""):
-    return LIBC.mount(b"none", os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode()) == 0
 
 
 def records(c, **wanted):
@@ -55,26 +47,14 @@ def check_intents(c, service):
 def small(daemon_stopped):
     """The state on a file system of 48 MiB of its own."""
     d = daemon_stopped
-    if LIBC.unshare(CLONE_NEWNS) or not mount("/", "none", MS_REC | MS_PRIVATE):
-        pytest.skip("no mount namespace")
+    own_mounts()
     d.state.mkdir(mode=0o700)
     assert mount(d.state, "tmpfs", options="size=48m,mode=0700")
     d.settings["daemon"]["disk_reserve"] = "8M"
     d.settings["audit"] = {"checkpoint_seconds": "1s"}
     yield d.start().prepare()
     d.stop()
-    LIBC.umount2(os.fsencode(d.state), MNT_DETACH)
-
-
-def fill(path):
-    """Not a byte is left."""
-    with open(path, "wb") as f:
-        for size in (1 << 20, 4096, 1):
-            try:
-                while True:
-                    os.write(f.fileno(), b"\0" * size)
-            except OSError:
-                pass
+    unmount(d.state)
 
 
 def test_a_full_disk(small, service):

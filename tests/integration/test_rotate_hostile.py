@@ -2,8 +2,6 @@
 their minds: the key that works is never lost, and none of ours but it is left."""
 
 import contextlib
-import ctypes
-import os
 import threading
 import time
 
@@ -11,15 +9,12 @@ import pytest
 
 from clocks import set_clock, spawn_with_clock
 from conftest import wait_for
+from mounts import MS_BIND, MS_RDONLY, MS_REMOUNT, bind, mount, own_mounts, unmount
 from test_backup import hsmint, restore
-from test_log_closed import CLONE_NEWNS, LIBC, MNT_DETACH, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT, mount
 from test_reconcile import reconcile
 from test_rotate import KEYS, ONE_KEY, alive, key_id, mints, rotate, settled, under_way
 from test_rotate_when import change, config, give, new_key
 from varlink import Error
-
-
-MS_BIND = 4096
 
 
 @pytest.fixture
@@ -70,12 +65,10 @@ def test_an_hsm_that_stores_nothing_keeps_nobody_from_a_new_key(ready, service):
     """The store has it; the HSM's copy comes once it can be written. The key before was at its
     end: nothing else works."""
     d = ready
-    if LIBC.unshare(CLONE_NEWNS) or not mount("/", "none", MS_REC | MS_PRIVATE):
-        pytest.skip("no mount namespace")
+    own_mounts()
     d.kill()
     d.start()
-    here = os.fsencode(d.token.directory)
-    assert LIBC.mount(here, here, None, ctypes.c_ulong(MS_BIND), None) == 0
+    assert bind(d.token.directory)
     assert mount(d.token.directory, "none", MS_BIND | MS_REMOUNT | MS_RDONLY)
     old = key_id(d)
     given = new_key(service)
@@ -87,7 +80,7 @@ def test_an_hsm_that_stores_nothing_keeps_nobody_from_a_new_key(ready, service):
     rotate(d)
     idle(d)
     d.kill()
-    LIBC.umount2(here, MNT_DETACH)
+    unmount(d.token.directory)
     d.start()
     mints(d)
 

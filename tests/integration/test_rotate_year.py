@@ -17,7 +17,7 @@ import pytest
 
 from clocks import set_clock, spawn_with_clock
 from conftest import Service, wait_for
-from test_log_closed import CLONE_NEWNS, LIBC, MNT_DETACH, MS_PRIVATE, MS_REC, fill, mount
+from mounts import fill, mount, own_mounts, unmount
 from test_rotate import alive, key_id, mints, under_way
 from test_rotate_when import change, config, give, new_key
 from varlink import Error
@@ -313,10 +313,10 @@ def begun(daemon_stopped, service, record_property):
     d = daemon_stopped
     d.settings["hsm"]["deadline"] = "1s"
     d.settings["service"] |= {"connect_timeout": "1s", "call_timeout": "1s"}
-    if not LIBC.unshare(CLONE_NEWNS) and mount("/", "none", MS_REC | MS_PRIVATE):
-        d.state.mkdir(mode=0o700)
-        assert mount(d.state, "tmpfs", options="size=96m,mode=0700")
-        d.settings["daemon"]["disk_reserve"] = "8M"
+    own_mounts()
+    d.state.mkdir(mode=0o700)
+    assert mount(d.state, "tmpfs", options="size=96m,mode=0700")
+    d.settings["daemon"]["disk_reserve"] = "8M"
     began = time.monotonic()
     years = []
 
@@ -328,7 +328,7 @@ def begun(daemon_stopped, service, record_property):
     if years:  # not where the test is skipped
         record_property("took", f"# {(years[0].now - START) / DAY:.0f} days in {time.monotonic() - began:.0f} s")
     d.stop()
-    LIBC.umount2(os.fsencode(d.state), MNT_DETACH)
+    unmount(d.state)
 
 
 def test_every_30_days(begun, record_property):
