@@ -3,6 +3,7 @@ before, a copy beside the original, a state that is lost."""
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -53,7 +54,8 @@ def test_backup_and_restore(ready, service):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "choose another name" in hsmint(d, "backup", file, status=1)
     assert not list(d.state.glob("backup-*")) and not list(d.place.glob("*.part"))
-    assert b"sk-" not in file.read_bytes()
+    # Random bytes of blobs may well have a shorter beginning of a key.
+    assert not re.search(rb"sk-(admin|svcacct|proj)-", file.read_bytes())
 
     new, key = mint(d, ttl=600)
     dead = mint(d)[0]
