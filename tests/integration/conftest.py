@@ -8,6 +8,7 @@ and a daemon, each in a directory of its own that goes away afterwards.
 The build to test: $top_builddir, else ./build of the source tree.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ import signal
 import ssl
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -386,6 +388,30 @@ def pytest_runtest_makereport(item, call):
             report.sections.append((f"{d.log_file}", d.log()[-8000:]))
     if call.when == "teardown":
         Daemon.of_this_test.clear()
+
+
+@contextlib.contextmanager
+def callers(mint, least):
+    """Four that mint at full speed meanwhile; a list of what they got. None fails."""
+    stop, failed, made = threading.Event(), [], []
+
+    def caller():
+        while not stop.is_set():
+            try:
+                made.append(mint())
+            except (Error, OSError, EOFError) as e:
+                failed.append(str(e))
+
+    threads = [threading.Thread(target=caller) for _ in range(4)]
+    for t in threads:
+        t.start()
+    try:
+        yield made
+    finally:
+        stop.set()
+        for t in threads:
+            t.join()
+    assert not failed and len(made) > least, failed[:3]
 
 
 def others_can_run(name, uid=65533):

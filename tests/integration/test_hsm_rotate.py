@@ -6,13 +6,12 @@ import os
 import re
 import signal
 import subprocess
-import threading
 import time
 
 import pytest
 
 from auditcli import hsmint, verdict
-from conftest import SOURCE, not_sanitized, wait_for
+from conftest import SOURCE, callers, not_sanitized, wait_for
 from stopat import StoppedAt
 from varlink import Error, request_id
 
@@ -212,25 +211,10 @@ def test_what_does_not_rotate(ready):
 
 def test_mints_go_on(ready, service, place):
     """Callers at full speed, five rotations: no mint fails, each signature verifies."""
-    stop, failed, made = threading.Event(), [], []
-
-    def caller():
-        while not stop.is_set():
-            try:
-                made.append(mints(ready))
-            except (Error, OSError, EOFError) as e:
-                failed.append(str(e))
-
-    threads = [threading.Thread(target=caller) for _ in range(4)]
-    for t in threads:
-        t.start()
-    for _ in range(5):
-        rotate(ready, "call")
-        time.sleep(0.2)
-    stop.set()
-    for t in threads:
-        t.join()
-    assert not failed and len(made) > 20, failed[:3]
+    with callers(lambda: mints(ready), 20) as made:
+        for _ in range(5):
+            rotate(ready, "call")
+            time.sleep(0.2)
     assert keys(ready)["call"] == "hsmint-call-6"
     holds(ready, place)
     print(f"# {len(made)} mints across 5 rotations, none failed")

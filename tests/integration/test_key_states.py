@@ -8,16 +8,14 @@ import os
 import signal
 import sqlite3
 import subprocess
-import threading
 
 import pytest
 
 import auditlog
 from auditcli import hsmint, verdict
 from clocks import set_clock, spawn_with_clock
-from conftest import wait_for
+from conftest import callers, wait_for
 from test_hsm_rotate import destroy, holds, mints, quiet, records, rotate
-from varlink import Error
 
 KEPT = {"local": True, "never_extractable": True, "always_sensitive": True, "extractable": False}
 
@@ -156,24 +154,11 @@ def test_a_compromised_call_key(ready, service, place, token):
 
 def test_mints_go_on_when_the_call_key_is_compromised(ready, service, place):
     """At full speed: none fails, and none that is recorded after the mark is signed by that key."""
-    stop, failed, made = threading.Event(), [], []
-
-    def caller():
-        while not stop.is_set():
-            try:
-                made.append(mints(ready))
-            except (Error, OSError, EOFError) as e:
-                failed.append(str(e))
-
-    threads = [threading.Thread(target=caller) for _ in range(4)]
-    for t in threads:
-        t.start()
-    for _ in range(3):
-        compromised(ready, "call")
-    stop.set()
-    for t in threads:
-        t.join()
-    assert not failed and len(made) > 10, failed[:3]
+    with callers(lambda: mints(ready), 10) as made:
+        for _ in range(3):
+            before = len(made)
+            compromised(ready, "call")
+            wait_for(lambda: len(made) > before + 4, 20, "mints by the new key")
     marks = {r["key"]: r["seq"] for r in records(ready, "key-state") if r["state"] == "compromised"}
     assert set(marks) == {"hsmint-call-1", "hsmint-call-2", "hsmint-call-3"}
     for r in records(ready, "call"):

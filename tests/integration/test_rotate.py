@@ -8,7 +8,7 @@ import time
 import pytest
 
 from checker import reconcile
-from conftest import wait_for
+from conftest import callers, wait_for
 from varlink import Error, request_id
 
 KEYS = "*/admin_api_keys"
@@ -79,26 +79,11 @@ def under_way(daemon):
 
 def test_mints_go_on_across_rotations(ready, service):
     """Callers at full speed, three rotations: no mint fails, no key is dead."""
-    stop, failed, made = threading.Event(), [], []
-
-    def caller():
-        while not stop.is_set():
-            try:
-                made.append(mints(ready))
-            except (Error, OSError, EOFError) as e:
-                failed.append(str(e))
-
-    threads = [threading.Thread(target=caller) for _ in range(4)]
-    for t in threads:
-        t.start()
-    for _ in range(3):
-        wait_for(lambda: not under_way(ready), 40, "the rotation to end")
-        rotate(ready)
-        time.sleep(0.5)
-    stop.set()
-    for t in threads:
-        t.join()
-    assert not failed and len(made) > 20, failed[:3]
+    with callers(lambda: mints(ready), 20) as made:
+        for _ in range(3):
+            wait_for(lambda: not under_way(ready), 40, "the rotation to end")
+            rotate(ready)
+            time.sleep(0.5)
     print(f"# {len(made)} mints across 3 rotations, none failed")
     settled(ready, service)
 
